@@ -1,0 +1,167 @@
+"""Pictures for people: the ROC curve, samples of the data, and the hardest mistakes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from sklearn.metrics import roc_curve
+
+from nodules.atomic import replacing
+from nodules.patches import PATCH_SIZE, Labels, Patches
+
+# Blue and orange of Okabe and Ito's palette, told apart by colour-blind readers too.
+COLOURS = {"test": "#0072B2", "val": "#E69F00"}
+SAMPLES_PER_ROW = 12
+DOTS_PER_INCH = 150
+PATCH_INCHES = 0.75
+
+
+class RocCurve(NamedTuple):
+    """What the ROC figure shows of a split."""
+
+    labels: Labels
+    probabilities: NDArray[np.floating]
+    auc: float
+    interval: tuple[float, float]
+
+
+def roc(
+    curves: Mapping[str, RocCurve], threshold: float, confidence: float, path: Path
+) -> None:
+    """Draw ROC curves with their AUC, its interval, and the operating point on each.
+
+    Parameters
+    ----------
+    curves
+        By split.
+    threshold
+        Of the operating point.
+    confidence
+        Level of the intervals.
+    path
+        PNG to write.
+    """
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color="0.8", linewidth=1, linestyle="--")
+    for name, curve in curves.items():
+        fpr, tpr, _ = roc_curve(curve.labels, curve.probabilities)
+        low, high = curve.interval
+        label = f"{name}: AUC {curve.auc:.3f} ({confidence:.0%} interval {low:.3f} to {high:.3f})"
+        axes.plot(fpr, tpr, color=COLOURS[name], label=label)
+        called = curve.probabilities >= threshold
+        point = called[curve.labels == 0].mean(), called[curve.labels == 1].mean()
+        axes.plot(*point, "o", color=COLOURS[name], markeredgecolor="white", clip_on=False)
+    axes.plot([], [], "o", color="0.5", label=f"threshold {threshold:.3f}, chosen on val")
+    axes.set(
+        xlabel="False positive rate (1 - specificity)",
+        ylabel="True positive rate (sensitivity)",
+        xlim=(0, 1),
+        ylim=(0, 1.01),
+        aspect="equal",
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower right", frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def samples(splits: Mapping[str, tuple[Patches, Labels]], seed: int, path: Path) -> None:
+    """Show patches picked at random: a row of nodules and a row of non-nodules for each split.
+
+    Parameters
+    ----------
+    splits
+        (N, 50, 50) uint8 patches and (N,) labels by split.
+    seed
+        Of the picking.
+    path
+        PNG to write.
+    """
+    rng = np.random.default_rng(seed)
+    rows: dict[str, Patches] = {}
+    for name, (patches, labels) in splits.items():
+        for label, kind in ((1, "nodules"), (0, "non-nodules")):
+            found = np.flatnonzero(labels == label)
+            picked = rng.choice(found, min(SAMPLES_PER_ROW, len(found)), replace=False)
+            rows[f"{name}\n{kind}"] = patches[np.sort(picked)]
+    figure = _patch_grid(len(rows), SAMPLES_PER_ROW)
+    for axes, (title, row) in zip(_rows(figure), rows.items(), strict=True):
+        _row_title(axes[0], title)
+        for ax, patch in zip(axes, row, strict=False):
+            _show(ax, patch)
+    _save(figure, path)
+
+
+def hardest(
+    patches: Patches,
+    labels: Labels,
+    probabilities: NDArray[np.floating],
+    index: NDArray[np.int64],
+    threshold: float,
+    count: int,
+    path: Path,
+) -> None:
+    """Show the most confident mistakes: false positives above, false negatives below.
+
+    Parameters
+    ----------
+    patches, labels, probabilities, index
+        (N, 50, 50), (N,), (N,) and (N,): of one split. Each patch is captioned with its
+        probability and its row in the data set.
+    threshold
+        Of the calls.
+    count
+        How many to show of each kind.
+    path
+        PNG to write.
+    """
+    called = probabilities >= threshold
+    order = np.argsort(probabilities, kind="stable")
+    kinds = {
+        "false\npositives": order[called[order] & (labels[order] == 0)][::-1],
+        "false\nnegatives": order[~called[order] & (labels[order] == 1)],
+    }
+    columns = min(count, SAMPLES_PER_ROW)
+    rows_each = -(-count // columns)
+    figure = _patch_grid(len(kinds) * rows_each, columns, caption_inches=0.25)
+    grid = _rows(figure)
+    for number, (title, worst) in enumerate(kinds.items()):
+        axes = [ax for row in grid[number * rows_each : (number + 1) * rows_each] for ax in row]
+        _row_title(axes[0], f"{title}\n({len(worst)})")
+        for ax, row in zip(axes, worst[:count], strict=False):
+            _show(ax, patches[row])
+            ax.set_title(f"{probabilities[row]:.3f}\n#{index[row]}", fontsize=5, pad=2)
+    _save(figure, path)
+
+
+def _patch_grid(rows: int, columns: int, caption_inches: float = 0.0) -> Figure:
+    size = ((columns + 1) * PATCH_INCHES, rows * (PATCH_INCHES + caption_inches))
+    figure = Figure(figsize=size, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
+    for ax in figure.subplots(rows, columns, squeeze=False).flat:
+        ax.set_axis_off()
+    return figure
+
+
+def _rows(figure: Figure) -> list[list[Axes]]:
+    columns = figure.axes[0].get_gridspec().ncols
+    return [figure.axes[start : start + columns] for start in range(0, len(figure.axes), columns)]
+
+
+def _row_title(axes: Axes, title: str) -> None:
+    axes.text(-0.15, 0.5, title, ha="right", va="center", fontsize=7, transform=axes.transAxes)
+
+
+def _show(axes: Axes, patch: Patches) -> None:
+    extent = (0, PATCH_SIZE, PATCH_SIZE, 0)
+    axes.imshow(patch, cmap="gray", vmin=0, vmax=255, interpolation="nearest", extent=extent)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    # Without metadata the file depends on the picture alone, not on matplotlib's version.
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=DOTS_PER_INCH, metadata={"Software": None})

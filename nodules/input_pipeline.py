@@ -1,0 +1,127 @@
+"""Feeding patches to a model: a shuffled, augmented stream for training, blocks for scoring."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from nodules.augmentation import augment
+from nodules.params import AugmentationParams
+from nodules.patches import CLASSES, PATCH_SIZE, Labels, Patches
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Count the full batches in an epoch.
+
+    The few patches that are left over differ from epoch to epoch; a small last batch would upset
+    the statistics of batch normalisation.
+    """
+    return max(1, count // batch_size)
+
+
+def epoch_order(count: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Shuffle the rows for an epoch: a full permutation that depends on (seed, epoch) alone."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def training_batches(
+    patches: Patches,
+    labels: Labels,
+    *,
+    batch_size: int,
+    epochs: int,
+    augmentation: AugmentationParams,
+    class_weights: tuple[float, float],
+    label_smoothing: float,
+    seed: int,
+) -> tf.data.Dataset:
+    """Stream all batches of a training, epoch after epoch.
+
+    Order and augmentation of a batch are functions of (seed, epoch, step).
+
+    Parameters
+    ----------
+    patches
+        (N, 50, 50) uint8, which may be memory-mapped: rows are read as they are needed.
+    labels
+        (N,) uint8.
+    batch_size, epochs
+        Patches a batch; passes over the patches.
+    augmentation
+        Random changes to each patch.
+    class_weights
+        Weight of a non-nodule and of a nodule in the loss.
+    label_smoothing
+        Share of each label that is spread evenly over the classes.
+    seed
+        Of the order and the augmentation.
+
+    Returns
+    -------
+    tf.data.Dataset
+        Of (batch, 50, 50, 1) float32 in 0..255, (batch, 2) float32 and (batch,) float32 weights;
+        `epochs * steps_per_epoch(N, batch_size)` batches in all.
+    """
+    steps = steps_per_epoch(len(patches), batch_size)
+    targets = np.eye(len(CLASSES), dtype=np.float32) * (1 - label_smoothing)
+    targets += label_smoothing / len(CLASSES)
+    weights = np.asarray(class_weights, dtype=np.float32)
+
+    def rows() -> Iterator[NDArray[np.int64]]:
+        for epoch in range(epochs):
+            order = epoch_order(len(patches), seed=seed, epoch=epoch)
+            for step in range(steps):
+                yield order[step * batch_size : (step + 1) * batch_size]
+
+    def read(batch_rows: NDArray[np.int64]) -> tuple[Patches, Labels]:
+        return patches[batch_rows], labels[batch_rows]
+
+    def load(step: tf.Tensor, batch_rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        batch, label = tf.numpy_function(
+            read, [batch_rows], (tf.uint8, tf.uint8), stateful=False
+        )
+        batch = tf.ensure_shape(batch, (None, PATCH_SIZE, PATCH_SIZE))
+        label = tf.cast(tf.ensure_shape(label, (None,)), tf.int32)
+        # The counter runs through all epochs, so it stands for the pair (epoch, step).
+        changed = augment(tf.cast(batch, tf.float32), augmentation, tf.stack([seed, step]))
+        return changed[..., tf.newaxis], tf.gather(targets, label), tf.gather(weights, label)
+
+    signature = tf.TensorSpec((None,), tf.int64)
+    return (
+        tf.data.Dataset.from_generator(rows, output_signature=signature)
+        .enumerate()
+        .map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def scoring_batches(patches: Patches, batch_size: int) -> tf.data.Dataset:
+    """Cut patches into batches in order.
+
+    Parameters
+    ----------
+    patches
+        (N, 50, 50) uint8.
+    batch_size
+        Patches a batch; the last one holds the rest.
+
+    Returns
+    -------
+    tf.data.Dataset
+        Of (batch, 50, 50, 1) float32 in 0..255.
+    """
+
+    def batches() -> Iterator[Patches]:
+        for start in range(0, len(patches), batch_size):
+            yield patches[start : start + batch_size, ..., np.newaxis]
+
+    def load(batch: tf.Tensor) -> tf.Tensor:
+        return tf.cast(batch, tf.float32)
+
+    signature = tf.TensorSpec((None, PATCH_SIZE, PATCH_SIZE, 1), tf.uint8)
+    return (
+        tf.data.Dataset.from_generator(batches, output_signature=signature)
+        .map(load)
+        .prefetch(tf.data.AUTOTUNE)
+    )

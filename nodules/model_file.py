@@ -1,0 +1,60 @@
+"""Saving a model so that equal models are equal files, and loading one safely."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import keras
+
+from nodules.atomic import replacing
+from nodules.errors import ModelFileError
+from nodules.patches import CLASSES, PATCH_SIZE
+
+# The earliest time that a zip archive can hold.
+ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
+METADATA = "metadata.json"
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Write a `.keras` archive that depends on the model alone.
+
+    Keras notes the time of saving in the archive's metadata and on each of its members, so that
+    DVC would see a new model after every run; here both are left out.
+    """
+    with replacing(path) as temporary:
+        with replacing(temporary) as saved:
+            model.save(saved)
+            _without_times(saved, temporary)
+
+
+def load_model(path: Path) -> keras.Model:
+    """Load a model for prediction, in Keras's safe mode: no code from the file is run.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is missing, is no Keras archive, or holds a model of other shapes.
+    """
+    if not path.is_file():
+        raise ModelFileError(path, "no such file, expected a model saved by the train stage")
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelFileError(path, f"not a loadable .keras model ({reason})") from None
+    shapes = (model.input_shape, model.output_shape)
+    expected = ((None, PATCH_SIZE, PATCH_SIZE, 1), (None, len(CLASSES)))
+    if shapes != expected:
+        raise ModelFileError(path, f"found input and output {shapes}, expected {expected}")
+    return model
+
+
+def _without_times(source: Path, target: Path) -> None:
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in sorted(old.namelist()):
+            content = old.read(name)
+            if name == METADATA:
+                metadata = json.loads(content)
+                metadata.pop("date_saved", None)
+                content = json.dumps(metadata).encode()
+            new.writestr(zipfile.ZipInfo(name, ZIP_EPOCH), content)

@@ -1,0 +1,1 @@
+"""The networks: a builder function a file, found by name through `registry`."""

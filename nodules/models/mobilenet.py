@@ -1,0 +1,70 @@
+"""MobileNet for 50x50 grayscale patches."""
+
+from typing import Annotated
+
+import keras
+from keras import KerasTensor, layers
+from pydantic import Field
+
+from nodules.models.ends import class_probabilities, patch_input
+from nodules.models.registry import register
+from nodules.params import Count, Fraction
+
+Block = Annotated[list[Count], Field(min_length=2, max_length=2)]
+
+
+@register("mobilenet")
+def build_mobilenet(
+    *,
+    stem_filters: Count,
+    stem_stride: Count,
+    blocks: Annotated[list[Block], Field(min_length=1)],
+    batch_norm_momentum: Fraction,
+    dropout: Annotated[float, Field(ge=0, lt=1)],
+    seed: int,
+) -> keras.Model:
+    """Build a MobileNet: a 3x3 convolution, depthwise separable blocks, pooling, softmax.
+
+    After Howard et al. (2017), "MobileNets: efficient convolutional neural networks for mobile
+    vision applications", https://arxiv.org/abs/1704.04861. With the strides and filters of its
+    table 1 this is `keras.applications.MobileNet` without its weights. Five halvings leave 2x2 of
+    50x50 pixels, where a nodule is one pixel wide: hence strides are parameters.
+
+    Parameters
+    ----------
+    stem_filters, stem_stride
+        Of the first convolution.
+    blocks
+        One `[filters, stride]` a block: a 3x3 depthwise convolution of that stride, then a 1x1
+        convolution to that many filters, each with batch normalisation and ReLU6.
+    batch_norm_momentum
+        Of the running statistics of batch normalisation (Keras's default is 0.99).
+    dropout
+        Share of the pooled features dropped in training.
+    seed
+        Of the dropout.
+
+    Returns
+    -------
+    keras.Model
+        From (batch, 50, 50, 1) intensities in 0..255 to (batch, 2) probabilities.
+    """
+
+    def activated(x: KerasTensor, name: str) -> KerasTensor:
+        x = layers.BatchNormalization(momentum=batch_norm_momentum, name=f"{name}_norm")(x)
+        return layers.ReLU(max_value=6.0, name=f"{name}_relu")(x)
+
+    inputs, x = patch_input()
+    x = layers.Conv2D(
+        stem_filters, 3, strides=stem_stride, padding="same", use_bias=False, name="stem"
+    )(x)
+    x = activated(x, "stem")
+    for number, (filters, stride) in enumerate(blocks):
+        depthwise, pointwise = f"block{number}_depthwise", f"block{number}_pointwise"
+        x = layers.DepthwiseConv2D(
+            3, strides=stride, padding="same", use_bias=False, name=depthwise
+        )(x)
+        x = activated(x, depthwise)
+        x = layers.Conv2D(filters, 1, use_bias=False, name=pointwise)(x)
+        x = activated(x, pointwise)
+    return keras.Model(inputs, class_probabilities(x, dropout=dropout, seed=seed))

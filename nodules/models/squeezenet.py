@@ -1,0 +1,87 @@
+"""SqueezeNet for 50x50 grayscale patches."""
+
+from typing import Annotated
+
+import keras
+from keras import KerasTensor, layers
+from pydantic import Field
+
+from nodules.models.ends import class_probabilities, patch_input
+from nodules.models.registry import register
+from nodules.params import Count, Fraction
+
+Fire = Annotated[list[Count], Field(min_length=2, max_length=2)]
+
+
+@register("squeezenet")
+def build_squeezenet(
+    *,
+    stem_filters: Count,
+    stem_stride: Count,
+    fires: Annotated[list[Fire], Field(min_length=1)],
+    pool_before: list[Annotated[int, Field(ge=0)]],
+    batch_norm: bool,
+    batch_norm_momentum: Fraction = 0.9,
+    dropout: Annotated[float, Field(ge=0, lt=1)],
+    seed: int,
+) -> keras.Model:
+    """Build a SqueezeNet: a 3x3 convolution, fire modules, global average pooling, softmax.
+
+    After Iandola et al. (2016), "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and
+    <0.5MB model size", https://arxiv.org/abs/1602.07360, made for small grayscale patches: the
+    stem is 3x3 instead of 7x7, the places of the poolings are free, and the classifier is a dense
+    layer behind the pooling, which computes the same as their 1x1 convolution before it would
+    without its ReLU.
+
+    Parameters
+    ----------
+    stem_filters, stem_stride
+        Of the first convolution.
+    fires
+        One `[squeeze, expand]` a fire module: filters of its 1x1 squeeze, and of each of its 1x1
+        and 3x3 expansions, whose concatenation has twice as many channels.
+    pool_before
+        Numbers of the fire modules (from 0) that a 3x3 max pooling of stride 2 precedes.
+    batch_norm
+        Whether each convolution is followed by batch normalisation, which the original lacks.
+    batch_norm_momentum
+        Of its running statistics. Keras's 0.99 needs several hundred steps to forget the start,
+        which short trainings do not have.
+    dropout
+        Share of the pooled features dropped in training.
+    seed
+        Of the dropout.
+
+    Returns
+    -------
+    keras.Model
+        From (batch, 50, 50, 1) intensities in 0..255 to (batch, 2) probabilities.
+    """
+
+    def convolution(x: KerasTensor, filters: int, size: int, name: str, stride: int = 1):
+        x = layers.Conv2D(
+            filters,
+            size,
+            strides=stride,
+            padding="same",
+            use_bias=not batch_norm,
+            kernel_initializer="he_normal",
+            name=name,
+        )(x)
+        if batch_norm:
+            x = layers.BatchNormalization(momentum=batch_norm_momentum, name=f"{name}_norm")(x)
+        return layers.ReLU(name=f"{name}_relu")(x)
+
+    def fire(x: KerasTensor, squeeze: int, expand: int, name: str) -> KerasTensor:
+        x = convolution(x, squeeze, 1, f"{name}_squeeze")
+        one = convolution(x, expand, 1, f"{name}_expand1")
+        three = convolution(x, expand, 3, f"{name}_expand3")
+        return layers.Concatenate(name=f"{name}_concat")([one, three])
+
+    inputs, x = patch_input()
+    x = convolution(x, stem_filters, 3, "stem", stem_stride)
+    for number, (squeeze, expand) in enumerate(fires):
+        if number in pool_before:
+            x = layers.MaxPooling2D(3, 2, padding="same", name=f"pool{number}")(x)
+        x = fire(x, squeeze, expand, f"fire{number}")
+    return keras.Model(inputs, class_probabilities(x, dropout=dropout, seed=seed))

@@ -1,0 +1,284 @@
+"""The contents of params.yaml as typed, checked, immutable objects."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+# DVC reads params.yaml with ruamel's YAML 1.2 rules; so do we, or `1e-4` would be a number to DVC
+# and a string to us.
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from nodules.errors import ParamsError
+
+PARAMS_FILE = Path("params.yaml")
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Block(BaseModel):
+    """A mapping in params.yaml: every key is known, typed as written, and never changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class PhantomParams(_Block):
+    """Size and composition of the synthetic data set."""
+
+    scans: Count
+    patches_per_scan: Count
+    nodule_fraction: Fraction
+
+
+class SplitParams(_Block):
+    """Share of the patches that each split gets; the three add up to 1."""
+
+    train: Fraction
+    val: Fraction
+    test: Fraction
+
+    @model_validator(mode="after")
+    def _add_up_to_one(self) -> Self:
+        total = self.train + self.val + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train, val and test add up to {total:.6g}, expected 1")
+        return self
+
+
+class ClassWeightParams(_Block):
+    """Weight of each class in the loss: a rule, or [non-nodule, nodule] given as numbers."""
+
+    weights: Literal["balanced", "none"] | Annotated[list[Positive], Field(min_length=2, max_length=2)]
+
+
+class AugmentationParams(_Block):
+    """Random changes to training patches.
+
+    Attributes
+    ----------
+    symmetries
+        Apply one of the eight symmetries of the square, each as likely.
+    shift
+        Largest translation along each axis, in pixels; edges are repeated.
+    contrast
+        Half-width of the uniform factor around 1 that intensities are multiplied by.
+    brightness
+        Half-width of the uniform offset that is added to intensities, as a share of the range.
+    noise
+        Largest standard deviation of added Gaussian noise, as a share of the range.
+    """
+
+    symmetries: bool
+    shift: Annotated[int, Field(ge=0, le=12)]
+    contrast: Annotated[float, Field(ge=0, lt=1)]
+    brightness: Probability
+    noise: Probability
+
+
+class Recipe(_Block):
+    """How a model is trained.
+
+    Attributes
+    ----------
+    optimizer, learning_rate, weight_decay
+        Keras optimizer; peak learning rate; decoupled weight decay (AdamW and SGD).
+    schedule, warmup_epochs
+        `constant`, or `cosine` to zero; either after a linear rise over `warmup_epochs`.
+    batch_size, epochs
+        Patches a step; passes over the train split.
+    class_weighted
+        Whether the loss is weighted with data/class_weights.json.
+    label_smoothing
+        Share of each one-hot label that is spread evenly over the classes.
+    select
+        `best`: the weights of the epoch with the highest validation AUC; `last`: the final ones.
+    patience
+        Stop when the validation AUC has not risen for this many epochs; 0 never stops early.
+    augmentation
+        Random changes to training patches.
+    """
+
+    optimizer: Literal["adam", "adamw", "sgd"]
+    learning_rate: Positive
+    weight_decay: NonNegative
+    schedule: Literal["constant", "cosine"]
+    warmup_epochs: NonNegative
+    batch_size: Count
+    epochs: Count
+    class_weighted: bool
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    select: Literal["best", "last"]
+    patience: Annotated[int, Field(ge=0)]
+    augmentation: AugmentationParams
+
+
+class ModelParams(_Block):
+    """A named network: the builder, its arguments, and what it changes in recipes.
+
+    Attributes
+    ----------
+    builder
+        Name of a registered builder in `nodules.models`.
+    config
+        Keyword arguments of the builder, which checks them.
+    recipes
+        For a recipe's name, the values that this model replaces in it.
+    """
+
+    builder: str
+    config: dict[str, Any]
+    recipes: dict[str, dict[str, Any]] = {}
+
+
+class ThresholdParams(_Block):
+    """The rule that picks the operating point on the validation split.
+
+    Attributes
+    ----------
+    rule
+        `youden`: largest sensitivity + specificity - 1; `f1`: largest F1; `sensitivity` or
+        `specificity`: the point that reaches `value` at the least cost to the other; `fixed`:
+        `value` itself.
+    value
+        What the last three rules need; the first two leave it aside.
+    """
+
+    rule: Literal["youden", "f1", "sensitivity", "specificity", "fixed"]
+    value: Probability
+
+
+class EvaluateParams(_Block):
+    """How predictions are scored and shown.
+
+    Attributes
+    ----------
+    threshold
+        The rule for the operating point.
+    bootstrap_resamples
+        Resamples behind the confidence interval of the AUC.
+    confidence
+        Its level.
+    calibration_bins
+        Equal-width probability bins of the calibration curve and the expected calibration error.
+    hardest
+        How many false positives and false negatives the picture shows, of each.
+    batch_size
+        Patches scored at once.
+    """
+
+    threshold: ThresholdParams
+    bootstrap_resamples: Annotated[int, Field(ge=100)]
+    confidence: Fraction
+    calibration_bins: Annotated[int, Field(ge=2)]
+    hardest: Count
+    batch_size: Count
+
+
+class Params(_Block):
+    """All of params.yaml."""
+
+    model: str
+    recipe: str
+    dataset: str
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    phantom: PhantomParams
+    split: SplitParams
+    class_weights: ClassWeightParams
+    evaluate: EvaluateParams
+    models: dict[str, ModelParams]
+    recipes: dict[str, Recipe]
+
+    @property
+    def chosen_model(self) -> ModelParams:
+        """The entry of `models` that `model` names."""
+        return self.models[self.model]
+
+    @property
+    def chosen_recipe(self) -> Recipe:
+        """The entry of `recipes` that `recipe` names, with the model's changes applied."""
+        recipe = self.recipes[self.recipe].model_dump()
+        return Recipe.model_validate(_merged(recipe, self._changes))
+
+    @property
+    def _changes(self) -> Mapping[str, Any]:
+        return self.chosen_model.recipes.get(self.recipe, {})
+
+
+def read_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and check a params.yaml.
+
+    Parameters
+    ----------
+    path
+        The file; by default the one in the current folder.
+
+    Returns
+    -------
+    Params
+        Every value, checked; `chosen_model` and `chosen_recipe` exist.
+
+    Raises
+    ------
+    ParamsError
+        For the first thing wrong, naming its key.
+    """
+    try:
+        content = YAML(typ="safe", pure=True).load(path)
+    except FileNotFoundError:
+        raise ParamsError(path, "", "no such file, expected the pipeline's parameters") from None
+    except YAMLError as error:
+        raise ParamsError(path, "", f"not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        params = Params.model_validate(content)
+    except ValidationError as error:
+        raise _params_error(path, error) from None
+    _check_choice(path, "model", params.model, params.models)
+    _check_choice(path, "recipe", params.recipe, params.recipes)
+    try:
+        _ = params.chosen_recipe
+    except ValidationError as error:
+        raise _params_error(
+            path, error, prefix=f"models.{params.model}.recipes.{params.recipe}"
+        ) from None
+    return params
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Give `base` with `changes` laid over it, mapping by mapping."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both_mappings = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if both_mappings else value
+    return merged
+
+
+def _check_choice(path: Path, key: str, found: str, known: Mapping[str, object]) -> None:
+    if found not in known:
+        raise ParamsError(path, key, f"found {found!r}, expected one of {', '.join(known)}")
+
+
+def _params_error(path: Path, error: ValidationError, prefix: str = "") -> ParamsError:
+    key, problem = first_problem(error)
+    return ParamsError(path, ".".join(part for part in (prefix, key) if part), problem)
+
+
+def first_problem(error: ValidationError) -> tuple[str, str]:
+    """Put the first failure of a pydantic validation into a dotted key and one sentence."""
+    # A union reports one failure a member; the one with the shortest place names the key itself.
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    match first["type"]:
+        case "missing" | "missing_keyword_only_argument":
+            return key, "missing"
+        case "extra_forbidden" | "unexpected_keyword_argument":
+            return key, "unknown key"
+        case "value_error":
+            return key, first["msg"].removeprefix("Value error, ")
+    expected = first["msg"].removeprefix("Input should be ")
+    return key, f"found {first['input']!r}, expected {expected}"

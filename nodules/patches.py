@@ -1,0 +1,317 @@
+"""The patch file: CT patches with labels, groups and splits in one HDF5 file, read and written.
+
+Layout (N patches):
+
+========  ============================  ======================================  ========
+data set  shape                         type                                    needed
+========  ============================  ======================================  ========
+`X`       (N, 50, 50) or (N, 50, 50, 1)  uint8 in 0..255, or float in 0..1       yes
+`Y`       (N, 2) one-hot, or (N,)       any number; column 1 is the nodule      to train
+`group`   (N,)                          integer or string: the scan or patient  no
+`split`   (N,)                          string: train, val or test              no
+`index`   (N,)                          integer: row in the file this came from  no
+========  ============================  ======================================  ========
+
+Inside the program a patch is always uint8: floats are rounded to the nearest of 256 grey levels,
+which is finer than CT noise and loses nothing of what was an 8-bit image once.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from nodules.atomic import replacing
+from nodules.errors import PatchFileError
+
+PATCH_SIZE = 50
+SPLITS = ("train", "val", "test")
+CLASSES = ("non_nodule", "nodule")
+
+# 4,096 patches are 10 MB as uint8: large enough for speed, small enough for any machine.
+BLOCK_PATCHES = 4096
+
+Patches = NDArray[np.uint8]
+Labels = NDArray[np.uint8]
+Groups = NDArray[np.int64] | NDArray[np.object_]
+
+
+@dataclass(frozen=True)
+class PatchFile:
+    """An open patch file whose layout has been checked.
+
+    Use `open_patches`. Labels, groups and splits are read whole; patches only in blocks.
+
+    Attributes
+    ----------
+    path
+        Where the file lies.
+    labels
+        (N,) uint8, 1 for a nodule; None where the file has no `Y`.
+    groups
+        (N,) int64 or str objects; None where the file has no `group`.
+    split
+        (N,) str objects out of `SPLITS`; None where the file has no `split`.
+    index
+        (N,) int64, the row in the file that these patches were taken from; by default their own.
+    """
+
+    path: Path
+    labels: Labels | None
+    groups: Groups | None
+    split: NDArray[np.object_] | None
+    index: NDArray[np.int64]
+    _data: h5py.Dataset
+
+    def __len__(self) -> int:
+        return int(self._data.shape[0])
+
+    @property
+    def stored_as(self) -> str:
+        """Shape and type of `X` as they stand in the file."""
+        return f"{self._data.shape} {self._data.dtype}"
+
+    def read(self, start: int, stop: int) -> Patches:
+        """Read consecutive patches.
+
+        Parameters
+        ----------
+        start, stop
+            First row, and the row after the last.
+
+        Returns
+        -------
+        (stop - start, 50, 50) uint8
+
+        Raises
+        ------
+        PatchFileError
+            If a float patch holds NaN, or a value outside 0..1; the first such row is named.
+        """
+        raw = self._data[start:stop].reshape(-1, PATCH_SIZE, PATCH_SIZE)
+        if raw.dtype == np.uint8:
+            return raw
+        self._check_unit_range(raw, start)
+        return np.rint(raw * 255).astype(np.uint8)
+
+    def blocks(self, size: int = BLOCK_PATCHES) -> Iterator[tuple[int, Patches]]:
+        """Read all patches in order, `size` at a time, each block with its first row."""
+        for start in range(0, len(self), size):
+            yield start, self.read(start, min(start + size, len(self)))
+
+    def memory_map(self) -> Patches:
+        """Map all patches into memory without reading them.
+
+        Returns
+        -------
+        (N, 50, 50) uint8
+            Any row costs one page read, so that a shuffled epoch needs no shuffled file.
+
+        Raises
+        ------
+        PatchFileError
+            If `X` is not stored as contiguous uint8, as the `split` stage writes it.
+        """
+        offset = self._data.id.get_offset()
+        if self._data.dtype != np.uint8 or offset is None:
+            problem = f"found {self.stored_as}, chunked or converted; expected a file that `split` wrote"
+            raise PatchFileError(self.path, problem, dataset="X")
+        shape = (len(self), PATCH_SIZE, PATCH_SIZE)
+        return np.memmap(self.path, dtype=np.uint8, mode="r", offset=offset, shape=shape)
+
+    def _check_unit_range(self, raw: NDArray[np.floating], start: int) -> None:
+        # NaN fails both comparisons, so that one test finds it too.
+        valid = ((raw >= 0) & (raw <= 1)).all(axis=(1, 2))
+        if valid.all():
+            return
+        bad = int(np.argmin(valid))
+        values = raw[bad]
+        found = "NaN" if np.isnan(values).any() else f"{values.min():g}..{values.max():g}"
+        problem = f"found {found}, expected float intensities in 0..1"
+        raise PatchFileError(self.path, problem, dataset="X", row=start + bad)
+
+
+@contextmanager
+def open_patches(path: Path, *, labelled: bool = True) -> Iterator[PatchFile]:
+    """Open a patch file and check its layout.
+
+    Parameters
+    ----------
+    path
+        An HDF5 file.
+    labelled
+        Whether `Y` must be there.
+
+    Yields
+    ------
+    PatchFile
+        Open until the block ends.
+
+    Raises
+    ------
+    PatchFileError
+        If the layout is broken. Values of `X` are checked as they are read.
+    """
+    if not path.is_file():
+        raise PatchFileError(path, "no such file, expected a patch file (HDF5)")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise PatchFileError(path, f"not a readable HDF5 file ({error})") from None
+    with file:
+        data = _patch_data(path, file)
+        count = data.shape[0]
+        labels = _labels(path, file, count) if labelled or "Y" in file else None
+        groups = _groups(path, file, count) if "group" in file else None
+        split = _split(path, file, count) if "split" in file else None
+        index = _index(path, file, count)
+        yield PatchFile(path, labels, groups, split, index, data)
+
+
+def _data_set(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
+    found = file.get(name)
+    if not isinstance(found, h5py.Dataset):
+        names = ", ".join(file) or "nothing"
+        raise PatchFileError(path, f"found {names}; expected a data set of this name", dataset=name)
+    return found
+
+
+def _patch_data(path: Path, file: h5py.File) -> h5py.Dataset:
+    data = _data_set(path, file, "X")
+    expected = f"(N, {PATCH_SIZE}, {PATCH_SIZE}) or (N, {PATCH_SIZE}, {PATCH_SIZE}, 1)"
+    square = (PATCH_SIZE, PATCH_SIZE)
+    if data.shape[1:] not in (square, (*square, 1)):
+        raise PatchFileError(path, f"found shape {data.shape}, expected {expected}", dataset="X")
+    if data.shape[0] == 0:
+        raise PatchFileError(path, "found no patches, expected at least one", dataset="X")
+    if data.dtype != np.uint8 and data.dtype.kind != "f":
+        problem = f"found {data.dtype}, expected uint8 in 0..255 or float in 0..1"
+        raise PatchFileError(path, problem, dataset="X")
+    return data
+
+
+def _labels(path: Path, file: h5py.File, count: int) -> Labels:
+    data = _data_set(path, file, "Y")
+    if data.shape not in ((count,), (count, 2)):
+        problem = f"found shape {data.shape}, expected ({count},) or ({count}, 2), as X has rows"
+        raise PatchFileError(path, problem, dataset="Y")
+    if data.dtype.kind not in "iufb":
+        raise PatchFileError(path, f"found {data.dtype}, expected numbers", dataset="Y")
+    raw = data[:]
+    binary = np.isin(raw, (0, 1))
+    one_hot = raw.ndim == 2
+    valid = binary.all(axis=1) & (raw.sum(axis=1) == 1) if one_hot else binary
+    if not valid.all():
+        row = int(np.argmin(valid))
+        expected = "one-hot: (1, 0) or (0, 1)" if one_hot else "0 or 1"
+        found = tuple(raw[row].tolist()) if one_hot else raw[row].item()
+        raise PatchFileError(path, f"found {found}, expected {expected}", dataset="Y", row=row)
+    return (raw[:, 1] if one_hot else raw).astype(np.uint8)
+
+
+def _column(path: Path, file: h5py.File, name: str, count: int) -> h5py.Dataset:
+    data = _data_set(path, file, name)
+    if data.shape != (count,):
+        problem = f"found shape {data.shape}, expected ({count},), as X has rows"
+        raise PatchFileError(path, problem, dataset=name)
+    return data
+
+
+def _text(path: Path, data: h5py.Dataset, name: str) -> NDArray[np.object_]:
+    try:
+        return np.asarray(data.asstr()[:], dtype=object)
+    except UnicodeDecodeError:
+        raise PatchFileError(path, "found bytes that are not UTF-8 text", dataset=name) from None
+
+
+def _groups(path: Path, file: h5py.File, count: int) -> Groups:
+    data = _column(path, file, "group", count)
+    if h5py.check_string_dtype(data.dtype):
+        return _text(path, data, "group")
+    if data.dtype.kind not in "iu":
+        problem = f"found {data.dtype}, expected integers or strings"
+        raise PatchFileError(path, problem, dataset="group")
+    return data[:].astype(np.int64)
+
+
+def _split(path: Path, file: h5py.File, count: int) -> NDArray[np.object_]:
+    data = _column(path, file, "split", count)
+    if not h5py.check_string_dtype(data.dtype):
+        raise PatchFileError(path, f"found {data.dtype}, expected strings", dataset="split")
+    names = _text(path, data, "split")
+    known = np.isin(names.astype(str), SPLITS)
+    if not known.all():
+        row = int(np.argmin(known))
+        problem = f"found {names[row]!r}, expected one of {', '.join(SPLITS)}"
+        raise PatchFileError(path, problem, dataset="split", row=row)
+    return names
+
+
+def _index(path: Path, file: h5py.File, count: int) -> NDArray[np.int64]:
+    if "index" not in file:
+        return np.arange(count)
+    data = _column(path, file, "index", count)
+    if data.dtype.kind not in "iu":
+        raise PatchFileError(path, f"found {data.dtype}, expected integers", dataset="index")
+    return data[:].astype(np.int64)
+
+
+class PatchWriter:
+    """Appends patches to a new patch file whose length is known from the start.
+
+    Use `new_patch_file`. `X` and `Y` are uint8; `X` is stored contiguously, so that
+    `PatchFile.memory_map` works.
+    """
+
+    def __init__(self, file: h5py.File, count: int, columns: Mapping[str, np.dtype]) -> None:
+        self._written = 0
+        self._data_sets = {
+            "X": file.create_dataset("X", (count, PATCH_SIZE, PATCH_SIZE), np.uint8),
+            "Y": file.create_dataset("Y", (count,), np.uint8),
+        }
+        for name, dtype in columns.items():
+            stored = h5py.string_dtype() if dtype.kind in "OU" else dtype
+            self._data_sets[name] = file.create_dataset(name, (count,), stored)
+
+    def append(self, patches: Patches, labels: Labels, **columns: NDArray) -> Self:
+        """Add n patches.
+
+        Parameters
+        ----------
+        patches
+            (n, 50, 50) uint8.
+        labels
+            (n,) uint8, 1 for a nodule.
+        columns
+            (n,) each, exactly the columns that the file was made with.
+        """
+        end = self._written + len(patches)
+        rows = {"X": patches, "Y": labels, **columns}
+        for name, data_set in self._data_sets.items():
+            data_set[self._written : end] = rows[name]
+        self._written = end
+        return self
+
+
+@contextmanager
+def new_patch_file(
+    path: Path, count: int, columns: Mapping[str, np.dtype] | None = None
+) -> Iterator[PatchWriter]:
+    """Make a patch file, which appears under its name only when the block ends well.
+
+    Parameters
+    ----------
+    path
+        The file to make or replace.
+    count
+        How many patches it will hold.
+    columns
+        Name and type of each further (N,) data set; strings have dtype object.
+    """
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        yield PatchWriter(file, count, columns or {})

@@ -1,0 +1,59 @@
+"""The tables of predicted probabilities: CSV files that anybody can score again."""
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodules.atomic import replacing
+from nodules.patches import Groups, Labels
+
+
+class _Table(Protocol):
+    def writerow(self, row: Iterable[object], /) -> object: ...
+
+
+@contextmanager
+def new_table(path: Path, columns: Sequence[str]) -> Iterator[_Table]:
+    """Make a CSV file with a header, which appears under its name when the block ends well."""
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(columns)
+        yield table
+
+
+def probability_text(probability: float) -> str:
+    """Print a float32 probability with the nine digits that give it back exactly."""
+    return f"{probability:.9g}"
+
+
+def write_split(
+    table: _Table,
+    split: str,
+    index: NDArray[np.integer],
+    groups: Groups | None,
+    labels: Labels,
+    probabilities: NDArray[np.floating],
+) -> None:
+    """Append a split's predictions: `split,index,group,label,probability`.
+
+    Parameters
+    ----------
+    table
+        From `new_table`.
+    split
+        Its name.
+    index
+        (N,) rows in the data set that was split.
+    groups
+        (N,); None leaves the column empty.
+    labels, probabilities
+        (N,) each.
+    """
+    named = [""] * len(labels) if groups is None else groups
+    for row in zip(index, named, labels, probabilities, strict=True):
+        table.writerow((split, *row[:3], probability_text(row[3])))

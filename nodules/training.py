@@ -1,0 +1,236 @@
+"""Training one network by one recipe: the whole run as a function of parameters and files."""
+
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from dvclive import Live
+from numpy.typing import NDArray
+from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
+
+from nodules.class_weights import read_class_weights
+from nodules.errors import TrainingError
+from nodules.input_pipeline import scoring_batches, steps_per_epoch, training_batches
+from nodules.model_file import save_model
+from nodules.models.registry import build_model
+from nodules.params import Params, Recipe
+from nodules.patches import Labels, Patches, open_patches
+
+# Validation patches scored at once; it changes speed and memory, not the result.
+SCORING_BATCH = 512
+
+
+@dataclass(frozen=True)
+class TrainingFiles:
+    """What a training reads and writes.
+
+    Attributes
+    ----------
+    train, val
+        Split files.
+    class_weights
+        JSON of the `class_weights` stage.
+    model
+        The `.keras` archive to write.
+    log
+        Folder for dvclive.
+    """
+
+    train: Path
+    val: Path
+    class_weights: Path
+    model: Path
+    log: Path
+
+
+def train(params: Params, files: TrainingFiles) -> None:
+    """Train the chosen model by the chosen recipe; write the model and the log of its epochs.
+
+    Parameters
+    ----------
+    params
+        `chosen_model`, `chosen_recipe` and `seed` are used.
+    files
+        What to read and write.
+
+    Raises
+    ------
+    ParamsError
+        If the model's builder or one of its arguments is wrong.
+    TrainingError
+        If the loss is no longer a number.
+    """
+    recipe, entry = params.chosen_recipe, params.chosen_model
+    model = build_model(params.model, entry.builder, entry.config, seed=params.seed)
+    weights = read_class_weights(files.class_weights) if recipe.class_weighted else (1.0, 1.0)
+    with (
+        open_patches(files.train) as train_split,
+        open_patches(files.val) as val_split,
+        Live(str(files.log), dvcyaml=None, save_dvc_exp=False) as live,
+    ):
+        assert train_split.labels is not None
+        assert val_split.labels is not None
+        patches = train_split.memory_map()
+        steps = steps_per_epoch(len(patches), recipe.batch_size)
+        model.compile(
+            optimizer=_optimizer(recipe, steps), loss="categorical_crossentropy", metrics=["accuracy"]
+        )
+        batches = training_batches(
+            patches,
+            train_split.labels,
+            batch_size=recipe.batch_size,
+            epochs=recipe.epochs,
+            augmentation=recipe.augmentation,
+            class_weights=weights,
+            label_smoothing=recipe.label_smoothing,
+            seed=params.seed,
+        )
+        history = _History(live, select=recipe.select)
+        model.fit(
+            batches,
+            epochs=recipe.epochs,
+            steps_per_epoch=steps,
+            # A progress bar redraws itself; in a log file a line an epoch reads better.
+            verbose=1 if sys.stdout.isatty() else 2,
+            callbacks=[
+                _ValidationScores(val_split.memory_map(), val_split.labels),
+                history,
+                *_early_stopping(recipe),
+            ],
+        )
+        history.summarise(parameters=model.count_params())
+    # A fresh copy leaves out the optimizer, so that the file depends on the weights alone.
+    trained = build_model(params.model, entry.builder, entry.config, seed=params.seed)
+    trained.set_weights(history.selected_weights)
+    save_model(trained, files.model)
+
+
+def nodule_probabilities(
+    model: keras.Model, patches: Patches, batch_size: int = SCORING_BATCH
+) -> NDArray[np.float32]:
+    """Score patches.
+
+    Parameters
+    ----------
+    model
+        As the builders make it.
+    patches
+        (N, 50, 50) uint8, which may be memory-mapped.
+    batch_size
+        Patches scored at once.
+
+    Returns
+    -------
+    (N,) float32
+        Probability of a nodule.
+    """
+    return model.predict(scoring_batches(patches, batch_size), verbose=0)[:, 1]
+
+
+def _optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
+    rate = _learning_rate(recipe, steps)
+    match recipe.optimizer:
+        case "adam":
+            return keras.optimizers.Adam(rate)
+        case "adamw":
+            optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay)
+        case "sgd":
+            optimizer = keras.optimizers.SGD(
+                rate, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
+            )
+    # Shrinking offsets and normalisation scales regularises nothing; only kernels decay.
+    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+    return optimizer
+
+
+def _learning_rate(
+    recipe: Recipe, steps: int
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    warmup = round(recipe.warmup_epochs * steps)
+    if recipe.schedule == "constant" and not warmup:
+        return recipe.learning_rate
+    constant = recipe.schedule == "constant"
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup else recipe.learning_rate,
+        decay_steps=max(1, recipe.epochs * steps - warmup),
+        alpha=1.0 if constant else 0.0,
+        warmup_target=recipe.learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
+
+
+def _early_stopping(recipe: Recipe) -> list[keras.callbacks.Callback]:
+    if not recipe.patience:
+        return []
+    return [keras.callbacks.EarlyStopping("val_auc", mode="max", patience=recipe.patience)]
+
+
+class _ValidationScores(keras.callbacks.Callback):
+    """Adds `val_loss`, `val_accuracy` and `val_auc` to the logs that later callbacks see.
+
+    Keras's own AUC is an approximation over fixed thresholds; this one is exact.
+    """
+
+    def __init__(self, patches: Patches, labels: Labels) -> None:
+        super().__init__()
+        self._patches, self._labels = patches, labels
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        assert logs is not None
+        if not math.isfinite(logs["loss"]):
+            raise TrainingError(
+                f"epoch {epoch + 1}: the loss is {logs['loss']}, expected a number; a lower "
+                "learning rate may help"
+            )
+        probabilities = nodule_probabilities(self.model, self._patches)
+        logs["val_loss"] = log_loss(self._labels, probabilities, labels=[0, 1])
+        logs["val_accuracy"] = accuracy_score(self._labels, probabilities >= 0.5)
+        logs["val_auc"] = roc_auc_score(self._labels, probabilities)
+
+
+class _History(keras.callbacks.Callback):
+    """Logs each epoch through dvclive and keeps the weights that the recipe selects."""
+
+    LOGGED = {  # noqa: RUF012 - a constant
+        "train/loss": "loss",
+        "train/accuracy": "accuracy",
+        "val/loss": "val_loss",
+        "val/accuracy": "val_accuracy",
+        "val/auc": "val_auc",
+    }
+
+    def __init__(self, live: Live, *, select: str) -> None:
+        super().__init__()
+        self._live, self._select = live, select
+        self._epochs = 0
+        self._selected_epoch = 0
+        self._selected_scores: dict[str, float] = {}
+        self.selected_weights: list[NDArray] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        assert logs is not None
+        scores = {name: float(logs[key]) for name, key in self.LOGGED.items()}
+        for name, value in scores.items():
+            self._live.log_metric(name, value)
+        self._live.next_step()
+        self._epochs = epoch + 1
+        best = self._selected_scores.get("val/auc", -math.inf)
+        if self._select == "last" or scores["val/auc"] > best:
+            self._selected_epoch = epoch + 1
+            self._selected_scores = scores
+            self.selected_weights = self.model.get_weights()
+
+    def summarise(self, *, parameters: int) -> None:
+        """Leave in metrics.json the scores of the epoch whose weights are saved."""
+        summary = {
+            **self._selected_scores,
+            "epochs": self._epochs,
+            "best_epoch": self._selected_epoch,
+            "parameters": parameters,
+        }
+        for name, value in summary.items():
+            self._live.log_metric(name, value, plot=False)

@@ -1,0 +1,16 @@
+"""Stage `class_weights`: weigh the classes by how often the train split holds them."""
+
+from pathlib import Path
+
+from nodules.atomic import write_json
+from nodules.class_weights import class_weights
+from nodules.errors import one_line_errors
+from nodules.params import read_params
+from nodules.patches import open_patches
+
+if __name__ == "__main__":
+    with one_line_errors():
+        params = read_params()
+        with open_patches(Path("data/splits/train.h5")) as train_split:
+            weights = class_weights(train_split.labels, params.class_weights)
+        write_json(Path("data/class_weights.json"), weights)

@@ -1,0 +1,21 @@
+"""Stage `evaluate`: score the trained model on every split."""
+
+from pathlib import Path
+
+from nodules.errors import one_line_errors
+from nodules.evaluation import EvaluationFiles, evaluate
+from nodules.params import read_params
+from nodules.runtime import be_deterministic
+
+if __name__ == "__main__":
+    with one_line_errors():
+        be_deterministic()
+        params = read_params()
+        files = EvaluationFiles(
+            model=Path("models/model.keras"),
+            splits=Path("data/splits"),
+            log=Path("metrics/evaluate"),
+            figures=Path("plots"),
+            predictions=Path("data/predictions.csv"),
+        )
+        evaluate(params.evaluate, params.seed, files)

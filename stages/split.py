@@ -1,0 +1,15 @@
+"""Stage `split`: divide the data set into train, val and test."""
+
+from pathlib import Path
+
+from nodules.atomic import write_json
+from nodules.errors import one_line_errors
+from nodules.params import read_params
+from nodules.splitting import split_patches
+
+if __name__ == "__main__":
+    with one_line_errors():
+        params = read_params()
+        folder = Path("data/splits")
+        counts = split_patches(Path(params.dataset), folder, params.split, params.seed)
+        write_json(Path("metrics/split.json"), counts)

@@ -1,0 +1,20 @@
+"""Stage `train`: train the chosen model by the chosen recipe."""
+
+from pathlib import Path
+
+from nodules.errors import one_line_errors
+from nodules.params import read_params
+from nodules.runtime import be_deterministic
+from nodules.training import TrainingFiles, train
+
+if __name__ == "__main__":
+    with one_line_errors():
+        be_deterministic()
+        files = TrainingFiles(
+            train=Path("data/splits/train.h5"),
+            val=Path("data/splits/val.h5"),
+            class_weights=Path("data/class_weights.json"),
+            model=Path("models/model.keras"),
+            log=Path("metrics/train"),
+        )
+        train(read_params(), files)
