@@ -125,9 +125,7 @@ def evaluate(params: EvaluateParams, seed: int, files: EvaluationFiles) -> None:
     with new_table(files.predictions, PREDICTION_COLUMNS) as table:
         for name in PREDICTED_SPLITS:
             split = scored[name]
-            write_split(
-                table, name, split.index, split.groups, split.labels, split.probabilities
-            )
+            write_split(table, name, split.index, split.groups, split.labels, split.probabilities)
 
 
 def _score_splits(files: EvaluationFiles, batch_size: int) -> dict[str, ScoredSplit]:
@@ -135,7 +133,6 @@ def _score_splits(files: EvaluationFiles, batch_size: int) -> dict[str, ScoredSp
     scored = {}
     for name in SPLITS:
         with open_patches(files.splits / f"{name}.h5") as split:
-            assert split.labels is not None
             patches = split.memory_map()
             probabilities = nodule_probabilities(model, patches, batch_size)
             scored[name] = ScoredSplit(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
@@ -29,9 +30,7 @@ class RocCurve(NamedTuple):
     interval: tuple[float, float]
 
 
-def roc(
-    curves: Mapping[str, RocCurve], threshold: float, confidence: float, path: Path
-) -> None:
+def roc(curves: Mapping[str, RocCurve], threshold: float, confidence: float, path: Path) -> None:
     """Draw ROC curves with their AUC, its interval, and the operating point on each.
 
     Parameters
@@ -88,8 +87,8 @@ def samples(splits: Mapping[str, tuple[Patches, Labels]], seed: int, path: Path)
             found = np.flatnonzero(labels == label)
             picked = rng.choice(found, min(SAMPLES_PER_ROW, len(found)), replace=False)
             rows[f"{name}\n{kind}"] = patches[np.sort(picked)]
-    figure = _patch_grid(len(rows), SAMPLES_PER_ROW)
-    for axes, (title, row) in zip(_rows(figure), rows.items(), strict=True):
+    figure, grid = _patch_grid(len(rows), SAMPLES_PER_ROW)
+    for axes, (title, row) in zip(grid, rows.items(), strict=True):
         _row_title(axes[0], title)
         for ax, patch in zip(axes, row, strict=False):
             _show(ax, patch)
@@ -127,10 +126,9 @@ def hardest(
     }
     columns = min(count, SAMPLES_PER_ROW)
     rows_each = -(-count // columns)
-    figure = _patch_grid(len(kinds) * rows_each, columns, caption_inches=0.25)
-    grid = _rows(figure)
+    figure, grid = _patch_grid(len(kinds) * rows_each, columns, caption_inches=0.25)
     for number, (title, worst) in enumerate(kinds.items()):
-        axes = [ax for row in grid[number * rows_each : (number + 1) * rows_each] for ax in row]
+        axes = grid[number * rows_each : (number + 1) * rows_each].ravel()
         _row_title(axes[0], f"{title}\n({len(worst)})")
         for ax, row in zip(axes, worst[:count], strict=False):
             _show(ax, patches[row])
@@ -138,18 +136,17 @@ def hardest(
     _save(figure, path)
 
 
-def _patch_grid(rows: int, columns: int, caption_inches: float = 0.0) -> Figure:
+def _patch_grid(
+    rows: int, columns: int, caption_inches: float = 0.0
+) -> tuple[Figure, NDArray[np.object_]]:
+    """Make a figure of rows x columns axes without frames."""
     size = ((columns + 1) * PATCH_INCHES, rows * (PATCH_INCHES + caption_inches))
-    figure = Figure(figsize=size, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
-    for ax in figure.subplots(rows, columns, squeeze=False).flat:
-        ax.set_axis_off()
-    return figure
-
-
-def _rows(figure: Figure) -> list[list[Axes]]:
-    columns = figure.axes[0].get_gridspec().ncols
-    return [figure.axes[start : start + columns] for start in range(0, len(figure.axes), columns)]
+    layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
+    figure = Figure(figsize=size, layout=layout)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    return figure, grid
 
 
 def _row_title(axes: Axes, title: str) -> None:

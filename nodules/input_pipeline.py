@@ -1,6 +1,7 @@
 """Feeding patches to a model: a shuffled, augmented stream for training, blocks for scoring."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -68,32 +69,24 @@ def training_batches(
     targets += label_smoothing / len(CLASSES)
     weights = np.asarray(class_weights, dtype=np.float32)
 
-    def rows() -> Iterator[NDArray[np.int64]]:
-        for epoch in range(epochs):
-            order = epoch_order(len(patches), seed=seed, epoch=epoch)
-            for step in range(steps):
-                yield order[step * batch_size : (step + 1) * batch_size]
+    @functools.lru_cache(maxsize=2)
+    def order(epoch: int) -> NDArray[np.int64]:
+        return epoch_order(len(patches), seed=seed, epoch=epoch)
 
-    def read(batch_rows: NDArray[np.int64]) -> tuple[Patches, Labels]:
-        return patches[batch_rows], labels[batch_rows]
+    def read(number: np.int64) -> tuple[Patches, Labels]:
+        epoch, step = divmod(int(number), steps)
+        rows = order(epoch)[step * batch_size : (step + 1) * batch_size]
+        return patches[rows], labels[rows]
 
-    def load(step: tf.Tensor, batch_rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        batch, label = tf.numpy_function(
-            read, [batch_rows], (tf.uint8, tf.uint8), stateful=False
-        )
+    def load(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        batch, label = tf.numpy_function(read, [number], (tf.uint8, tf.uint8), stateful=False)
         batch = tf.ensure_shape(batch, (None, PATCH_SIZE, PATCH_SIZE))
         label = tf.cast(tf.ensure_shape(label, (None,)), tf.int32)
-        # The counter runs through all epochs, so it stands for the pair (epoch, step).
-        changed = augment(tf.cast(batch, tf.float32), augmentation, tf.stack([seed, step]))
+        # The number runs through all epochs, so it stands for the pair (epoch, step).
+        changed = augment(tf.cast(batch, tf.float32), augmentation, tf.stack([seed, number]))
         return changed[..., tf.newaxis], tf.gather(targets, label), tf.gather(weights, label)
 
-    signature = tf.TensorSpec((None,), tf.int64)
-    return (
-        tf.data.Dataset.from_generator(rows, output_signature=signature)
-        .enumerate()
-        .map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    return _prepared(tf.data.Dataset.range(epochs * steps), load)
 
 
 def scoring_batches(patches: Patches, batch_size: int) -> tf.data.Dataset:
@@ -112,16 +105,18 @@ def scoring_batches(patches: Patches, batch_size: int) -> tf.data.Dataset:
         Of (batch, 50, 50, 1) float32 in 0..255.
     """
 
-    def batches() -> Iterator[Patches]:
-        for start in range(0, len(patches), batch_size):
-            yield patches[start : start + batch_size, ..., np.newaxis]
+    def read(start: np.int64) -> Patches:
+        return patches[start : start + batch_size]
 
-    def load(batch: tf.Tensor) -> tf.Tensor:
-        return tf.cast(batch, tf.float32)
+    def load(start: tf.Tensor) -> tf.Tensor:
+        batch = tf.numpy_function(read, [start], tf.uint8, stateful=False)
+        batch = tf.ensure_shape(batch, (None, PATCH_SIZE, PATCH_SIZE))
+        return tf.cast(batch, tf.float32)[..., tf.newaxis]
 
-    signature = tf.TensorSpec((None, PATCH_SIZE, PATCH_SIZE, 1), tf.uint8)
-    return (
-        tf.data.Dataset.from_generator(batches, output_signature=signature)
-        .map(load)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    return _prepared(tf.data.Dataset.range(0, len(patches), batch_size), load)
+
+
+def _prepared(numbers: tf.data.Dataset, load: Callable[[tf.Tensor], object]) -> tf.data.Dataset:
+    """Load the batch of each number, in order, ahead of the model that consumes it."""
+    batches = numbers.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return batches.prefetch(tf.data.AUTOTUNE)

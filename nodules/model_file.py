@@ -1,8 +1,10 @@
 """Saving a model so that equal models are equal files, and loading one safely."""
 
 import json
+import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -12,19 +14,20 @@ from nodules.patches import CLASSES, PATCH_SIZE
 
 # The earliest time that a zip archive can hold.
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
-METADATA = "metadata.json"
+SHARED_OBJECT = "shared_object_id"
 
 
 def save_model(model: keras.Model, path: Path) -> None:
     """Write a `.keras` archive that depends on the model alone.
 
-    Keras notes the time of saving in the archive's metadata and on each of its members, so that
-    DVC would see a new model after every run; here both are left out.
+    Keras notes the time of saving in the archive's metadata and on each of its members, and marks
+    objects that layers share by their address in memory, so that DVC would see a new model after
+    every run. Here the times are left out and shared objects are numbered.
     """
-    with replacing(path) as temporary:
-        with replacing(temporary) as saved:
-            model.save(saved)
-            _without_times(saved, temporary)
+    with tempfile.TemporaryDirectory() as folder, replacing(path) as temporary:
+        saved = Path(folder) / path.name
+        model.save(saved)
+        _make_canonical(saved, temporary)
 
 
 def load_model(path: Path) -> keras.Model:
@@ -49,12 +52,26 @@ def load_model(path: Path) -> keras.Model:
     return model
 
 
-def _without_times(source: Path, target: Path) -> None:
+def _make_canonical(source: Path, target: Path) -> None:
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for name in sorted(old.namelist()):
             content = old.read(name)
-            if name == METADATA:
+            if name == "metadata.json":
                 metadata = json.loads(content)
-                metadata.pop("date_saved", None)
+                del metadata["date_saved"]
                 content = json.dumps(metadata).encode()
+            elif name == "config.json":
+                content = _shared_objects_numbered(content)
             new.writestr(zipfile.ZipInfo(name, ZIP_EPOCH), content)
+
+
+def _shared_objects_numbered(config: bytes) -> bytes:
+    numbers: dict[int, int] = {}
+
+    def number(mapping: dict[str, Any]) -> dict[str, Any]:
+        if SHARED_OBJECT in mapping:
+            address = mapping[SHARED_OBJECT]
+            mapping[SHARED_OBJECT] = numbers.setdefault(address, len(numbers) + 1)
+        return mapping
+
+    return json.dumps(json.loads(config, object_hook=number)).encode()

@@ -1,10 +1,18 @@
 """The contents of params.yaml as typed, checked, immutable objects."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 
 # DVC reads params.yaml with ruamel's YAML 1.2 rules; so do we, or `1e-4` would be a number to DVC
 # and a string to us.
@@ -51,10 +59,24 @@ class SplitParams(_Block):
         return self
 
 
+def _rule_or_two_numbers(found: Any) -> Any:
+    is_pair = isinstance(found, list) and len(found) == 2
+    if found in ("balanced", "none") or (is_pair and all(_is_positive(item) for item in found)):
+        return found
+    raise ValueError(f"found {found!r}, expected balanced, none or [non-nodule, nodule] above 0")
+
+
+def _is_positive(found: Any) -> bool:
+    return isinstance(found, int | float) and 0 < found < math.inf
+
+
 class ClassWeightParams(_Block):
     """Weight of each class in the loss: a rule, or [non-nodule, nodule] given as numbers."""
 
-    weights: Literal["balanced", "none"] | Annotated[list[Positive], Field(min_length=2, max_length=2)]
+    # A plain validator, since pydantic reports a union that nothing fits as one failure a member.
+    weights: Annotated[
+        Literal["balanced", "none"] | list[float], PlainValidator(_rule_or_two_numbers)
+    ]
 
 
 class AugmentationParams(_Block):
@@ -270,7 +292,6 @@ def _params_error(path: Path, error: ValidationError, prefix: str = "") -> Param
 
 def first_problem(error: ValidationError) -> tuple[str, str]:
     """Put the first failure of a pydantic validation into a dotted key and one sentence."""
-    # A union reports one failure a member; the one with the shortest place names the key itself.
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     match first["type"]:

@@ -51,7 +51,7 @@ class PatchFile:
     ----------
     path
         Where the file lies.
-    labels
+    known_labels
         (N,) uint8, 1 for a nodule; None where the file has no `Y`.
     groups
         (N,) int64 or str objects; None where the file has no `group`.
@@ -62,7 +62,7 @@ class PatchFile:
     """
 
     path: Path
-    labels: Labels | None
+    known_labels: Labels | None
     groups: Groups | None
     split: NDArray[np.object_] | None
     index: NDArray[np.int64]
@@ -70,6 +70,13 @@ class PatchFile:
 
     def __len__(self) -> int:
         return int(self._data.shape[0])
+
+    @property
+    def labels(self) -> Labels:
+        """(N,) uint8, 1 for a nodule; PatchFileError where the file has no `Y`."""
+        if self.known_labels is None:
+            raise PatchFileError(self.path, "found no such data set, expected labels", dataset="Y")
+        return self.known_labels
 
     @property
     def stored_as(self) -> str:
@@ -119,7 +126,9 @@ class PatchFile:
         """
         offset = self._data.id.get_offset()
         if self._data.dtype != np.uint8 or offset is None:
-            problem = f"found {self.stored_as}, chunked or converted; expected a file that `split` wrote"
+            problem = (
+                f"found {self.stored_as}, chunked or converted; expected a file that `split` wrote"
+            )
             raise PatchFileError(self.path, problem, dataset="X")
         shape = (len(self), PATCH_SIZE, PATCH_SIZE)
         return np.memmap(self.path, dtype=np.uint8, mode="r", offset=offset, shape=shape)

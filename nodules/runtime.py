@@ -1,11 +1,39 @@
-"""TensorFlow, set up in one place: quiet, and the same result from the same seed."""
+"""TensorFlow, set up in one place: quiet, and the same result from the same seed.
+
+Import this module before anything that imports TensorFlow or Keras.
+"""
 
 import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-# Read by TensorFlow as it is imported: its start-up notices would bury the progress bar.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import tensorflow as tf  # noqa: E402 - the variable above must be set first
+@contextmanager
+def _stderr_held_back() -> Iterator[None]:
+    """Keep what native code writes to stderr; show it only if the block raises."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+# On a machine without a GPU TensorFlow calls that an error; real errors are raised as exceptions.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# Its start-up notices heed no log level, and would bury the one line that says what went wrong.
+with _stderr_held_back():
+    import tensorflow as tf
 
 
 def be_deterministic() -> None:

@@ -158,9 +158,8 @@ def choose_threshold(
         case "sensitivity":
             best = int(np.argmax(tpr >= params.value))
         case "specificity":
-            # Among the points that are specific enough the last has the most sensitivity; if even
-            # the highest probability belongs to non-nodules, that one is as near as it gets.
-            best = max(0, int(np.flatnonzero(np.append(True, 1 - fpr >= params.value))[-1]) - 1)
+            # If even the highest probability belongs to a non-nodule, that is as near as it gets.
+            best = int(np.argmax(np.where(1 - fpr >= params.value, tpr, -1)))
     return float(thresholds[best])
 
 

@@ -51,7 +51,6 @@ def split_patches(dataset: Path, folder: Path, fractions: SplitParams, seed: int
         If a class or a group cannot be divided as asked, or a given split tears a group apart.
     """
     with open_patches(dataset) as patches:
-        assert patches.labels is not None
         assignment = assign_splits(patches, fractions, seed)
         _write_splits(patches, patches.labels, assignment, folder)
         return _count(patches.labels, patches.groups, assignment)
@@ -79,7 +78,6 @@ def assign_splits(patches: PatchFile, fractions: SplitParams, seed: int) -> Assi
         As for `split_patches`.
     """
     labels, groups, path = patches.labels, patches.groups, patches.path
-    assert labels is not None
     shares = {"train": fractions.train, "val": fractions.val, "test": fractions.test}
     if patches.split is None:
         rows = np.arange(len(patches))
@@ -121,9 +119,11 @@ def fold_counts(shares: Sequence[float], most: int) -> list[int]:
     best: list[int] = []
     best_error = np.inf
     for total in range(len(target), most + 1):
-        counts = np.maximum(np.rint(target * total).astype(int), 1)
-        error = float(np.abs(counts / counts.sum() - target).sum())
-        if counts.sum() == total and error < best_error - 1e-9:
+        counts = np.ones(len(target), dtype=int)
+        while counts.sum() < total:
+            counts[np.argmax(target * total - counts)] += 1
+        error = float(np.abs(counts / total - target).sum())
+        if error < best_error - 1e-9:
             best, best_error = counts.tolist(), error
     return best
 
@@ -175,7 +175,9 @@ def _complete(
     if not missing:
         return
     if missing not in (["val"], ["test"]):
-        problem = f"split: found no {' and no '.join(missing)}, expected train and val, or all three"
+        problem = (
+            f"split: found no {' and no '.join(missing)}, expected train and val, or all three"
+        )
         raise SplitError(path, problem)
     held_out = {name: shares[name] for name in ("val", "test")}
     rows = np.flatnonzero(assignment != SPLITS.index("train"))
@@ -187,7 +189,9 @@ def _check_classes(path: Path, labels: Labels, assignment: Assignment) -> None:
         present = np.unique(labels[assignment == position])
         for label, kind in enumerate(("non-nodule", "nodule")):
             if label not in present:
-                problem = f"found no {kind} for the {name} split, expected at least one of each class"
+                problem = (
+                    f"found no {kind} for the {name} split, expected at least one of each class"
+                )
                 raise SplitError(path, problem)
 
 
@@ -205,15 +209,13 @@ def _check_groups(path: Path, groups: Groups, assignment: Assignment) -> None:
 
 def _write_splits(patches: PatchFile, labels: Labels, assignment: Assignment, folder: Path) -> None:
     groups = patches.groups
-    columns = {"index": np.dtype(np.int64)}
+    columns: dict[str, np.dtype] = {"index": np.dtype(np.int64)}
     if groups is not None:
         columns["group"] = groups.dtype
     with ExitStack() as stack:
         writers = [
             stack.enter_context(
-                new_patch_file(
-                    folder / f"{name}.h5", int((assignment == position).sum()), columns
-                )
+                new_patch_file(folder / f"{name}.h5", int((assignment == position).sum()), columns)
             )
             for position, name in enumerate(SPLITS)
         ]

@@ -72,12 +72,12 @@ def train(params: Params, files: TrainingFiles) -> None:
         open_patches(files.val) as val_split,
         Live(str(files.log), dvcyaml=None, save_dvc_exp=False) as live,
     ):
-        assert train_split.labels is not None
-        assert val_split.labels is not None
         patches = train_split.memory_map()
         steps = steps_per_epoch(len(patches), recipe.batch_size)
         model.compile(
-            optimizer=_optimizer(recipe, steps), loss="categorical_crossentropy", metrics=["accuracy"]
+            optimizer=_optimizer(recipe, steps),
+            loss="categorical_crossentropy",
+            metrics=["accuracy"],
         )
         batches = training_batches(
             patches,
@@ -94,6 +94,7 @@ def train(params: Params, files: TrainingFiles) -> None:
             batches,
             epochs=recipe.epochs,
             steps_per_epoch=steps,
+            shuffle=False,  # the batches come shuffled
             # A progress bar redraws itself; in a log file a line an epoch reads better.
             verbose=1 if sys.stdout.isatty() else 2,
             callbacks=[

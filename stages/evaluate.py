@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+# First of all, since it sets up TensorFlow, which others import.
+from nodules.runtime import be_deterministic  # isort: split
+
 from nodules.errors import one_line_errors
 from nodules.evaluation import EvaluationFiles, evaluate
 from nodules.params import read_params
-from nodules.runtime import be_deterministic
 
 if __name__ == "__main__":
     with one_line_errors():

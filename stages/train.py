@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+# First of all, since it sets up TensorFlow, which others import.
+from nodules.runtime import be_deterministic  # isort: split
+
 from nodules.errors import one_line_errors
 from nodules.params import read_params
-from nodules.runtime import be_deterministic
 from nodules.training import TrainingFiles, train
 
 if __name__ == "__main__":

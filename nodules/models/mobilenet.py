@@ -27,8 +27,8 @@ def build_mobilenet(
 
     After Howard et al. (2017), "MobileNets: efficient convolutional neural networks for mobile
     vision applications", https://arxiv.org/abs/1704.04861. With the strides and filters of its
-    table 1 this is `keras.applications.MobileNet` without its weights. Five halvings leave 2x2 of
-    50x50 pixels, where a nodule is one pixel wide: hence strides are parameters.
+    table 1 this is `keras.applications.MobileNet` without its weights. Five halvings leave 1x1 of
+    50x50 pixels, and nothing of where things are: hence strides are parameters.
 
     Parameters
     ----------
@@ -61,8 +61,12 @@ def build_mobilenet(
     x = activated(x, "stem")
     for number, (filters, stride) in enumerate(blocks):
         depthwise, pointwise = f"block{number}_depthwise", f"block{number}_pointwise"
+        if stride > 1:
+            # As Keras's own MobileNet pads: an odd size is halved downwards.
+            x = layers.ZeroPadding2D(((0, 1), (0, 1)), name=f"block{number}_pad")(x)
+        padding = "same" if stride == 1 else "valid"
         x = layers.DepthwiseConv2D(
-            3, strides=stride, padding="same", use_bias=False, name=depthwise
+            3, strides=stride, padding=padding, use_bias=False, name=depthwise
         )(x)
         x = activated(x, depthwise)
         x = layers.Conv2D(filters, 1, use_bias=False, name=pointwise)(x)

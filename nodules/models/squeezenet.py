@@ -58,7 +58,9 @@ def build_squeezenet(
         From (batch, 50, 50, 1) intensities in 0..255 to (batch, 2) probabilities.
     """
 
-    def convolution(x: KerasTensor, filters: int, size: int, name: str, stride: int = 1):
+    def convolution(
+        x: KerasTensor, filters: int, size: int, name: str, stride: int = 1
+    ) -> KerasTensor:
         x = layers.Conv2D(
             filters,
             size,

@@ -1,0 +1,111 @@
+"""The command line beside DVC: `python -m nodules predict | inspect | import`."""
+
+import argparse
+from pathlib import Path
+
+from nodules.errors import one_line_errors
+
+EPILOG = """\
+examples:
+  python -m nodules inspect data/mine.h5
+  python -m nodules import legacy train_again.h5 val_again.h5 --out data/legacy.h5
+  python -m nodules predict models/model.keras data/new.h5 --out scores.csv
+
+The pipeline itself is DVC's: `dvc repro`, `dvc exp run`, `dvc metrics diff`. README.md says how.
+"""
+
+
+def main() -> None:
+    """Run the command that the command line names."""
+    arguments = _parser().parse_args()
+    with one_line_errors():
+        arguments.run(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m nodules",
+        description="Check, import and score patch files: HDF5 files of 50x50 CT patches.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_inspect(commands)
+    _add_import(commands)
+    _add_predict(commands)
+    return parser
+
+
+def _add_inspect(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "inspect",
+        help="say what a patch file holds, or what is wrong with it",
+        description="Read a whole patch file. Prints what it holds, or one line that says what is "
+        "wrong, where, and what was expected (exit status 1).",
+    )
+    command.add_argument("file", type=Path, metavar="FILE.h5")
+    command.set_defaults(run=_inspect)
+
+
+def _add_import(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "import", help="turn another layout into a patch file", description="Make a patch file."
+    )
+    layouts = command.add_subparsers(required=True, metavar="LAYOUT")
+    legacy = layouts.add_parser(
+        "legacy",
+        help="the HDF5 files, one a split, that tflearn notebooks trained on",
+        description="Join HDF5 files with X and Y, one a split, into one patch file. Their split "
+        "is kept; without TEST.h5 the pipeline cuts a test split from VAL.h5.",
+    )
+    legacy.add_argument("train", type=Path, metavar="TRAIN.h5")
+    legacy.add_argument("val", type=Path, metavar="VAL.h5")
+    legacy.add_argument("test", type=Path, metavar="TEST.h5", nargs="?")
+    legacy.add_argument("--out", type=Path, required=True, metavar="FILE.h5", help="file to write")
+    legacy.set_defaults(run=_import_legacy)
+
+
+def _add_predict(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "predict",
+        help="score patches with a trained model",
+        description="Write index,group,probability for each patch: the row in the file, its group "
+        "if it has one, and the probability of a nodule.",
+    )
+    command.add_argument("model", type=Path, metavar="MODEL.keras")
+    command.add_argument("patches", type=Path, metavar="PATCHES.h5", help="Y is not needed")
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="FILE.csv", help="file to write"
+    )
+    command.set_defaults(run=_predict)
+
+
+# Each command imports what it needs: TensorFlow alone costs seconds.
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    from nodules.inspection import describe
+
+    print(describe(arguments.file))
+
+
+def _import_legacy(arguments: argparse.Namespace) -> None:
+    from nodules.importers.legacy import import_legacy
+
+    files = {"train": arguments.train, "val": arguments.val, "test": arguments.test}
+    counts = import_legacy({k: v for k, v in files.items() if v is not None}, arguments.out)
+    print(f"wrote {arguments.out}:", ", ".join(f"{name} {n:,}" for name, n in counts.items()))
+    print(f"next:\n  dvc add {arguments.out}\n  dvc exp run --set-param dataset={arguments.out}")
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    from nodules import runtime  # isort: split - sets up TensorFlow, which the next one imports
+    from nodules.prediction import predict_file
+
+    runtime.be_deterministic()
+    count = predict_file(arguments.model, arguments.patches, arguments.out)
+    print(f"wrote {arguments.out}: {count:,} patches")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""The cohort: how many nodules each scan of the phantom has, and the patches of each scan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .lesions import NODULES
+from .mimics import MIMICS
+from .scanner import PATCH, acquire, draw_protocol, window
+from .scene import Finding, Scene
+
+UNEVENNESS = 0.8
+"""Shape of the gamma distribution of nodules over scans: below 1, some scans have none."""
+
+
+@dataclass(frozen=True)
+class PhantomScan:
+    """The patches of one synthetic scan.
+
+    Attributes
+    ----------
+    patches : numpy.ndarray of shape (n, 50, 50), uint8
+        -1000..400 HU mapped to 0..255.
+    labels : numpy.ndarray of shape (n,), uint8
+        1 for a nodule, 0 otherwise.
+    group : int
+        Number of the scan, from 0.
+    findings : tuple of str
+        What each patch shows at its centre.
+    """
+
+    patches: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    group: int
+    findings: tuple[str, ...]
+
+
+def generate_phantom(
+    *, scans: int, patches_per_scan: int, nodule_fraction: float, seed: int
+) -> Iterator[PhantomScan]:
+    """Yield synthetic scans one at a time.
+
+    Parameters
+    ----------
+    scans, patches_per_scan : int
+        Size of the cohort.
+    nodule_fraction : float
+        Share of nodules over the whole cohort, from 0 to 1; it is met to the patch.
+    seed : int
+        The same seed gives the same bytes; scan ``i`` depends on the seed, on ``i`` and on the
+        number of nodules it was dealt.
+
+    Yields
+    ------
+    PhantomScan
+    """
+    counts = _deal_nodules(
+        round(nodule_fraction * scans * patches_per_scan),
+        scans,
+        patches_per_scan,
+        np.random.default_rng(seed),
+    )
+    for scan, nodules in enumerate(counts):
+        yield _image_scan(scan, int(nodules), patches_per_scan, np.random.default_rng([seed, scan]))
+
+
+def _deal_nodules(
+    total: int, scans: int, capacity: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return the number of nodules of each scan: uneven, at most `capacity`, `total` in all."""
+    counts = np.zeros(scans, dtype=np.int64)
+    burden = rng.gamma(UNEVENNESS, size=scans) + 1e-6
+    while total > counts.sum():
+        weight = burden * (counts < capacity)
+        dealt = counts + rng.multinomial(total - counts.sum(), weight / weight.sum())
+        counts = np.minimum(dealt, capacity)
+    return counts
+
+
+def _image_scan(
+    scan: int, nodules: int, patches_per_scan: int, rng: np.random.Generator
+) -> PhantomScan:
+    protocol = draw_protocol(rng)
+    labels = np.zeros(patches_per_scan, dtype=np.uint8)
+    labels[:nodules] = 1
+    rng.shuffle(labels)
+    patches = np.empty((patches_per_scan, PATCH, PATCH), dtype=np.uint8)
+    findings = []
+    for patch, label in zip(patches, labels, strict=True):
+        finding = _draw(NODULES if label else MIMICS, rng)
+        scene = Scene(protocol, rng)
+        finding.paint(scene)
+        patch[...] = window(acquire(scene.slab.slice(), protocol, rng))
+        findings.append(finding.name)
+    return PhantomScan(patches, labels, scan, tuple(findings))
+
+
+def _draw(findings: Sequence[Finding], rng: np.random.Generator) -> Finding:
+    shares = np.array([finding.share for finding in findings])
+    return findings[rng.choice(len(findings), p=shares / shares.sum())]

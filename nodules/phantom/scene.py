@@ -1,0 +1,71 @@
+"""A patch under construction, the tissues in it and the record of what a finding is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .geometry import Slab
+from .scanner import Protocol
+from .vessels import DoubleArray, random_directions
+
+AIR_HU = -1000.0
+FAT_HU = -90.0
+MARROW_HU = 220.0
+CORTEX_HU = 900.0
+CARTILAGE_HU = 110.0
+WALL_HU = 0.0
+
+
+@dataclass
+class Scene:
+    """One patch under construction.
+
+    Attributes
+    ----------
+    slab : Slab
+        What has been painted so far.
+    protocol : Protocol
+        The scan that the patch belongs to.
+    rng : numpy.random.Generator
+        The generator of the scan.
+    flow : numpy.ndarray of shape (3,)
+        The way most vessels here run. Vessels fan out from the hilum, so that a patch shows dots
+        or lines: a dot among lines stands out, a dot among dots is one more vessel.
+    """
+
+    protocol: Protocol
+    rng: np.random.Generator
+    slab: Slab = field(init=False)
+    flow: DoubleArray = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Start from homogeneous lung."""
+        p = self.protocol
+        self.slab = Slab(p.pixel_mm, p.thickness_mm, p.lung_hu)
+        self.flow = random_directions(self.rng, 1)[0]
+
+    def chance(self, probability: float) -> bool:
+        """Return True with the given probability."""
+        return bool(self.rng.random() < probability)
+
+    def angle(self) -> float:
+        """Return a direction in the plane, in radians."""
+        return float(self.rng.uniform(0.0, 2.0 * np.pi))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A kind of patch: its name, its share within its class and what paints it."""
+
+    name: str
+    share: float
+    paint: Callable[[Scene], None]
+
+
+def off_centre(rng: np.random.Generator, radius: float) -> DoubleArray:
+    """Return where a candidate of a given radius really lies, in mm from the patch centre."""
+    plane = rng.normal(0.0, 0.45 + 0.12 * radius, size=2)
+    return np.array([plane[0], plane[1], rng.normal(0.0, 0.25 * radius)])

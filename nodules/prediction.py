@@ -1,0 +1,46 @@
+"""Scoring new patches with a trained model."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from tqdm import tqdm
+
+from nodules.model_file import load_model
+from nodules.patches import open_patches
+from nodules.predictions import new_table, probability_text
+from nodules.training import nodule_probabilities
+
+
+def predict_file(model_path: Path, patches_path: Path, out: Path) -> int:
+    """Write the nodule probability of each patch: `index,group,probability`.
+
+    Parameters
+    ----------
+    model_path
+        A `.keras` archive of the train stage.
+    patches_path
+        A patch file; `Y` is not needed.
+    out
+        CSV to write; `group` is empty where the patch file has none.
+
+    Returns
+    -------
+    int
+        How many patches were scored. They are read in blocks, so memory stays bounded.
+
+    Raises
+    ------
+    ModelFileError, PatchFileError
+        If a file is not what it should be.
+    """
+    with ExitStack() as stack:
+        patches = stack.enter_context(open_patches(patches_path, labelled=False))
+        model = load_model(model_path)
+        table = stack.enter_context(new_table(out, ("index", "group", "probability")))
+        progress = stack.enter_context(tqdm(total=len(patches), desc="predict", unit="patch"))
+        for start, block in patches.blocks():
+            for row, probability in enumerate(nodule_probabilities(model, block), start):
+                group = "" if patches.groups is None else patches.groups[row]
+                table.writerow((row, group, probability_text(probability)))
+            progress.update(len(block))
+        return len(patches)

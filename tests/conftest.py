@@ -1,0 +1,36 @@
+"""Patch files to test with."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+# First of all, since it sets up TensorFlow, which other modules import.
+from nodules import runtime  # noqa: F401  # isort: split
+
+PatchFileFactory = Callable[..., Path]
+
+
+@pytest.fixture
+def patch_file(tmp_path: Path) -> PatchFileFactory:
+    """Give a function that writes an HDF5 file from its arguments; None leaves a data set out."""
+
+    def write(name: str = "patches.h5", **data_sets: NDArray | list | None) -> Path:
+        path = tmp_path / name
+        with h5py.File(path, "w") as file:
+            for key, values in data_sets.items():
+                if values is not None:
+                    file[key] = values
+        return path
+
+    return write
+
+
+@pytest.fixture
+def random_patches() -> Callable[[int], NDArray[np.uint8]]:
+    """Give a function that makes n random uint8 patches."""
+    rng = np.random.default_rng(0)
+    return lambda count: rng.integers(0, 256, (count, 50, 50), dtype=np.uint8)

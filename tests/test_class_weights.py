@@ -1,0 +1,31 @@
+"""Class weights: the formula, the fixed numbers, and the file between two stages."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nodules.atomic import write_json
+from nodules.class_weights import class_weights, read_class_weights
+from nodules.params import ClassWeightParams
+
+
+@given(nodules=st.integers(1, 500), others=st.integers(1, 500))
+def test_balanced_classes_weigh_the_same_in_sum(nodules: int, others: int) -> None:
+    labels = np.array([1] * nodules + [0] * others, dtype=np.uint8)
+    weights = class_weights(labels, ClassWeightParams(weights="balanced"))
+    total = nodules + others
+    assert weights["nodule"] * nodules == pytest.approx(total / 2)
+    assert weights["non_nodule"] * others == pytest.approx(total / 2)
+
+
+def test_none_and_fixed_weights_ignore_the_labels(tmp_path) -> None:
+    labels = np.array([0, 0, 1], dtype=np.uint8)
+    assert class_weights(labels, ClassWeightParams(weights="none")) == {
+        "non_nodule": 1,
+        "nodule": 1,
+    }
+    published = class_weights(labels, ClassWeightParams(weights=[0.4, 0.6]))
+    assert published == {"non_nodule": 0.4, "nodule": 0.6}
+    write_json(tmp_path / "weights.json", published)
+    assert read_class_weights(tmp_path / "weights.json") == (0.4, 0.6)

@@ -1,0 +1,141 @@
+"""Augmentation and batches: what changes, what stays, and that (seed, epoch, step) decides."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nodules.augmentation import augment
+from nodules.input_pipeline import epoch_order, scoring_batches, steps_per_epoch, training_batches
+from nodules.params import AugmentationParams
+
+NOTHING = AugmentationParams(symmetries=False, shift=0, contrast=0.0, brightness=0.0, noise=0.0)
+
+
+def augmented(patches: np.ndarray, seed: int = 0, **changes) -> np.ndarray:
+    params = NOTHING.model_copy(update=changes)
+    return augment(tf.constant(patches, tf.float32), params, tf.constant([seed, 0])).numpy()
+
+
+def eight_symmetries(patch: np.ndarray) -> list[np.ndarray]:
+    turned = [np.rot90(patch, turns) for turns in range(4)]
+    return turned + [np.fliplr(patch) for patch in turned]
+
+
+def test_no_augmentation_changes_nothing(random_patches) -> None:
+    patches = random_patches(4)
+    assert np.array_equal(augmented(patches), patches)
+
+
+def test_symmetries_are_all_eight_and_no_other(random_patches) -> None:
+    patch = random_patches(1)[0]
+    results = augmented(np.repeat(patch[None], 400, axis=0), symmetries=True)
+    counts = [sum(np.array_equal(r, s) for r in results) for s in eight_symmetries(patch)]
+    assert sum(counts) == 400
+    # 50 of each are expected; the chance of fewer than 20 of any is below one in a million.
+    assert min(counts) >= 20
+
+
+def test_shifts_move_by_whole_pixels_up_to_the_largest() -> None:
+    patch = np.zeros((50, 50))
+    patch[25, 25] = 255
+    results = augmented(np.repeat(patch[None], 300, axis=0), shift=2)
+    moves = {tuple(np.argwhere(result == 255)[0] - 25) for result in results}
+    assert moves == {(down, right) for down in range(-2, 3) for right in range(-2, 3)}
+
+
+def test_a_shift_repeats_the_edge(random_patches) -> None:
+    patch = random_patches(1)
+    for seed in range(20):
+        moved = augmented(patch, seed, shift=3)[0]
+        padded = np.pad(patch[0], 3, mode="edge")
+        windows = [padded[a : a + 50, b : b + 50] for a in range(7) for b in range(7)]
+        assert any(np.array_equal(moved, window) for window in windows)
+
+
+def test_contrast_and_brightness_are_one_change_a_patch_within_their_bounds() -> None:
+    patches = np.full((500, 50, 50), 100.0)
+    brighter = augmented(patches, brightness=0.1)
+    assert brighter.std(axis=(1, 2)) == pytest.approx(0, abs=1e-3)
+    assert 100 - 25.5 <= brighter.min() < 78
+    assert 122 < brighter.max() <= 100 + 25.5
+    stronger = augmented(patches, contrast=0.2)
+    assert 80 <= stronger.min() < 83
+    assert 117 < stronger.max() <= 120.001
+
+
+def test_noise_is_white_and_its_level_differs_between_patches() -> None:
+    deviations = augmented(np.full((300, 50, 50), 128.0), noise=0.04).std(axis=(1, 2))
+    assert deviations.min() < 1
+    assert 9 < deviations.max() < 0.04 * 255 * 1.1
+
+
+def test_intensities_stay_in_range(random_patches) -> None:
+    changed = augmented(random_patches(64), contrast=0.5, brightness=0.5, noise=0.2)
+    assert changed.min() == 0
+    assert changed.max() == 255
+
+
+def batches(patches: np.ndarray, labels: np.ndarray, *, epochs: int = 2, seed: int = 7, **changes):
+    arguments = {
+        "batch_size": 8,
+        "augmentation": AugmentationParams(
+            symmetries=True, shift=2, contrast=0.1, brightness=0.1, noise=0.1
+        ),
+        "class_weights": (0.4, 0.6),
+        "label_smoothing": 0.0,
+    }
+    dataset = training_batches(patches, labels, epochs=epochs, seed=seed, **(arguments | changes))
+    return list(dataset.as_numpy_iterator())
+
+
+def test_batches_depend_on_seed_epoch_and_step_alone(random_patches) -> None:
+    patches, labels = random_patches(40), np.arange(40, dtype=np.uint8) % 2
+    first = batches(patches, labels, epochs=3)
+    again = batches(patches, labels, epochs=2)
+    other = batches(patches, labels, epochs=2, seed=8)
+    assert len(first) == 15
+    for one, two in zip(first, again, strict=False):
+        for a, b in zip(one, two, strict=True):
+            assert np.array_equal(a, b)
+    assert not np.array_equal(first[0][0], other[0][0])
+    assert not np.array_equal(first[0][0], first[5][0])
+
+
+def test_an_epoch_holds_each_patch_once_with_its_label_and_weight() -> None:
+    values = np.arange(40, dtype=np.uint8)
+    patches = np.broadcast_to(values[:, None, None], (40, 50, 50))
+    labels = values % 3 == 0
+    found = batches(patches, labels.astype(np.uint8), epochs=2, augmentation=NOTHING)
+    for epoch in (found[:5], found[5:]):
+        x, y, w = (np.concatenate(parts) for parts in zip(*epoch, strict=True))
+        order = x[:, 0, 0, 0].astype(int)
+        assert sorted(order) == list(range(40))
+        assert (y[:, 1] == labels[order]).all()
+        assert (y.sum(axis=1) == 1).all()
+        assert w == pytest.approx(np.where(labels[order], 0.6, 0.4))
+
+
+def test_label_smoothing_spreads_its_share_over_both_classes(random_patches) -> None:
+    y = batches(random_patches(8), np.ones(8, np.uint8), epochs=1, label_smoothing=0.1)[0][1]
+    assert y == pytest.approx(np.tile([0.05, 0.95], (8, 1)))
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 100])
+def test_steps_are_full_batches_but_never_none(count: int) -> None:
+    assert steps_per_epoch(count, 8) == max(1, count // 8)
+
+
+def test_epochs_are_different_permutations() -> None:
+    orders = [epoch_order(1000, seed=1, epoch=epoch) for epoch in range(3)]
+    for order in orders:
+        assert sorted(order) == list(range(1000))
+    # Two random permutations agree in one place on average, and hardly ever in ten.
+    assert (orders[0] == orders[1]).sum() < 10
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7, 50])
+def test_scoring_batches_are_all_patches_in_order(random_patches, batch_size: int) -> None:
+    patches = random_patches(7)
+    found = list(scoring_batches(patches, batch_size).as_numpy_iterator())
+    assert np.array_equal(np.concatenate(found)[..., 0], patches)
+    assert len(found) == -(-7 // batch_size)

@@ -1,0 +1,137 @@
+"""The networks: their sizes, their outputs, and the mistakes in their configuration."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from nodules.errors import ModelFileError, ParamsError
+from nodules.model_file import load_model, save_model
+from nodules.models.registry import build_model, builder_names
+from nodules.params import read_params
+
+ENTRIES = read_params(Path(__file__).parent.parent / "params.yaml").models
+
+SMALL = {
+    "stem_filters": 4,
+    "stem_stride": 2,
+    "fires": [[2, 4], [2, 4]],
+    "pool_before": [1],
+    "batch_norm": True,
+    "batch_norm_momentum": 0.9,
+    "dropout": 0.5,
+}
+
+
+def build(entry: str, seed: int = 0) -> keras.Model:
+    return build_model(entry, ENTRIES[entry].builder, ENTRIES[entry].config, seed=seed)
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_every_model_gives_two_probabilities_for_each_patch(entry: str) -> None:
+    model = build(entry)
+    probabilities = model(np.full((3, 50, 50, 1), 128.0)).numpy()
+    assert probabilities.shape == (3, 2)
+    assert probabilities.dtype == np.float32
+    assert probabilities.sum(axis=1) == pytest.approx(1, abs=1e-6)
+    assert model.name == entry
+
+
+@pytest.mark.parametrize(("entry", "most"), [("squeezenet", 750_000), ("mobilenet", 3_300_000)])
+def test_the_models_are_compact(entry: str, most: int) -> None:
+    assert build(entry).count_params() <= most
+
+
+def test_mobilenet_as_published_is_the_one_of_keras_applications() -> None:
+    reference = keras.applications.MobileNet((50, 50, 1), include_top=False, weights=None)
+    ours = build("mobilenet_published")
+    kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+
+    def convolutions(model: keras.Model) -> list[tuple]:
+        found = [layer for layer in model.layers if isinstance(layer, kinds)]
+        return [(type(a), a.kernel.shape, a.strides, a.output.shape) for a in found]
+
+    assert convolutions(ours) == convolutions(reference)
+    classifier = 1024 * 2 + 2
+    assert ours.count_params() - classifier == reference.count_params()
+
+
+def test_squeezenet_as_published_has_the_parameters_counted_by_hand() -> None:
+    def fire(channels: int, squeeze: int, expand: int) -> int:
+        return (channels + 1) * squeeze + (squeeze + 1) * expand + (9 * squeeze + 1) * expand
+
+    total, channels = 9 * 96 + 96, 96
+    for squeeze, expand in [
+        (s * f, e * f) for s, e in [(16, 64)] for f in (1, 1, 2, 2, 3, 3, 4, 4)
+    ]:
+        total += fire(channels, squeeze, expand)
+        channels = 2 * expand
+    assert build("squeezenet_published").count_params() == total + 512 * 2 + 2
+
+
+def test_the_seed_alone_decides_on_weights_and_names() -> None:
+    first = build("squeezenet", seed=1)
+    build("mobilenet", seed=5)
+    again, other = build("squeezenet", seed=1), build("squeezenet", seed=2)
+    assert [layer.name for layer in first.layers] == [layer.name for layer in again.layers]
+    for one, two in zip(first.get_weights(), again.get_weights(), strict=True):
+        assert np.array_equal(one, two)
+    assert not np.array_equal(first.get_weights()[0], other.get_weights()[0])
+
+
+def test_equal_models_are_equal_files_and_predict_the_same_when_loaded(tmp_path: Path) -> None:
+    paths = [tmp_path / "one.keras", tmp_path / "two.keras"]
+    for path in paths:
+        model = build_model("small", "squeezenet", SMALL, seed=3)
+        save_model(model, path)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    patches = np.random.default_rng(0).uniform(0, 255, (5, 50, 50, 1))
+    loaded = load_model(paths[0])
+    assert np.array_equal(loaded(patches).numpy(), model(patches).numpy())
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+
+
+def test_every_layer_has_a_name_of_its_own_choosing() -> None:
+    for entry in ENTRIES:
+        numbered = [layer.name for layer in build(entry).layers if layer.name.startswith("re_lu")]
+        assert not numbered
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"dropout": 1.5}, "models.mine.config.dropout: found 1.5, expected less than 1"),
+        ({"fires": [[16]]}, "models.mine.config.fires.0: found [16], expected"),
+        (
+            {"stem_filters": "many"},
+            "models.mine.config.stem_filters: found 'many', expected a valid",
+        ),
+        ({"depth": 3}, "models.mine.config.depth: unknown key"),
+    ],
+)
+def test_a_mistake_in_a_config_is_named(change, sentence: str) -> None:
+    with pytest.raises(ParamsError) as error:
+        build_model("mine", "squeezenet", SMALL | change, seed=0)
+    assert sentence in str(error.value)
+
+
+def test_a_missing_argument_and_an_unknown_builder_are_named() -> None:
+    config = {key: value for key, value in SMALL.items() if key != "fires"}
+    with pytest.raises(ParamsError, match=r"models\.mine\.config\.fires: missing"):
+        build_model("mine", "squeezenet", config, seed=0)
+    with pytest.raises(ParamsError, match="found 'resnet', expected one of mobilenet, squeezenet"):
+        build_model("mine", "resnet", {}, seed=0)
+    assert builder_names() == ["mobilenet", "squeezenet"]
+
+
+def test_a_file_that_is_no_model_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "model.keras"
+    with pytest.raises(ModelFileError, match="no such file"):
+        load_model(path)
+    path.write_text("not a zip archive")
+    with pytest.raises(ModelFileError, match=r"not a loadable \.keras model"):
+        load_model(path)
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(path)
+    with pytest.raises(ModelFileError, match="found input and output"):
+        load_model(path)

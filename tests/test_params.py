@@ -1,0 +1,128 @@
+"""params.yaml: what is accepted, and how each mistake is named."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from nodules.errors import ParamsError
+from nodules.params import read_params
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def changed(tmp_path: Path, key: str, value: Any) -> Path:
+    """Write the repository's params.yaml with the value of a dotted key replaced."""
+    yaml = YAML()
+    content = yaml.load(REPOSITORY / "params.yaml")
+    *parents, last = key.split(".")
+    block = content
+    for parent in parents:
+        block = block[parent]
+    block[last] = value
+    path = tmp_path / "params.yaml"
+    yaml.dump(content, path)
+    return path
+
+
+@pytest.mark.parametrize("model", ["squeezenet", "mobilenet"])
+@pytest.mark.parametrize("recipe", ["tuned", "published"])
+def test_the_repositorys_params_are_valid_for_each_choice(
+    tmp_path: Path, model: str, recipe: str
+) -> None:
+    path = changed(tmp_path, "model", model)
+    path.write_text(path.read_text().replace("recipe: tuned", f"recipe: {recipe}"))
+    params = read_params(path)
+    assert params.chosen_model.builder == model
+    assert params.recipe == recipe
+
+
+def test_the_published_recipe_is_as_published() -> None:
+    recipe = read_params(REPOSITORY / "params.yaml").recipes["published"]
+    assert (recipe.optimizer, recipe.learning_rate, recipe.schedule) == ("adam", 1e-4, "constant")
+    assert (recipe.batch_size, recipe.epochs, recipe.class_weighted) == (32, 10, True)
+    assert recipe.select == "last"
+    assert not any(recipe.augmentation.model_dump().values())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("seed", "ten", "seed: found 'ten', expected a valid integer"),
+        ("seed", 1.5, "seed: found 1.5, expected a valid integer"),
+        ("model", "resnet", "model: found 'resnet', expected one of squeezenet, mobilenet"),
+        ("recipe", "mine", "recipe: found 'mine', expected one of tuned, published"),
+        (
+            "phantom.nodule_fraction",
+            1.2,
+            "phantom.nodule_fraction: found 1.2, expected less than 1",
+        ),
+        ("phantom.colour", 3, "phantom.colour: unknown key"),
+        ("split.test", 0.3, "split: train, val and test add up to 1.15, expected 1"),
+        ("class_weights.weights", "fair", "class_weights.weights: found 'fair', expected balanced"),
+        ("class_weights.weights", [1.0], "class_weights.weights: found [1.0], expected balanced"),
+        (
+            "recipes.tuned.epochs",
+            0,
+            "recipes.tuned.epochs: found 0, expected greater than or equal",
+        ),
+        ("recipes.tuned.learning_rate", float("nan"), "recipes.tuned.learning_rate: found nan"),
+        (
+            "evaluate.threshold.rule",
+            "best",
+            "evaluate.threshold.rule: found 'best', expected 'youden'",
+        ),
+        ("models.squeezenet.recipes", {"tuned": {"epoch": 3}}, "recipes.tuned.epoch: unknown key"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_key(
+    tmp_path: Path, key: str, value: Any, sentence: str
+) -> None:
+    path = changed(tmp_path, key, value)
+    with pytest.raises(ParamsError) as error:
+        read_params(path)
+    message = str(error.value)
+    assert message.startswith(f"{path}: ")
+    assert sentence in message
+    assert "\n" not in message
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    lines = (REPOSITORY / "params.yaml").read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith("seed:")))
+    with pytest.raises(ParamsError, match="seed: missing"):
+        read_params(path)
+
+
+def test_a_model_changes_single_values_of_a_recipe(tmp_path: Path) -> None:
+    change = {"tuned": {"epochs": 3, "augmentation": {"shift": 1}}}
+    params = read_params(changed(tmp_path, "models.squeezenet.recipes", change))
+    assert params.chosen_recipe.epochs == 3
+    assert params.chosen_recipe.augmentation.shift == 1
+    expected = params.recipes["tuned"].model_dump() | {"epochs": 3}
+    expected["augmentation"]["shift"] = 1
+    assert params.chosen_recipe.model_dump() == expected
+
+
+def test_numbers_mean_what_they_mean_to_dvc(tmp_path: Path) -> None:
+    # YAML 1.1 would read 1e-4 as a string.
+    path = changed(tmp_path, "model", "squeezenet")
+    text = path.read_text()
+    assert "learning_rate: 1.0e-4" in text
+    path.write_text(text.replace("learning_rate: 1.0e-4", "learning_rate: 1e-4"))
+    assert read_params(path).recipes["published"].learning_rate == 1e-4
+
+
+def test_a_file_that_is_not_yaml_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("model: [squeezenet\nrecipe: }")
+    with pytest.raises(ParamsError, match="not valid YAML") as error:
+        read_params(path)
+    assert "\n" not in str(error.value)
+
+
+def test_no_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="no such file"):
+        read_params(tmp_path / "params.yaml")

@@ -1,0 +1,161 @@
+"""The patch file: what is read from each layout, and how each broken one is refused."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from nodules.errors import PatchFileError
+from nodules.patches import new_patch_file, open_patches
+
+
+def test_both_layouts_of_x_and_y_read_the_same(patch_file, random_patches) -> None:
+    patches = random_patches(6)
+    labels = np.array([0, 1, 1, 0, 0, 1])
+    plain = patch_file("plain.h5", X=patches, Y=labels)
+    legacy = patch_file(
+        "legacy.h5", X=(patches[..., None] / 255).astype(np.float32), Y=np.eye(2)[labels]
+    )
+    for path in (plain, legacy):
+        with open_patches(path) as file:
+            assert len(file) == 6
+            assert file.labels.tolist() == labels.tolist()
+            assert np.array_equal(file.read(0, 6), patches)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_are_rounded_to_the_nearest_grey_level(patch_file, dtype) -> None:
+    levels = np.linspace(0, 1, 2500).reshape(1, 50, 50).astype(dtype)
+    with open_patches(patch_file(X=levels, Y=[1])) as file:
+        read = file.read(0, 1)
+    assert np.abs(read / 255 - levels.astype(np.float64)).max() <= 0.5 / 255 + 1e-3
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_blocks_are_all_patches_in_order(patch_file, random_patches, size: int) -> None:
+    patches = random_patches(7)
+    with open_patches(patch_file(X=patches, Y=[0] * 7)) as file:
+        blocks = list(file.blocks(size))
+    assert np.array_equal(np.concatenate([block for _, block in blocks]), patches)
+    assert [start for start, _ in blocks] == list(range(0, 7, size))
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    patches=arrays(np.uint8, st.tuples(st.integers(1, 5), st.just(50), st.just(50))),
+    data=st.data(),
+)
+def test_what_is_written_is_what_is_read(tmp_path: Path, patches, data) -> None:
+    count = len(patches)
+    labels = data.draw(arrays(np.uint8, count, elements=st.integers(0, 1)))
+    names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+    groups = np.array(data.draw(st.lists(names, min_size=count, max_size=count)), dtype=object)
+    path = tmp_path / "written.h5"
+    with new_patch_file(path, count, {"group": groups.dtype}) as file:
+        file.append(patches[:1], labels[:1], group=groups[:1])
+        file.append(patches[1:], labels[1:], group=groups[1:])
+    with open_patches(path) as file:
+        assert np.array_equal(file.read(0, count), patches)
+        assert np.array_equal(file.memory_map(), patches)
+        assert file.labels.tolist() == labels.tolist()
+        assert file.groups is not None
+        assert file.groups.tolist() == groups.tolist()
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, random_patches) -> None:
+    path = tmp_path / "kept.h5"
+    path.write_bytes(b"old")
+
+    def fail_half_way() -> None:
+        with new_patch_file(path, 4) as file:
+            file.append(random_patches(2), np.zeros(2, np.uint8))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail_half_way()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+GOOD_X = np.zeros((3, 50, 50), np.uint8)
+FLOAT_X = GOOD_X.astype(np.float32)
+GOOD_Y = np.array([0, 1, 0])
+
+
+def with_value(values: np.ndarray, place: tuple[int, ...], value: float) -> np.ndarray:
+    """Copy `values` with one of them replaced."""
+    copy = values.copy()
+    copy[place] = value
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("data_sets", "sentence"),
+    [
+        ({"X": None}, "X: found Y; expected a data set of this name"),
+        ({"Y": None}, "Y: found X; expected a data set of this name"),
+        (
+            {"X": np.zeros((3, 64, 64), np.uint8)},
+            "X: found shape (3, 64, 64), expected (N, 50, 50)",
+        ),
+        ({"X": np.zeros((3, 2500), np.uint8)}, "X: found shape (3, 2500), expected (N, 50, 50)"),
+        ({"X": np.zeros((0, 50, 50), np.uint8), "Y": []}, "X: found no patches"),
+        ({"X": np.zeros((3, 50, 50), np.int16)}, "X: found int16, expected uint8 in 0..255"),
+        ({"X": with_value(FLOAT_X, (1, 2, 3), np.nan)}, "X: row 1: found NaN, expected float"),
+        ({"X": with_value(FLOAT_X, (2, 0, 0), np.inf)}, "X: row 2: found 0..inf, expected float"),
+        ({"X": with_value(FLOAT_X, (0, 0, 0), 255)}, "X: row 0: found 0..255, expected float"),
+        ({"Y": [0, 1]}, "Y: found shape (2,), expected (3,) or (3, 2)"),
+        ({"Y": np.eye(3)}, "Y: found shape (3, 3), expected (3,) or (3, 2)"),
+        ({"Y": [0, 1, 2]}, "Y: row 2: found 2, expected 0 or 1"),
+        ({"Y": [[1, 0], [1, 1], [0, 1]]}, "Y: row 1: found (1, 1), expected one-hot"),
+        ({"Y": [b"a", b"b", b"c"]}, "Y: found object, expected numbers"),
+        ({"group": [1, 2]}, "group: found shape (2,), expected (3,)"),
+        ({"group": [1.0, 2.0, 3.0]}, "group: found float64, expected integers or strings"),
+        ({"split": [0, 1, 2]}, "split: found int64, expected strings"),
+        ({"split": ["train", "val", "dev"]}, "split: row 2: found 'dev', expected one of train"),
+    ],
+)
+def test_a_broken_file_is_refused_in_one_line(patch_file, data_sets, sentence: str) -> None:
+    path = patch_file(**({"X": GOOD_X, "Y": GOOD_Y} | data_sets))
+    with pytest.raises(PatchFileError) as error, open_patches(path) as file:
+        list(file.blocks())
+    message = str(error.value)
+    assert message.startswith(f"{path}: ")
+    assert sentence in message
+    assert "\n" not in message
+
+
+def test_a_file_that_is_not_hdf5_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "text.h5"
+    path.write_text("not HDF5")
+    with pytest.raises(PatchFileError, match="not a readable HDF5 file"), open_patches(path):
+        pass
+
+
+def test_a_group_in_the_place_of_a_data_set_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "group.h5"
+    with h5py.File(path, "w") as file:
+        file.create_group("X")
+    with pytest.raises(PatchFileError, match="X: found X; expected a data set"), open_patches(path):
+        pass
+
+
+def test_labels_are_needed_only_where_they_are_asked_for(patch_file) -> None:
+    path = patch_file(X=GOOD_X)
+    with open_patches(path, labelled=False) as file:
+        assert file.known_labels is None
+        with pytest.raises(PatchFileError, match="Y: found no such data set"):
+            _ = file.labels
+
+
+def test_only_contiguous_patches_are_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "chunked.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("X", data=GOOD_X, chunks=(1, 50, 50))
+        file["Y"] = GOOD_Y
+    with open_patches(path) as patches, pytest.raises(PatchFileError, match="`split` wrote"):
+        patches.memory_map()

@@ -1,0 +1,283 @@
+"""The pipeline as a person runs it, through DVC, in a repository of its own."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+
+REPOSITORY = Path(__file__).parent.parent
+TINY = {
+    "phantom": {"scans": 24, "patches_per_scan": 10, "nodule_fraction": 0.3},
+    "evaluate": {"bootstrap_resamples": 100},
+    "recipes": {"tuned": {"epochs": 2}},
+}
+SCORES = {"auc", "accuracy", "average_precision", "sensitivity", "specificity", "precision"}
+SCORES |= {"npv", "f1", "brier", "ece"}
+
+
+class Workspace:
+    """A clone of this repository, with the changes that are not committed yet."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        author = {"NAME": "Test", "EMAIL": "test@example.com"}
+        names = {
+            f"GIT_{role}_{k}": v for role in ("AUTHOR", "COMMITTER") for k, v in author.items()
+        }
+        self._environment = os.environ | names | {"PATH": places}
+        listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        files = subprocess.run(listed, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+        for name in files.stdout.split("\0"):
+            if name and (REPOSITORY / name).exists():
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(REPOSITORY / name, path / name)
+        self("git", "init", "--quiet")
+        self.commit("everything")
+
+    def __call__(self, *command: str, status: int = 0) -> str:
+        result = subprocess.run(
+            command,
+            cwd=self.path,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == status, f"{command}:\n{result.stdout}\n{result.stderr}"
+        return result.stdout if status == 0 else result.stdout + result.stderr
+
+    def commit(self, message: str) -> None:
+        self("git", "add", "--all")
+        self("git", "commit", "--quiet", "--message", message)
+
+    def json(self, *command: str) -> dict:
+        return json.loads(self(*command))
+
+    def change_params(self, changes: dict) -> None:
+        yaml = YAML()
+        path = self.path / "params.yaml"
+        content = yaml.load(path)
+
+        def lay_over(base: dict, new: dict) -> None:
+            for key, value in new.items():
+                if isinstance(value, dict):
+                    lay_over(base[key], value)
+                else:
+                    base[key] = value
+
+        lay_over(content, changes)
+        yaml.dump(content, path)
+
+    def stages_to_run(self) -> list[str]:
+        """Name the stages whose inputs have changed; what follows depends on their outputs."""
+        return [
+            line.split("'")[1]
+            for line in self("dvc", "repro", "--dry").splitlines()
+            if line.startswith("Running stage")
+        ]
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Give a workspace in which a tiny pipeline was reproduced and committed."""
+    workspace = Workspace(tmp_path_factory.mktemp("workspace"))
+    workspace.change_params(TINY)
+    workspace("dvc", "repro")
+    workspace.commit("tiny")
+    return workspace
+
+
+@pytest.fixture
+def params_put_back(reproduced: Workspace):
+    yield
+    reproduced("git", "checkout", "--quiet", "params.yaml")
+
+
+def test_repro_leaves_nothing_to_do_and_nothing_uncommitted(reproduced: Workspace) -> None:
+    assert reproduced.json("dvc", "status", "--json") == {}
+    assert reproduced("git", "status", "--porcelain") == ""
+    assert reproduced.stages_to_run() == []
+
+
+def test_metrics_hold_what_the_design_promises(reproduced: Workspace) -> None:
+    evaluated = json.loads(reproduced.file("metrics/evaluate/metrics.json").read_text())
+    for split in ("train", "val", "test"):
+        assert evaluated[split].keys() >= SCORES
+        assert all(0 <= value <= 1 for value in evaluated[split].values())
+    assert evaluated["test"]["auc_low"] <= evaluated["test"]["auc"] <= evaluated["test"]["auc_high"]
+    assert 0 < evaluated["threshold"] < 1
+    trained = json.loads(reproduced.file("metrics/train/metrics.json").read_text())
+    assert trained["train"].keys() == {"loss", "accuracy"}
+    assert trained["val"].keys() == {"loss", "accuracy", "auc"}
+    assert trained["epochs"] == 2
+    assert trained["best_epoch"] in (1, 2)
+    assert trained["parameters"] > 1000
+    split = json.loads(reproduced.file("metrics/split.json").read_text())
+    assert sum(counts["patches"] for counts in split.values()) == 240
+    assert sum(counts["groups"] for counts in split.values()) == 24
+    assert sum(counts["nodules"] for counts in split.values()) == 72
+
+
+def test_predictions_are_val_and_test_with_rows_of_the_data_set(reproduced: Workspace) -> None:
+    with reproduced.file("data/predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["split", "index", "group", "label", "probability"]
+    split = json.loads(reproduced.file("metrics/split.json").read_text())
+    for name in ("val", "test"):
+        assert sum(row["split"] == name for row in rows) == split[name]["patches"]
+    with h5py.File(reproduced.file("data/phantom.h5")) as file:
+        labels, groups = file["Y"][:], file["group"][:]
+    for row in rows:
+        assert int(row["label"]) == labels[int(row["index"])]
+        assert int(row["group"]) == groups[int(row["index"])]
+
+
+def test_plot_data_is_strict_json_and_pictures_are_pngs(reproduced: Workspace) -> None:
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is no JSON")
+
+    found = list(reproduced.file("metrics/evaluate/plots").rglob("*.json"))
+    assert {"roc_val.json", "roc_test.json"} <= {path.name for path in found}
+    for path in found:
+        assert json.loads(path.read_text(), parse_constant=refuse)
+    for name in ("roc", "samples", "hardest"):
+        assert reproduced.file(f"plots/{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("params_put_back")
+@pytest.mark.parametrize(
+    ("change", "stages"),
+    [
+        ({"models": {"mobilenet": {"config": {"dropout": 0.1}}}}, []),
+        ({"recipes": {"published": {"epochs": 3}}}, []),
+        ({"evaluate": {"hardest": 3}}, ["evaluate"]),
+        ({"recipes": {"tuned": {"epochs": 3}}}, ["train"]),
+        ({"models": {"squeezenet": {"config": {"dropout": 0.1}}}}, ["train"]),
+        ({"class_weights": {"weights": "none"}}, ["class_weights"]),
+        ({"split": {"train": 0.6, "val": 0.2, "test": 0.2}}, ["split"]),
+    ],
+)
+def test_a_change_reruns_the_stages_that_read_it_alone(
+    reproduced: Workspace, change: dict, stages: list[str]
+) -> None:
+    reproduced.change_params(change)
+    assert reproduced.stages_to_run() == stages
+
+
+@pytest.mark.usefixtures("params_put_back")
+def test_a_wrong_parameter_stops_the_stage_with_one_line(reproduced: Workspace) -> None:
+    reproduced.change_params({"evaluate": {"hardest": 0}})
+    output = reproduced("dvc", "repro", status=255)
+    message = "error: params.yaml: evaluate.hardest: found 0, expected greater than or equal to 1"
+    assert message in output
+    assert "Traceback" not in output
+    # DVC removes the outputs of a stage before it runs it; they come back from its cache.
+    reproduced("git", "checkout", "--quiet", ".")
+    reproduced("dvc", "checkout")
+    assert reproduced("git", "status", "--porcelain") == ""
+
+
+def test_another_model_is_an_experiment_and_is_compared(reproduced: Workspace) -> None:
+    reproduced("dvc", "exp", "run", "--name", "mobile", "--set-param", "model=mobilenet")
+    try:
+        assert read_auc(reproduced) != 0
+        for revisions in ([], ["HEAD", "mobile"]):
+            difference = reproduced.json("dvc", "metrics", "diff", "--json", *revisions)
+            change = difference["metrics/evaluate/metrics.json"]["test.auc"]
+            assert change["diff"] == pytest.approx(change["new"] - change["old"])
+            parameters = difference["metrics/train/metrics.json"]["parameters"]
+            assert parameters["new"] != parameters["old"]
+            params = reproduced.json("dvc", "params", "diff", "--json", *revisions)
+            assert params["params.yaml"]["model"] == {"old": "squeezenet", "new": "mobilenet"}
+        plots = reproduced.json("dvc", "plots", "diff", "--json", "HEAD", "mobile")
+        assert {"ROC", "Precision-recall", "Calibration", "Confusion matrix", "Loss"} <= set(
+            plots["data"]
+        )
+        curves = plots["data"]["ROC"]
+        assert {revision for curve in curves for revision in curve["revisions"]} == {
+            "HEAD",
+            "mobile",
+        }
+        shown = reproduced("dvc", "exp", "show", "--csv")
+        assert "mobile" in shown
+    finally:
+        reproduced("git", "checkout", "--quiet", ".")
+        reproduced("dvc", "checkout")
+
+
+def read_auc(workspace: Workspace) -> float:
+    metrics = json.loads(workspace.file("metrics/evaluate/metrics.json").read_text())
+    return metrics["test"]["auc"]
+
+
+def test_metrics_of_commits_are_compared_on_a_clone_without_a_remote(
+    reproduced: Workspace, tmp_path: Path
+) -> None:
+    clone = tmp_path / "clone"
+    reproduced("git", "clone", "--quiet", ".", str(clone))
+
+    def dvc(*command: str) -> dict:
+        return reproduced.json("sh", "-c", f'cd "{clone}" && dvc {" ".join(command)} --json')
+
+    difference = dvc("metrics", "diff", "HEAD~1", "HEAD")
+    epochs = difference["metrics/train/metrics.json"]["epochs"]
+    assert epochs["new"] == 2
+    assert epochs["old"] != 2
+    assert dvc("plots", "diff", "HEAD~1", "HEAD")["data"]["ROC"]
+
+
+@pytest.fixture
+def legacy_pair(tmp_path: Path) -> Callable[[], list[Path]]:
+    """Give a function that writes two files as tflearn wrote them: float X, one-hot Y."""
+
+    def write() -> list[Path]:
+        rng = np.random.default_rng(0)
+        paths = []
+        for name, count in (("train_again", 96), ("val_again", 64)):
+            labels = np.arange(count) % 2
+            patches = rng.random((count, 50, 50, 1), dtype=np.float32) / 2
+            patches[:, 20:30, 20:30] += labels[:, None, None, None] * np.float32(0.4)
+            path = tmp_path / f"{name}.h5"
+            with h5py.File(path, "w") as file:
+                file["X"] = patches
+                file["Y"] = np.eye(2, dtype=np.float32)[labels]
+            paths.append(path)
+        return paths
+
+    return write
+
+
+def test_a_legacy_pair_goes_through_the_pipeline(
+    reproduced: Workspace, legacy_pair: Callable[[], list[Path]]
+) -> None:
+    train, val = legacy_pair()
+    importing = ("python", "-m", "nodules", "import", "legacy", str(train), str(val))
+    reproduced(*importing, "--out", "data/legacy.h5")
+    try:
+        reproduced("dvc", "add", "data/legacy.h5")
+        reproduced("dvc", "exp", "run", "--set-param", "dataset=data/legacy.h5")
+        split = json.loads(reproduced.file("metrics/split.json").read_text())
+        assert {name: counts["patches"] for name, counts in split.items()} == {
+            "train": 96,
+            "val": 32,
+            "test": 32,
+        }
+        with reproduced.file("data/predictions.csv").open() as file:
+            assert min(int(row["index"]) for row in csv.DictReader(file)) == 96
+    finally:
+        reproduced("git", "checkout", "--quiet", ".")
+        reproduced("dvc", "checkout")

@@ -1,0 +1,176 @@
+"""Splitting: no scan on two sides, the shares asked for, and a given split kept."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nodules.errors import SplitError
+from nodules.params import SplitParams
+from nodules.patches import SPLITS, open_patches
+from nodules.splitting import assign_splits, fold_counts, split_patches
+
+SHARES = SplitParams(train=0.7, val=0.15, test=0.15)
+
+
+def write(path: Path, labels: np.ndarray, **columns) -> Path:
+    """Write patches whose every pixel holds the row's number modulo 256."""
+    rows = np.arange(len(labels)) % 256
+    with h5py.File(path, "w") as file:
+        file["X"] = np.broadcast_to(rows[:, None, None], (len(rows), 50, 50)).astype(np.uint8)
+        file["Y"] = labels
+        for name, values in columns.items():
+            file[name] = values
+    return path
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    groups=st.lists(st.integers(0, 40), min_size=60, max_size=300),
+    seed=st.integers(0, 2**31 - 1),
+    data=st.data(),
+)
+def test_a_scan_never_stands_in_two_splits(tmp_path: Path, groups, seed, data) -> None:
+    size = len(groups)
+    labels = np.array(data.draw(st.lists(st.integers(0, 1), min_size=size, max_size=size)))
+    path = write(tmp_path / "grouped.h5", labels, group=groups)
+    with open_patches(path) as patches:
+        try:
+            assignment = assign_splits(patches, SHARES, seed)
+        except SplitError:
+            holders = len(set(np.array(groups)[labels == 1]))
+            assert holders < 20 or (labels == 0).sum() < 20
+            return
+    assert set(assignment) == {0, 1, 2}
+    for group in set(groups):
+        assert len(set(assignment[np.array(groups) == group])) == 1
+    for position in range(3):
+        assert set(labels[assignment == position]) == {0, 1}
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_the_shares_and_the_classes_are_balanced(tmp_path: Path, grouped: bool) -> None:
+    rng = np.random.default_rng(1)
+    labels = (rng.random(4000) < 0.17).astype(int)
+    columns = {"group": np.repeat(np.arange(160), 25)} if grouped else {}
+    path = write(tmp_path / "many.h5", labels, **columns)
+    with open_patches(path) as patches:
+        assignment = assign_splits(patches, SHARES, seed=3)
+    for position, share in enumerate((0.7, 0.15, 0.15)):
+        mine = assignment == position
+        assert mine.mean() == pytest.approx(share, abs=0.03 if grouped else 0.002)
+        assert labels[mine].mean() == pytest.approx(labels.mean(), abs=0.03 if grouped else 0.002)
+
+
+def test_the_seed_decides(tmp_path: Path) -> None:
+    path = write(tmp_path / "seeded.h5", np.arange(400) % 2)
+    with open_patches(path) as patches:
+        first, again, other = (assign_splits(patches, SHARES, seed) for seed in (1, 1, 2))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+def test_each_patch_lands_once_in_the_file_of_its_split(tmp_path: Path) -> None:
+    labels = (np.arange(250) % 5 == 0).astype(int)
+    groups = [f"scan-{row // 5}" for row in range(250)]
+    path = write(tmp_path / "all.h5", labels, group=groups)
+    counts = split_patches(path, tmp_path / "splits", SHARES, seed=0)
+    seen = []
+    for name in SPLITS:
+        with open_patches(tmp_path / "splits" / f"{name}.h5") as split:
+            assert np.array_equal(split.memory_map()[:, 0, 0], split.index)
+            assert (split.labels == labels[split.index]).all()
+            assert split.groups is not None
+            assert split.groups.tolist() == [groups[row] for row in split.index]
+            assert counts[name] == {
+                "patches": len(split),
+                "nodules": int(split.labels.sum()),
+                "groups": len(set(split.groups)),
+            }
+            seen += split.index.tolist()
+    assert sorted(seen) == list(range(250))
+
+
+def test_a_given_split_is_kept(tmp_path: Path) -> None:
+    given_names = np.array(["train", "val", "test", "train"] * 10)
+    labels = np.repeat([0, 1], 20)
+    path = write(tmp_path / "given.h5", labels, split=given_names.tolist())
+    with open_patches(path) as patches:
+        assignment = assign_splits(patches, SHARES, seed=0)
+    assert [SPLITS[position] for position in assignment] == given_names.tolist()
+
+
+def test_a_missing_test_split_is_cut_from_val_alone(tmp_path: Path) -> None:
+    given_names = np.array(["train"] * 60 + ["val"] * 40)
+    path = write(tmp_path / "pair.h5", np.arange(100) % 2, split=given_names.tolist())
+    with open_patches(path) as patches:
+        assignment = assign_splits(patches, SHARES, seed=0)
+    assert (assignment[:60] == 0).all()
+    assert sorted(np.bincount(assignment[60:]).tolist()) == [0, 20, 20]
+
+
+def test_a_given_split_that_tears_a_group_apart_is_refused(tmp_path: Path) -> None:
+    names = ["train", "val", "test"] * 4
+    path = write(
+        tmp_path / "torn.h5", np.repeat([0, 1], 6), split=names, group=["a"] * 2 + ["b"] * 10
+    )
+    with (
+        open_patches(path) as patches,
+        pytest.raises(SplitError, match="group: found 'a' in both train and val"),
+    ):
+        assign_splits(patches, SHARES, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "columns", "sentence"),
+    [
+        ([0] * 30, {}, "found 0 nodules, expected at least one for each of train, val, test"),
+        ([0] * 28 + [1, 1], {}, "found 2 nodules"),
+        ([0, 1] * 15, {"group": [1] * 15 + [2] * 15}, "found 2 groups"),
+        ([0, 1] * 15, {"split": ["train"] * 30}, "split: found no val and no test"),
+        ([0, 1] * 15, {"split": ["val"] * 15 + ["test"] * 15}, "split: found no train"),
+        (
+            [1] * 15 + [0, 1, 1] * 5,
+            {"split": ["train"] * 15 + ["val", "test", "val"] * 5},
+            "found no",
+        ),
+    ],
+)
+def test_what_cannot_be_divided_is_refused_in_one_line(
+    tmp_path: Path, labels: list[int], columns, sentence: str
+) -> None:
+    path = write(tmp_path / "few.h5", np.array(labels), **columns)
+    folder = tmp_path / "splits"
+    with pytest.raises(SplitError) as error:
+        split_patches(path, folder, SHARES, seed=0)
+    assert sentence in str(error.value)
+    assert not folder.exists()
+
+
+def every_division(folds: int) -> list[np.ndarray]:
+    """List all ways to give three shares at least one of `folds` folds each."""
+    pairs = [(a, b) for a in range(1, folds - 1) for b in range(1, folds - a)]
+    return [np.array([a, b, folds - a - b]) for a, b in pairs]
+
+
+@settings(deadline=None)
+@given(shares=st.lists(st.floats(0.01, 1), min_size=3, max_size=3), most=st.integers(3, 12))
+def test_no_division_into_folds_comes_closer_to_the_shares(shares: list[float], most: int) -> None:
+    target = np.array(shares) / sum(shares)
+
+    def error(folds: np.ndarray) -> float:
+        return float(np.abs(folds / folds.sum() - target).sum())
+
+    best = min(error(folds) for total in range(3, most + 1) for folds in every_division(total))
+    assert error(np.array(fold_counts(shares, most))) == pytest.approx(best, abs=1e-6)
+
+
+@given(train=st.integers(1, 98), data=st.data())
+def test_whole_percentages_are_met_exactly(train: int, data) -> None:
+    val = data.draw(st.integers(1, 99 - train))
+    percentages = np.array([train, val, 100 - train - val])
+    folds = np.array(fold_counts((percentages / 100).tolist(), 100))
+    assert (folds * 100 == percentages * folds.sum()).all()

@@ -1,0 +1,130 @@
+"""A whole training on little data: what it learns, what it writes, and that it repeats itself."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from nodules.atomic import write_json
+from nodules.errors import TrainingError
+from nodules.model_file import load_model
+from nodules.params import Params, read_params
+from nodules.patches import new_patch_file, open_patches
+from nodules.training import TrainingFiles, nodule_probabilities, train
+
+REPOSITORY = Path(__file__).parent.parent
+SMALL_MODEL = {
+    "builder": "squeezenet",
+    "config": {
+        "stem_filters": 8,
+        "stem_stride": 2,
+        "fires": [[4, 8], [4, 8]],
+        "pool_before": [0, 1],
+        "batch_norm": True,
+        "batch_norm_momentum": 0.5,
+        "dropout": 0.1,
+    },
+}
+
+
+def small_params(**recipe_changes) -> Params:
+    """Give the repository's params with a small model and a short recipe."""
+    content = read_params(REPOSITORY / "params.yaml").model_dump()
+    content |= {"model": "small", "recipe": "short", "models": {"small": SMALL_MODEL}}
+    recipe = content["recipes"]["tuned"]
+    content["recipes"] = {"short": recipe | {"epochs": 4, "batch_size": 16} | recipe_changes}
+    return Params.model_validate(content)
+
+
+def write_discs(path: Path, count: int, seed: int) -> None:
+    """Write patches of noise, half of them with a bright disc in the middle."""
+    rng = np.random.default_rng(seed)
+    labels = (np.arange(count) % 2).astype(np.uint8)
+    distance = np.hypot(*(np.mgrid[:50, :50] - 24.5))
+    patches = rng.normal(60, 20, (count, 50, 50)) + 80 * labels[:, None, None] * (distance < 6)
+    with new_patch_file(path, count) as file:
+        file.append(np.clip(patches, 0, 255).astype(np.uint8), labels)
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch) -> TrainingFiles:
+    # dvclive looks for a repository from here upwards, and must not find this one.
+    monkeypatch.chdir(tmp_path)
+    write_discs(tmp_path / "train.h5", 160, seed=1)
+    write_discs(tmp_path / "val.h5", 60, seed=2)
+    write_json(tmp_path / "weights.json", {"non_nodule": 1.0, "nodule": 2.0})
+    return TrainingFiles(
+        train=tmp_path / "train.h5",
+        val=tmp_path / "val.h5",
+        class_weights=tmp_path / "weights.json",
+        model=tmp_path / "model.keras",
+        log=tmp_path / "log",
+    )
+
+
+def metrics_of(files: TrainingFiles) -> dict:
+    return json.loads((files.log / "metrics.json").read_text())
+
+
+def test_a_model_learns_discs_and_the_log_describes_the_saved_weights(files) -> None:
+    train(small_params(learning_rate=0.01), files)
+    metrics = metrics_of(files)
+    with open_patches(files.val) as val:
+        patches, labels = val.read(0, len(val)), val.labels
+    probabilities = nodule_probabilities(load_model(files.model), patches)
+    assert roc_auc_score(labels, probabilities) == pytest.approx(metrics["val"]["auc"])
+    assert metrics["val"]["auc"] > 0.95
+    assert metrics["epochs"] == 4
+    assert metrics["parameters"] == load_model(files.model).count_params()
+    with (files.log / "plots/metrics/val/auc.tsv").open() as file:
+        aucs = [float(row["auc"]) for row in csv.DictReader(file, delimiter="\t")]
+    assert len(aucs) == 4
+    assert metrics["best_epoch"] == int(np.argmax(aucs)) + 1
+    assert metrics["val"]["auc"] == max(aucs)
+
+
+def test_the_same_seed_gives_the_same_file_and_another_seed_another(files) -> None:
+    contents = []
+    for seed in (1, 1, 2):
+        train(small_params(epochs=2).model_copy(update={"seed": seed}), files)
+        contents.append(files.model.read_bytes())
+    assert contents[0] == contents[1]
+    assert contents[0] != contents[2]
+
+
+def test_the_last_epoch_is_kept_where_the_recipe_says_so(files) -> None:
+    train(small_params(select="last", epochs=3), files)
+    assert metrics_of(files)["best_epoch"] == 3
+
+
+def test_training_stops_early_when_the_auc_no_longer_rises(files) -> None:
+    # A learning rate of next to nothing leaves the AUC where it is.
+    train(small_params(learning_rate=1e-12, warmup_epochs=0.0, patience=2, epochs=9), files)
+    assert metrics_of(files)["epochs"] < 9
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_every_optimizer_and_schedule_trains(files, optimizer: str, schedule: str) -> None:
+    train(small_params(optimizer=optimizer, schedule=schedule, epochs=1), files)
+    assert files.model.exists()
+
+
+def test_class_weights_shift_the_probabilities(files) -> None:
+    means = []
+    for weights in ({"non_nodule": 1.0, "nodule": 20.0}, {"non_nodule": 20.0, "nodule": 1.0}):
+        write_json(files.class_weights, weights)
+        train(small_params(class_weighted=True, select="last"), files)
+        with open_patches(files.val) as val:
+            patches = val.read(0, len(val))
+        means.append(nodule_probabilities(load_model(files.model), patches).mean())
+    assert means[0] > means[1] + 0.2
+
+
+def test_a_loss_that_is_no_number_stops_with_one_line_and_saves_nothing(files) -> None:
+    with pytest.raises(TrainingError, match=r"epoch 1: the loss is (nan|inf), expected a number"):
+        train(small_params(optimizer="sgd", learning_rate=1e30, warmup_epochs=0.0), files)
+    assert not files.model.exists()
