@@ -1,29 +1,43 @@
 # Sets up the environment and runs the pipeline, on a machine with nothing but Python, git and make.
+#
+#   make repro                     the whole pipeline: whatever changed, and only that
+#   make test                      the test suite
+#   make lint                      what CI checks beside the tests
+#   make repro PYTHON=python3.12   with a certain Python
+#   make repro GPU=1               with TensorFlow for NVIDIA GPUs (Linux)
 
 PYTHON ?= python3
 VENV := .venv
-BIN := $(CURDIR)/$(VENV)/bin
-# Stages call `python`, which must be the environment's.
-export PATH := $(BIN):$(PATH)
+LOCK := requirements$(if $(GPU),-gpu).lock
+INSTALLED := $(VENV)/installed-$(LOCK)
+# The stages in dvc.yaml call `python`, which must be the environment's.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test lint setup
+.PHONY: repro test lint setup lock
 
-repro: setup  ## the whole pipeline: whatever changed, and only that
+repro: setup
 	dvc repro
 
-test: setup  ## the test suite
+test: setup
 	python -m pytest
 
-lint: setup  ## what CI checks beside the tests
+lint: setup
 	ruff check .
 	ruff format --check .
 	mypy
 
-setup: $(VENV)/installed  ## the environment, once for each requirements.lock
+setup: $(INSTALLED)
 
-$(VENV)/installed: requirements.lock
+$(INSTALLED): $(LOCK)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) \
-	else f"error: {sys.executable} is Python {v[0]}.{v[1]}, expected 3.11, 3.12 or 3.13; name one: make PYTHON=python3.12")'
+	else "error: found Python %d.%d, expected 3.11 to 3.13; choose: make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv --clear $(VENV)
-	python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
 	@touch $@
+
+# Needs uv; run it after a change of the dependencies in pyproject.toml.
+lock:
+	uv pip compile pyproject.toml --group dev --universal --generate-hashes --quiet \
+		--no-header --output-file requirements.lock
+	uv pip compile pyproject.toml --group dev --extra gpu --universal --generate-hashes --quiet \
+		--no-header --output-file requirements-gpu.lock

@@ -28,6 +28,8 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+# Also the name of the Keras model, and part of paths and of DVC's interpolation.
+EntryName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
 
 class _Block(BaseModel):
@@ -213,8 +215,8 @@ class Params(_Block):
     split: SplitParams
     class_weights: ClassWeightParams
     evaluate: EvaluateParams
-    models: dict[str, ModelParams]
-    recipes: dict[str, Recipe]
+    models: dict[EntryName, ModelParams]
+    recipes: dict[EntryName, Recipe]
 
     @property
     def chosen_model(self) -> ModelParams:

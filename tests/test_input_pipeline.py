@@ -1,5 +1,7 @@
 """Augmentation and batches: what changes, what stays, and that (seed, epoch, step) decides."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -76,7 +78,7 @@ def test_intensities_stay_in_range(random_patches) -> None:
 
 
 def batches(patches: np.ndarray, labels: np.ndarray, *, epochs: int = 2, seed: int = 7, **changes):
-    arguments = {
+    arguments: dict[str, Any] = {
         "batch_size": 8,
         "augmentation": AugmentationParams(
             symmetries=True, shift=2, contrast=0.1, brightness=0.1, noise=0.1

@@ -1,5 +1,7 @@
 """Scores against scikit-learn and formulas by hand, the bootstrap against its definition."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -168,7 +170,7 @@ def test_correlated_patches_widen_the_interval() -> None:
     labels, probabilities, group = simulated(rng, 30, 40)
     # A label that the whole scan shares makes the patches of a scan say the same thing.
     labels = (group % 3 == 0).astype(np.uint8)
-    settings_ = {"resamples": 500, "confidence": 0.95, "seed": 1}
+    settings_: dict[str, Any] = {"resamples": 500, "confidence": 0.95, "seed": 1}
     low, high = auc_interval(labels, probabilities, group, **settings_)
     alone_low, alone_high = auc_interval(labels, probabilities, None, **settings_)
     assert high - low > 2 * (alone_high - alone_low)
@@ -177,7 +179,7 @@ def test_correlated_patches_widen_the_interval() -> None:
 def test_the_interval_is_seeded_and_whatever_the_group_names_are() -> None:
     labels, probabilities, group = simulated(np.random.default_rng(7), 20, 6)
     names = np.array([f"scan-{number:03}" for number in group], dtype=object)
-    settings_ = {"resamples": 300, "confidence": 0.95}
+    settings_: dict[str, Any] = {"resamples": 300, "confidence": 0.95}
     first = auc_interval(labels, probabilities, group, seed=1, **settings_)
     assert first == auc_interval(labels, probabilities, names, seed=1, **settings_)
     assert first != auc_interval(labels, probabilities, group, seed=2, **settings_)

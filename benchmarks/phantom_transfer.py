@@ -1,0 +1,95 @@
+"""How far the phantom goes: train on synthetic patches alone, score real ones.
+
+python -m benchmarks.phantom_transfer REAL.h5 --scans 160 --seeds 1 2 3
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+# First of all, since it sets up TensorFlow, which others import.
+from nodules.runtime import be_deterministic  # isort: split
+
+import keras
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from nodules.atomic import write_json
+from nodules.class_weights import class_weights
+from nodules.errors import one_line_errors
+from nodules.model_file import load_model
+from nodules.params import Params, read_params
+from nodules.patches import open_patches
+from nodules.phantom_file import write_phantom
+from nodules.scoring import auc_interval
+from nodules.splitting import split_patches
+from nodules.training import TrainingFiles, nodule_probabilities, train
+
+
+def main() -> None:
+    """Print the AUC on real patches for each seed, and its mean."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("real", type=Path, help="patch file with real patches and labels")
+    parser.add_argument("--model", default="squeezenet", help="an entry of models in params.yaml")
+    parser.add_argument("--scans", type=int, default=160, help="of the phantom, 25 patches each")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    arguments = parser.parse_args()
+    be_deterministic()
+    with one_line_errors():
+        aucs = [_transfer(_params(arguments, seed), arguments.real) for seed in arguments.seeds]
+    print(f"mean AUC on real patches {np.mean(aucs):.4f}, from {min(aucs):.4f} to {max(aucs):.4f}")
+
+
+def _params(arguments: argparse.Namespace, seed: int) -> Params:
+    params = read_params()
+    phantom = params.phantom.model_copy(update={"scans": arguments.scans})
+    return params.model_copy(update={"seed": seed, "model": arguments.model, "phantom": phantom})
+
+
+def _transfer(params: Params, real: Path) -> float:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_phantom(params.phantom, params.seed, folder / "phantom.h5")
+        split_patches(folder / "phantom.h5", folder, params.split, params.seed)
+        files = TrainingFiles(
+            train=folder / "train.h5",
+            val=folder / "val.h5",
+            class_weights=folder / "class_weights.json",
+            model=folder / "model.keras",
+            log=folder / "log",
+        )
+        with open_patches(files.train) as split:
+            write_json(files.class_weights, class_weights(split.labels, params.class_weights))
+        train(params, files)
+        model = load_model(files.model)
+        internal = _auc(model, folder / "test.h5")
+    with open_patches(real) as patches:
+        labels = patches.labels
+        probabilities = np.concatenate(
+            [nodule_probabilities(model, block) for _, block in patches.blocks()]
+        )
+    auc = float(roc_auc_score(labels, probabilities))
+    evaluate = params.evaluate
+    low, high = auc_interval(
+        labels,
+        probabilities,
+        None,
+        resamples=evaluate.bootstrap_resamples,
+        confidence=evaluate.confidence,
+        seed=params.seed,
+    )
+    scans, patches_each = params.phantom.scans, params.phantom.patches_per_scan
+    print(
+        f"seed {params.seed}: {scans * patches_each:,} phantom patches, AUC {internal:.4f} on the "
+        f"phantom's test split, {auc:.4f} ({low:.4f} to {high:.4f}) on {len(labels):,} real patches"
+    )
+    return auc
+
+
+def _auc(model: keras.Model, path: Path) -> float:
+    with open_patches(path) as split:
+        return float(roc_auc_score(split.labels, nodule_probabilities(model, split.memory_map())))
+
+
+if __name__ == "__main__":
+    main()
