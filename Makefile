@@ -33,6 +33,9 @@ $(INSTALLED): $(LOCK)
 	else "error: found Python %d.%d, expected 3.11 to 3.13; choose: make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv --clear $(VENV)
 	python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
+	@# With this, .venv/bin/dvc works without activation too: its stages find the same python.
+	@printf '%s\n' 'import os, sys; os.environ["PATH"] = os.pathsep.join([sys.prefix + "/bin", os.environ.get("PATH", "")])' \
+		> "$$(python -c 'import site; print(site.getsitepackages()[0])')/environment-on-path.pth"
 	@touch $@
 
 # Needs uv; run it after a change of the dependencies in pyproject.toml.
