@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-from sklearn.utils.class_weight import compute_class_weight
 
 from nodules.params import ClassWeightParams
 from nodules.patches import CLASSES, Labels
@@ -18,7 +17,7 @@ def class_weights(labels: Labels, params: ClassWeightParams) -> dict[str, float]
     labels
         (N,) uint8 of 0 and 1, both present: the train split's, and no others.
     params
-        `balanced` is scikit-learn's N / (2 * count), after King and Zeng (2001), "Logistic
+        `balanced` is N / (2 * count), as in scikit-learn, after King and Zeng (2001), "Logistic
         regression in rare events data"; `none` is 1; numbers are taken as they are.
 
     Returns
@@ -28,7 +27,7 @@ def class_weights(labels: Labels, params: ClassWeightParams) -> dict[str, float]
     """
     match params.weights:
         case "balanced":
-            weights = compute_class_weight("balanced", classes=np.array([0, 1]), y=labels).tolist()
+            weights = (len(labels) / (2 * np.bincount(labels, minlength=2))).tolist()
         case "none":
             weights = [1.0, 1.0]
         case list() as weights:

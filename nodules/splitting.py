@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from tqdm import tqdm
 
 from nodules.errors import SplitError
@@ -137,6 +136,9 @@ def _deal(
     seed: int,
 ) -> Assignment:
     """Divide `rows` among the splits named in `shares`; all other rows get -1."""
+    # Imported late, since it costs over a second: a file with a mistake is refused before.
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
     nodules = int(labels[rows].sum())
     units = {"nodules": nodules, "non-nodules": len(rows) - nodules}
     if groups is not None:

@@ -33,8 +33,8 @@ def noise_of(patch: NDArray[np.uint8]) -> float:
 
 @pytest.fixture(scope="module")
 def cohort() -> list[PhantomScan]:
-    """Return the number of scans of the default, with fewer patches each."""
-    return list(generate_phantom(scans=160, patches_per_scan=6, nodule_fraction=0.4, seed=3))
+    """Return a cohort large enough to hold every finding."""
+    return list(generate_phantom(scans=100, patches_per_scan=6, nodule_fraction=0.4, seed=3))
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
-from .geometry import FloatArray
-from .scene import AIR_HU, CORTEX_HU, FAT_HU, MARROW_HU, WALL_HU, Scene
+from .geometry import FloatArray, smooth_field
+from .scene import AIR_HU, CORTEX_HU, EMPHYSEMA_HU, FAT_HU, MARROW_HU, WALL_HU, Scene
 from .vessels import DoubleArray, Tubes, grow_vessels, random_directions, strand, unit
 
 THIN_VESSEL_MM = 0.52
+"""Smallest radius at which a vessel in the background begins."""
 
 FIELD_MM = 24.0
 """Half the side of the region in which vessels are placed: the patch and a little more."""
@@ -18,20 +18,15 @@ FIELD_MM = 24.0
 def paint_parenchyma(scene: Scene) -> None:
     """Give the lung its texture: unresolved vessels, a dependent gradient, emphysema."""
     slab, rng = scene.slab, scene.rng
-    shape = slab.hu.shape[1:]
-    fine = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), 1.3)
-    fine *= rng.uniform(8.0, 32.0) / fine.std()
     slope = rng.normal(0.0, 0.8, size=2).astype(np.float32)
-    local = rng.normal(0.0, 14.0)
-    slab.hu += fine + np.float32(local) + slope[0] * slab.x + slope[1] * slab.y
+    slab.hu += np.float32(rng.normal(0.0, 14.0)) + slope[0] * slab.x + slope[1] * slab.y
+    slab.hu += np.float32(rng.uniform(8.0, 32.0)) * smooth_field(rng, 1.3)
     if scene.chance(scene.protocol.emphysema):
-        blotch = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), 3.0)
-        share = np.clip(blotch / blotch.std() * 1.5 + rng.normal(0.0, 0.7), 0.0, 1.0)
-        slab.paint(share.astype(np.float32), -965.0)
+        share = 1.5 * smooth_field(rng, 3.0) + np.float32(rng.normal(0.0, 0.7))
+        slab.paint(np.clip(share, 0.0, 1.0), EMPHYSEMA_HU)
     if scene.chance(0.06):
-        haze = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), 7.0)
-        share = np.clip(haze / haze.std() * 0.5 + 0.1, 0.0, 1.0)
-        slab.paint(share.astype(np.float32), scene.protocol.lung_hu + rng.uniform(60.0, 260.0))
+        share = 0.5 * smooth_field(rng, 7.0) + np.float32(0.1)
+        slab.paint(np.clip(share, 0.0, 1.0), scene.protocol.lung_hu + rng.uniform(60.0, 260.0))
 
 
 def paint_vessels(scene: Scene, tubes: Tubes, hu: float | None = None) -> None:

@@ -13,8 +13,8 @@ from .mimics import MIMICS
 from .scanner import PATCH, acquire, draw_protocol, window
 from .scene import Finding, Scene
 
-UNEVENNESS = 0.8
-"""Shape of the gamma distribution of nodules over scans: below 1, some scans have none."""
+UNEVENNESS = 1.2
+"""Shape of the gamma distribution of nodules over scans: the lower, the more uneven."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,11 @@ def generate_phantom(
         round(nodule_fraction * scans * patches_per_scan),
         scans,
         patches_per_scan,
-        np.random.default_rng(seed),
+        np.random.default_rng([seed, 0]),
     )
     for scan, nodules in enumerate(counts):
-        yield _image_scan(scan, int(nodules), patches_per_scan, np.random.default_rng([seed, scan]))
+        rng = np.random.default_rng([seed, 1 + scan])  # [seed, 0] and plain seed are one stream
+        yield _image_scan(scan, int(nodules), patches_per_scan, rng)
 
 
 def _deal_nodules(
@@ -84,6 +85,7 @@ def _deal_nodules(
 def _image_scan(
     scan: int, nodules: int, patches_per_scan: int, rng: np.random.Generator
 ) -> PhantomScan:
+    """Draw a protocol, then paint and acquire every patch of the scan with it."""
     protocol = draw_protocol(rng)
     labels = np.zeros(patches_per_scan, dtype=np.uint8)
     labels[:nodules] = 1
@@ -100,5 +102,6 @@ def _image_scan(
 
 
 def _draw(findings: Sequence[Finding], rng: np.random.Generator) -> Finding:
+    """Draw a finding in proportion to the shares."""
     shares = np.array([finding.share for finding in findings])
     return findings[rng.choice(len(findings), p=shares / shares.sum())]

@@ -160,6 +160,16 @@ class Slab:
         return distance
 
 
+def smooth_field(rng: np.random.Generator, scale_pixels: float) -> FloatArray:
+    """Return Gaussian noise smoothed to a scale, mean 0 and deviation 1, shape (GRID, GRID)."""
+    fx, fy = np.fft.rfftfreq(GRID)[None, :], np.fft.fftfreq(GRID)[:, None]
+    gaussian = np.exp(-2.0 * (np.pi * scale_pixels) ** 2 * (fx * fx + fy * fy))
+    white = rng.standard_normal((GRID, GRID), dtype=np.float32)
+    field = np.fft.irfft2(np.fft.rfft2(white) * gaussian, s=(GRID, GRID)).astype(np.float32)
+    smooth: FloatArray = (field - field.mean()) / field.std()
+    return smooth
+
+
 def bumpy_radius(
     x: FloatArray,
     y: FloatArray,

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from .anatomy import (
     paint_airway,
@@ -21,13 +20,16 @@ from .anatomy import (
     paint_vessel_through,
     paint_vessels,
 )
-from .geometry import FloatArray, bumpy_radius
+from .geometry import FloatArray, bumpy_radius, smooth_field
 from .scene import AIR_HU, WALL_HU, Finding, Scene, off_centre
 from .vessels import DoubleArray, Tubes, grow_vessels, random_directions, strand
 
 DIAMETER_LOG_SD = 0.55
 SMALLEST_MM, LARGEST_MM = 4.0, 28.0
 NODULE_HU = 40.0
+
+NEAR_WALL = 0.55
+"""Share of nodules with the chest wall in the patch: they lie in the periphery more often."""
 
 
 @dataclass
@@ -68,6 +70,7 @@ def _shape_body(
 
 
 def _paint_body(scene: Scene, body: Body, hu: float, softness: float | None = None) -> None:
+    """Fill a body with tissue of `hu`; its margin is sharp or, by chance, a little hazy."""
     if softness is None:
         softness = 0.5 + 0.15 * body.radius * float(scene.rng.uniform(0.0, 2.0))
     scene.slab.paint(scene.slab.coverage(body.gap, softness), hu)
@@ -77,13 +80,13 @@ def _paint_haze(scene: Scene, body: Body, density: float) -> None:
     """Paint ground glass: partly filled air spaces, patchy and without a sharp edge."""
     rng = scene.rng
     softness = float(rng.uniform(1.5, 3.0 + 0.6 * body.radius))
-    patchy = ndimage.gaussian_filter(rng.standard_normal(body.gap.shape[1:], np.float32), 2.0)
-    patchy *= np.float32(rng.uniform(0.05, 0.5)) / patchy.std()
+    patchy = np.float32(rng.uniform(0.05, 0.35)) * smooth_field(rng, 2.0)
     filled = scene.slab.coverage(body.gap, softness) * (density * (1.0 + patchy))
     scene.slab.paint(np.clip(filled, 0.0, 1.0), WALL_HU)
 
 
 def _solid_hu(scene: Scene) -> float:
+    """Draw the attenuation of solid tissue; some nodules hold diffuse calcium."""
     calcium = scene.rng.uniform(50.0, 250.0) if scene.chance(0.12) else 0.0
     return float(NODULE_HU + scene.rng.normal(0.0, 35.0) + calcium)
 
@@ -111,8 +114,9 @@ def _spicules(scene: Scene, body: Body, count: int) -> None:
 
 
 def _nodule_background(scene: Scene, diameter: float) -> None:
+    """Paint the lung around a nodule, mostly peripheral, with a bronchus nearby now and then."""
     rng = scene.rng
-    central = float(rng.beta(0.9, 2.0))
+    central = float(rng.beta(0.9, 2.8))
     paint_lung(scene, clearing_mm=0.4 * diameter + 2.0, central=central)
     if scene.chance(0.35 * central):
         angle = scene.angle()
@@ -129,7 +133,7 @@ def paint_solid_nodule(scene: Scene) -> None:
     body = _shape_body(scene, diameter)
     _feed(scene, body, int(scene.rng.binomial(3, 0.2)))
     _paint_body(scene, body, _solid_hu(scene))
-    paint_surroundings(scene, body.radius, wall=0.55)
+    paint_surroundings(scene, body.radius, wall=NEAR_WALL)
 
 
 def paint_lobulated_nodule(scene: Scene) -> None:
@@ -140,7 +144,7 @@ def paint_lobulated_nodule(scene: Scene) -> None:
     body = _shape_body(scene, diameter, roughness=roughness, frequency=4.0)
     _feed(scene, body, int(scene.rng.binomial(4, 0.25)))
     _paint_body(scene, body, _solid_hu(scene))
-    paint_surroundings(scene, body.radius, wall=0.55)
+    paint_surroundings(scene, body.radius, wall=NEAR_WALL)
 
 
 def paint_spiculated_nodule(scene: Scene) -> None:
@@ -154,7 +158,7 @@ def paint_spiculated_nodule(scene: Scene) -> None:
     _spicules(scene, body, int(scene.rng.integers(8, 40)))
     _feed(scene, body, int(scene.rng.binomial(4, 0.4)))
     _paint_body(scene, body, _solid_hu(scene))
-    paint_surroundings(scene, body.radius, wall=0.55)
+    paint_surroundings(scene, body.radius, wall=NEAR_WALL)
 
 
 def paint_ground_glass_nodule(scene: Scene) -> None:
@@ -164,7 +168,7 @@ def paint_ground_glass_nodule(scene: Scene) -> None:
     body = _shape_body(scene, diameter, roughness=0.12)
     density = float(scene.rng.uniform(0.2, 0.6))
     _paint_haze(scene, body, density)
-    paint_surroundings(scene, body.radius, wall=0.55)
+    paint_surroundings(scene, body.radius, wall=NEAR_WALL)
 
 
 def paint_part_solid_nodule(scene: Scene) -> None:
@@ -179,7 +183,7 @@ def paint_part_solid_nodule(scene: Scene) -> None:
         core = _shape_body(scene, diameter * rng.uniform(0.25, 0.6), roughness=0.2, frequency=4.0)
         _paint_body(scene, core, _solid_hu(scene), float(rng.uniform(0.8, 2.5)))
     _feed(scene, body, int(rng.binomial(3, 0.4)))
-    paint_surroundings(scene, body.radius, wall=0.55)
+    paint_surroundings(scene, body.radius, wall=NEAR_WALL)
 
 
 def paint_calcified_nodule(scene: Scene) -> None:
@@ -189,7 +193,7 @@ def paint_calcified_nodule(scene: Scene) -> None:
     body = _shape_body(scene, diameter)
     _feed(scene, body, int(scene.rng.binomial(3, 0.3)))
     _paint_body(scene, body, float(scene.rng.uniform(200.0, 1000.0)), 0.5)
-    paint_surroundings(scene, body.radius, wall=0.55)
+    paint_surroundings(scene, body.radius, wall=NEAR_WALL)
 
 
 def paint_cavitated_nodule(scene: Scene) -> None:
@@ -197,14 +201,14 @@ def paint_cavitated_nodule(scene: Scene) -> None:
     diameter = _diameter(scene.rng, 15.0)
     _nodule_background(scene, diameter)
     rng = scene.rng
-    body = _shape_body(scene, diameter, roughness=0.14, frequency=4.0)
+    body = _shape_body(scene, diameter, roughness=0.1, frequency=4.0)
     _spicules(scene, body, int(rng.integers(0, 20)))
     _paint_body(scene, body, _solid_hu(scene))
     bubbles = 1 if scene.chance(0.5) else int(rng.integers(2, 5))
     for _ in range(bubbles):
-        hole = _shape_body(scene, diameter * rng.uniform(0.3, 0.85) / bubbles, roughness=0.12)
+        hole = _shape_body(scene, diameter * rng.uniform(0.3, 0.7) / bubbles, roughness=0.12)
         _paint_body(scene, hole, AIR_HU + rng.uniform(40.0, 200.0), rng.uniform(0.8, 2.5))
-    paint_surroundings(scene, body.radius, wall=0.55)
+    paint_surroundings(scene, body.radius, wall=NEAR_WALL)
 
 
 def paint_vessel_attached_nodule(scene: Scene) -> None:
@@ -218,18 +222,18 @@ def paint_vessel_attached_nodule(scene: Scene) -> None:
     beside = body.centre + body.radius * rng.uniform(0.0, 1.0) * random_directions(rng, 1)[0]
     paint_vessel_through(scene, beside, direction, radius, 22.0)
     _paint_body(scene, body, _solid_hu(scene))
-    paint_surroundings(scene, body.radius, wall=0.55)
+    paint_surroundings(scene, body.radius, wall=NEAR_WALL)
 
 
 def paint_pleura_attached_nodule(scene: Scene) -> None:
     """Paint a nodule that sits on the pleura with a broad base, or hangs on it by a tag."""
-    diameter = _diameter(scene.rng, 7.5)
+    diameter = _diameter(scene.rng, 8.5)
     _nodule_background(scene, diameter)
     rng = scene.rng
     body = _shape_body(scene, diameter, roughness=0.1)
     _paint_body(scene, body, _solid_hu(scene))
     angle = scene.angle()
-    depth = body.radius * rng.uniform(0.3, 1.0)
+    depth = body.radius * rng.uniform(0.3, 1.1)
     if scene.chance(0.3):
         depth += rng.uniform(1.0, 6.0)
         reach = body.centre + (depth + 3.0) * np.array([np.cos(angle), np.sin(angle), 0.0])
@@ -245,9 +249,9 @@ NODULES = (
     Finding("lobulated nodule", 0.10, paint_lobulated_nodule),
     Finding("spiculated nodule", 0.14, paint_spiculated_nodule),
     Finding("part-solid nodule", 0.08, paint_part_solid_nodule),
-    Finding("ground-glass nodule", 0.065, paint_ground_glass_nodule),
+    Finding("ground-glass nodule", 0.055, paint_ground_glass_nodule),
     Finding("calcified nodule", 0.06, paint_calcified_nodule),
-    Finding("cavitated nodule", 0.035, paint_cavitated_nodule),
+    Finding("cavitated nodule", 0.025, paint_cavitated_nodule),
     Finding("vessel-attached nodule", 0.07, paint_vessel_attached_nodule),
-    Finding("pleura-attached nodule", 0.14, paint_pleura_attached_nodule),
+    Finding("pleura-attached nodule", 0.16, paint_pleura_attached_nodule),
 )

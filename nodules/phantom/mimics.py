@@ -243,10 +243,10 @@ def paint_consolidation(scene: Scene) -> None:
 
 
 MIMICS = (
-    Finding("vessel segment", 0.30, paint_vessel_segment),
+    Finding("vessel segment", 0.28, paint_vessel_segment),
     Finding("vessel cross-section", 0.11, paint_vessel_cross_section),
     Finding("vessel bifurcation", 0.14, paint_bifurcation),
-    Finding("hilum", 0.09, paint_hilum),
+    Finding("hilum", 0.11, paint_hilum),
     Finding("mediastinal border", 0.08, paint_mediastinal_border),
     Finding("chest wall", 0.09, paint_chest_wall_edge),
     Finding("rib end", 0.02, paint_rib_end),

@@ -13,6 +13,8 @@ PATCH = 50
 WINDOW_LOW_HU = -1000.0
 WINDOW_HIGH_HU = 400.0
 
+# Chosen so that the noise of the patches is spread as in LUNA16: most scans have 20 to 60 HU, a
+# few low-dose scans with a sharp kernel far more.
 NOISE_MEDIAN_HU = 31.0
 NOISE_LOG_SD = 0.6
 

@@ -11,12 +11,15 @@ from .geometry import Slab
 from .scanner import Protocol
 from .vessels import DoubleArray, random_directions
 
+# Attenuation in HU. Air is -1000 and water 0 by the definition of the unit; the others are
+# representative values inside the usual ranges, around which the painters vary.
 AIR_HU = -1000.0
+EMPHYSEMA_HU = -965.0
 FAT_HU = -90.0
+WALL_HU = 0.0  # thin soft tissue (bronchial wall, fissure, spicule), never free of air around it
+CARTILAGE_HU = 110.0
 MARROW_HU = 220.0
 CORTEX_HU = 900.0
-CARTILAGE_HU = 110.0
-WALL_HU = 0.0
 
 
 @dataclass

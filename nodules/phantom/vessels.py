@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 DoubleArray = NDArray[np.float64]
 
 THINNEST_MM = 0.2
+"""A vessel ends where its radius falls below this: it no longer shows on a clinical scan."""
+
 TAPER_PER_MM = 0.05
 GENERATIONS = 7
 
