@@ -1,5 +1,7 @@
 """Random changes to a batch of training patches, as a pure function of a seed."""
 
+import math
+
 import tensorflow as tf
 
 from nodules.params import AugmentationParams
@@ -23,8 +25,8 @@ def augment(patches: tf.Tensor, params: AugmentationParams, seed: tf.Tensor) -> 
     (batch, 50, 50) float32
         In 0..255.
     """
-    symmetry, shift, contrast, brightness, noise, level = tf.unstack(
-        tf.random.split(seed, 6), axis=0
+    symmetry, shift, affine, contrast, brightness, noise, level = tf.unstack(
+        tf.random.split(seed, 7), axis=0
     )
     batch = tf.shape(patches)[0]
 
@@ -35,6 +37,8 @@ def augment(patches: tf.Tensor, params: AugmentationParams, seed: tf.Tensor) -> 
         patches = _one_of_eight_symmetries(patches, symmetry)
     if params.shift:
         patches = _shifted(patches, params.shift, shift)
+    if params.rotation or params.zoom:
+        patches = _turned_and_zoomed(patches, params.rotation, params.zoom, affine)
     if params.contrast:
         patches *= uniform(contrast, 1 - params.contrast, 1 + params.contrast)
     if params.brightness:
@@ -60,3 +64,38 @@ def _shifted(patches: tf.Tensor, largest: int, seed: tf.Tensor) -> tf.Tensor:
     sources = tf.clip_by_value(tf.range(PATCH_SIZE) + moves, 0, PATCH_SIZE - 1)
     patches = tf.gather(patches, sources[0], axis=1, batch_dims=1)
     return tf.gather(patches, sources[1], axis=2, batch_dims=1)
+
+
+def _turned_and_zoomed(
+    patches: tf.Tensor, largest_degrees: float, largest_zoom: float, seed: tf.Tensor
+) -> tf.Tensor:
+    """Turn each patch about its centre and enlarge it, with bilinear interpolation."""
+    draws = tf.random.stateless_uniform((2, tf.shape(patches)[0]), seed, -1.0, 1.0)
+    angle = draws[0] * (largest_degrees * math.pi / 180)
+    scale = 1 / (1 + draws[1] * largest_zoom)
+    cosine, sine = scale * tf.cos(angle), scale * tf.sin(angle)
+    # Rows of the matrix that takes an output pixel to its source; it keeps the centre in place.
+    centre = (PATCH_SIZE - 1) / 2
+    nothing = tf.zeros_like(angle)
+    transforms = tf.stack(
+        [
+            cosine,
+            -sine,
+            centre * (1 - cosine + sine),
+            sine,
+            cosine,
+            centre * (1 - sine - cosine),
+            nothing,
+            nothing,
+        ],
+        axis=1,
+    )
+    turned = tf.raw_ops.ImageProjectiveTransformV3(
+        images=patches[..., tf.newaxis],
+        transforms=transforms,
+        output_shape=(PATCH_SIZE, PATCH_SIZE),
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="NEAREST",
+    )
+    return turned[..., 0]

@@ -90,6 +90,10 @@ class AugmentationParams(_Block):
         Apply one of the eight symmetries of the square, each as likely.
     shift
         Largest translation along each axis, in pixels; edges are repeated.
+    rotation
+        Largest angle of a rotation about the centre, in degrees; corners repeat the edge.
+    zoom
+        Half-width of the uniform factor around 1 that patches are enlarged by.
     contrast
         Half-width of the uniform factor around 1 that intensities are multiplied by.
     brightness
@@ -100,6 +104,8 @@ class AugmentationParams(_Block):
 
     symmetries: bool
     shift: Annotated[int, Field(ge=0, le=12)]
+    rotation: Annotated[float, Field(ge=0, le=180)]
+    zoom: Annotated[float, Field(ge=0, le=0.5)]
     contrast: Annotated[float, Field(ge=0, lt=1)]
     brightness: Probability
     noise: Probability
@@ -118,6 +124,9 @@ class Recipe(_Block):
         Patches a step; passes over the train split.
     class_weighted
         Whether the loss is weighted with data/class_weights.json.
+    ema
+        Momentum, per step, of the moving average of the weights that is scored and saved; 0 scores
+        and saves the weights themselves.
     label_smoothing
         Share of each one-hot label that is spread evenly over the classes.
     select
@@ -136,6 +145,7 @@ class Recipe(_Block):
     batch_size: Count
     epochs: Count
     class_weighted: bool
+    ema: Annotated[float, Field(ge=0, lt=1)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     select: Literal["best", "last"]
     patience: Annotated[int, Field(ge=0)]

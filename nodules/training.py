@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from nodules.class_weights import read_class_weights
 from nodules.errors import TrainingError
+from nodules.fused_normalization import with_fused_normalization
 from nodules.input_pipeline import scoring_batches, steps_per_epoch, training_batches
 from nodules.model_file import save_model
 from nodules.models.registry import build_model
@@ -65,7 +66,9 @@ def train(params: Params, files: TrainingFiles) -> None:
         If the loss is no longer a number.
     """
     recipe, entry = params.chosen_recipe, params.chosen_model
+    # What is scored and saved is the plain model; a faster copy is trained.
     model = build_model(params.model, entry.builder, entry.config, seed=params.seed)
+    trained = with_fused_normalization(model)
     weights = read_class_weights(files.class_weights) if recipe.class_weighted else (1.0, 1.0)
     with (
         open_patches(files.train) as train_split,
@@ -74,7 +77,7 @@ def train(params: Params, files: TrainingFiles) -> None:
     ):
         patches = train_split.memory_map()
         steps = steps_per_epoch(len(patches), recipe.batch_size)
-        model.compile(
+        trained.compile(
             optimizer=_optimizer(recipe, steps),
             loss="categorical_crossentropy",
             metrics=["accuracy"],
@@ -89,8 +92,8 @@ def train(params: Params, files: TrainingFiles) -> None:
             label_smoothing=recipe.label_smoothing,
             seed=params.seed,
         )
-        history = _History(live, select=recipe.select)
-        model.fit(
+        history = _History(live, model, select=recipe.select)
+        trained.fit(
             batches,
             epochs=recipe.epochs,
             steps_per_epoch=steps,
@@ -98,16 +101,14 @@ def train(params: Params, files: TrainingFiles) -> None:
             # A progress bar redraws itself; in a log file a line an epoch reads better.
             verbose=1 if sys.stdout.isatty() else 2,
             callbacks=[
-                _ValidationScores(val_split.memory_map(), val_split.labels),
+                _ValidationScores(model, val_split.memory_map(), val_split.labels),
                 history,
                 *_early_stopping(recipe),
             ],
         )
         history.summarise(parameters=model.count_params())
-    # A fresh copy leaves out the optimizer, so that the file depends on the weights alone.
-    trained = build_model(params.model, entry.builder, entry.config, seed=params.seed)
-    trained.set_weights(history.selected_weights)
-    save_model(trained, files.model)
+    model.set_weights(history.selected_weights)
+    save_model(model, files.model)
 
 
 def nodule_probabilities(
@@ -134,14 +135,17 @@ def nodule_probabilities(
 
 def _optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
     rate = _learning_rate(recipe, steps)
+    average: dict[str, Any] = {"use_ema": recipe.ema > 0, "ema_momentum": recipe.ema}
     match recipe.optimizer:
         case "adam":
-            return keras.optimizers.Adam(rate)
+            return keras.optimizers.Adam(rate, **average)
         case "adamw":
-            optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay)
+            decay = recipe.weight_decay
+            optimizer = keras.optimizers.AdamW(rate, weight_decay=decay, **average)
         case "sgd":
+            decay = recipe.weight_decay
             optimizer = keras.optimizers.SGD(
-                rate, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
+                rate, momentum=0.9, nesterov=True, weight_decay=decay, **average
             )
     # Shrinking offsets and normalisation scales regularises nothing; only kernels decay.
     optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
@@ -173,12 +177,13 @@ def _early_stopping(recipe: Recipe) -> list[keras.callbacks.Callback]:
 class _ValidationScores(keras.callbacks.Callback):
     """Adds `val_loss`, `val_accuracy` and `val_auc` to the logs that later callbacks see.
 
-    Keras's own AUC is an approximation over fixed thresholds; this one is exact.
+    They are those of `scored`, which takes over the weights, or their moving average, from the
+    model in training. Keras's own AUC is an approximation over fixed thresholds; this one is exact.
     """
 
-    def __init__(self, patches: Patches, labels: Labels) -> None:
+    def __init__(self, scored: keras.Model, patches: Patches, labels: Labels) -> None:
         super().__init__()
-        self._patches, self._labels = patches, labels
+        self._scored, self._patches, self._labels = scored, patches, labels
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
@@ -187,7 +192,10 @@ class _ValidationScores(keras.callbacks.Callback):
                 f"epoch {epoch + 1}: the loss is {logs['loss']}, expected a number; a lower "
                 "learning rate may help"
             )
-        probabilities = nodule_probabilities(self.model, self._patches)
+        self._scored.set_weights(self.model.get_weights())
+        # Without a moving average this changes nothing.
+        self.model.optimizer.finalize_variable_values(self._scored.trainable_variables)
+        probabilities = nodule_probabilities(self._scored, self._patches)
         logs["val_loss"] = log_loss(self._labels, probabilities, labels=[0, 1])
         logs["val_accuracy"] = accuracy_score(self._labels, probabilities >= 0.5)
         logs["val_auc"] = roc_auc_score(self._labels, probabilities)
@@ -204,9 +212,9 @@ class _History(keras.callbacks.Callback):
         "val/auc": "val_auc",
     }
 
-    def __init__(self, live: Live, *, select: str) -> None:
+    def __init__(self, live: Live, scored: keras.Model, *, select: str) -> None:
         super().__init__()
-        self._live, self._select = live, select
+        self._live, self._scored, self._select = live, scored, select
         self._epochs = 0
         self._selected_epoch = 0
         self._selected_scores: dict[str, float] = {}
@@ -223,7 +231,7 @@ class _History(keras.callbacks.Callback):
         if self._select == "last" or scores["val/auc"] > best:
             self._selected_epoch = epoch + 1
             self._selected_scores = scores
-            self.selected_weights = self.model.get_weights()
+            self.selected_weights = self._scored.get_weights()
 
     def summarise(self, *, parameters: int) -> None:
         """Leave in metrics.json the scores of the epoch whose weights are saved."""

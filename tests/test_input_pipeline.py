@@ -10,7 +10,12 @@ from nodules.augmentation import augment
 from nodules.input_pipeline import epoch_order, scoring_batches, steps_per_epoch, training_batches
 from nodules.params import AugmentationParams
 
-NOTHING = AugmentationParams(symmetries=False, shift=0, contrast=0.0, brightness=0.0, noise=0.0)
+NOTHING = AugmentationParams(
+    symmetries=False, shift=0, rotation=0.0, zoom=0.0, contrast=0.0, brightness=0.0, noise=0.0
+)
+EVERYTHING = AugmentationParams(
+    symmetries=True, shift=2, rotation=10.0, zoom=0.1, contrast=0.1, brightness=0.1, noise=0.1
+)
 
 
 def augmented(patches: np.ndarray, seed: int = 0, **changes) -> np.ndarray:
@@ -54,6 +59,38 @@ def test_a_shift_repeats_the_edge(random_patches) -> None:
         assert any(np.array_equal(moved, window) for window in windows)
 
 
+def turned_disc(degrees: float) -> np.ndarray:
+    """Draw a disc 15 pixels right of the centre, turned counter-clockwise about it."""
+    angle = np.deg2rad(degrees)
+    row, column = 24.5 - 15 * np.sin(angle), 24.5 + 15 * np.cos(angle)
+    distance = np.hypot(np.arange(50)[:, None] - row, np.arange(50) - column)
+    return 255 * np.clip(6 - distance, 0, 1)
+
+
+def test_a_rotation_turns_about_the_centre_up_to_the_largest_angle() -> None:
+    patches = np.repeat(turned_disc(0)[None], 300, axis=0)
+    results = augmented(patches, rotation=30.0)
+    rows, columns = np.mgrid[:50, :50] - 24.5
+    mass = results.sum(axis=(1, 2))
+    angles = np.rad2deg(np.arctan2(-(results * rows).sum((1, 2)), (results * columns).sum((1, 2))))
+    assert -30.5 < angles.min() < -27
+    assert 27 < angles.max() < 30.5
+    assert mass == pytest.approx(patches[0].sum(), rel=0.02)
+    for result, angle in zip(results[:20], angles, strict=False):
+        assert np.abs(result - turned_disc(angle)).mean() < 1
+
+
+def test_a_zoom_changes_sizes_by_up_to_its_factor_and_keeps_the_centre() -> None:
+    distance = np.hypot(*(np.mgrid[:50, :50] - 24.5))
+    patches = np.repeat((255 * np.clip(10 - distance, 0, 1))[None], 300, axis=0)
+    results = augmented(patches, zoom=0.2)
+    factors = np.sqrt(results.sum(axis=(1, 2)) / patches[0].sum())
+    assert 0.79 < factors.min() < 0.82
+    assert 1.18 < factors.max() < 1.21
+    rows = np.arange(50) - 24.5
+    assert (results.sum(axis=2) @ rows) / results.sum(axis=(1, 2)) == pytest.approx(0, abs=0.01)
+
+
 def test_contrast_and_brightness_are_one_change_a_patch_within_their_bounds() -> None:
     patches = np.full((500, 50, 50), 100.0)
     brighter = augmented(patches, brightness=0.1)
@@ -80,9 +117,7 @@ def test_intensities_stay_in_range(random_patches) -> None:
 def batches(patches: np.ndarray, labels: np.ndarray, *, epochs: int = 2, seed: int = 7, **changes):
     arguments: dict[str, Any] = {
         "batch_size": 8,
-        "augmentation": AugmentationParams(
-            symmetries=True, shift=2, contrast=0.1, brightness=0.1, noise=0.1
-        ),
+        "augmentation": EVERYTHING,
         "class_weights": (0.4, 0.6),
         "label_smoothing": 0.0,
     }

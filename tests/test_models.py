@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nodules.errors import ModelFileError, ParamsError
+from nodules.fused_normalization import with_fused_normalization
 from nodules.model_file import load_model, save_model
 from nodules.models.registry import build_model, builder_names
 from nodules.params import read_params
@@ -90,6 +91,26 @@ def test_equal_models_are_equal_files_and_predict_the_same_when_loaded(tmp_path:
     loaded = load_model(paths[0])
     assert np.array_equal(loaded(patches).numpy(), model(patches).numpy())
     assert sorted(tmp_path.iterdir()) == sorted(paths)
+
+
+def test_fused_normalisation_trains_as_keras_own_does() -> None:
+    rng = np.random.default_rng(0)
+    patches = rng.uniform(0, 255, (16, 50, 50, 1)).astype(np.float32)
+    labels = np.eye(2, dtype=np.float32)[np.arange(16) % 2]
+    plain = build_model("small", "squeezenet", SMALL | {"dropout": 0.0}, seed=3)
+    fused = with_fused_normalization(plain)
+    kinds = [type(layer).__name__ for layer in fused.layers]
+    assert "BatchNormalization" not in kinds
+    assert kinds.count("FusedBatchNormalization") == 5
+    losses = []
+    for model in (plain, fused):
+        model.compile(keras.optimizers.SGD(0.01), "categorical_crossentropy")
+        losses.append([float(model.train_on_batch(patches, labels)) for _ in range(3)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    for one, two in zip(plain.get_weights(), fused.get_weights(), strict=True):
+        assert two == pytest.approx(one, rel=0.02, abs=1e-3)
+    plain.set_weights(fused.get_weights())
+    assert plain(patches).numpy() == pytest.approx(fused(patches).numpy(), abs=1e-5)
 
 
 def test_every_layer_has_a_name_of_its_own_choosing() -> None:

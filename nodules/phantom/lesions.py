@@ -25,7 +25,7 @@ from .scene import AIR_HU, WALL_HU, Finding, Scene, off_centre
 from .vessels import DoubleArray, Tubes, grow_vessels, random_directions, strand
 
 DIAMETER_LOG_SD = 0.55
-SMALLEST_MM, LARGEST_MM = 4.0, 28.0
+SMALLEST_MM, LARGEST_MM = 3.0, 30.0
 NODULE_HU = 40.0
 
 NEAR_WALL = 0.55

@@ -1,0 +1,44 @@
+"""Batch normalisation as one fused operation, for training alone."""
+
+import keras
+import tensorflow as tf
+
+
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """Keras's layer over the channels of (batch, height, width, channels), computed in one pass.
+
+    Keras composes its layer of some ten elementwise operations, each of which reads and writes the
+    whole feature map; TensorFlow's fused operation takes a third of the time on a CPU. The running
+    variance is fed with the unbiased variance of a batch (N / (N - 1) times Keras's), which is no
+    difference to speak of where N counts every pixel of every patch.
+    """
+
+    def call(
+        self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Normalise `inputs`; update the running statistics if `training`."""
+        if not training:
+            return super().call(inputs, training=training, mask=mask)
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
+        )
+        for running, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            running.assign(running * self.momentum + batch * (1 - self.momentum))
+        return outputs
+
+
+def with_fused_normalization(model: keras.Model) -> keras.Model:
+    """Copy a model with its weights, its batch normalisations replaced by fused ones.
+
+    Weights keep their order, so that `get_weights` of the one fits `set_weights` of the other:
+    train the copy, save the original, and the saved file needs no code of ours.
+    """
+
+    def fused(layer: keras.layers.Layer) -> keras.layers.Layer:
+        plain = type(layer) is keras.layers.BatchNormalization
+        kind = FusedBatchNormalization if plain else type(layer)
+        return kind.from_config(layer.get_config())
+
+    copy = keras.models.clone_model(model, clone_function=fused)
+    copy.set_weights(model.get_weights())
+    return copy
