@@ -3,13 +3,13 @@
 #   make repro                     the whole pipeline: whatever changed, and only that
 #   make test                      the test suite
 #   make lint                      what CI checks beside the tests
-#   make repro PYTHON=python3.12   with a certain Python
-#   make repro GPU=1               with TensorFlow for NVIDIA GPUs (Linux)
+#   make repro PYTHON=python3.12   with a certain Python, where .venv does not stand yet
+#   make repro GPU=1               with TensorFlow for NVIDIA GPUs (Linux), in .venv-gpu
 
 PYTHON ?= python3
-VENV := .venv
+VENV := .venv$(if $(GPU),-gpu)
 LOCK := requirements$(if $(GPU),-gpu).lock
-INSTALLED := $(VENV)/installed-$(LOCK)
+INSTALLED := $(VENV)/installed
 # The stages in dvc.yaml call `python`, which must be the environment's.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 

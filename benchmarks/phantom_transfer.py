@@ -17,20 +17,21 @@ from sklearn.metrics import roc_auc_score
 from nodules.atomic import write_json
 from nodules.class_weights import class_weights
 from nodules.errors import one_line_errors
+from nodules.inference import nodule_probabilities
 from nodules.model_file import load_model
 from nodules.params import Params, read_params
 from nodules.patches import open_patches
 from nodules.phantom_file import write_phantom
 from nodules.scoring import auc_interval
 from nodules.splitting import split_patches
-from nodules.training import TrainingFiles, nodule_probabilities, train
+from nodules.training import TrainingFiles, train
 
 
 def main() -> None:
     """Print the AUC on real patches for each seed, and its mean."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("real", type=Path, help="patch file with real patches and labels")
-    parser.add_argument("--model", default="squeezenet", help="an entry of models in params.yaml")
+    parser.add_argument("--model", default="squeezenet", choices=list(read_params().models))
     parser.add_argument("--scans", type=int, default=160, help="of the phantom, 25 patches each")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     arguments = parser.parse_args()
@@ -59,7 +60,9 @@ def _transfer(params: Params, real: Path) -> float:
             log=folder / "log",
         )
         with open_patches(files.train) as split:
-            write_json(files.class_weights, class_weights(split.labels, params.class_weights))
+            write_json(
+                files.class_weights, class_weights(split.labels, params.chosen_class_weights)
+            )
         train(params, files)
         model = load_model(files.model)
         internal = _auc(model, folder / "test.h5")

@@ -95,7 +95,9 @@ def _import_legacy(arguments: argparse.Namespace) -> None:
     files = {"train": arguments.train, "val": arguments.val, "test": arguments.test}
     counts = import_legacy({k: v for k, v in files.items() if v is not None}, arguments.out)
     print(f"wrote {arguments.out}:", ", ".join(f"{name} {n:,}" for name, n in counts.items()))
-    print(f"next:\n  dvc add {arguments.out}\n  dvc exp run --set-param dataset={arguments.out}")
+    folder = arguments.out.parent
+    print(f"next:\n  dvc add {arguments.out}\n  git add {arguments.out}.dvc {folder}/.gitignore")
+    print(f"  dvc exp run --set-param dataset={arguments.out}")
 
 
 def _predict(arguments: argparse.Namespace) -> None:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from nodules.errors import OutputError
+
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
@@ -23,7 +25,12 @@ def replacing(target: Path) -> Iterator[Path]:
         A path in the same folder, with the same suffix (some writers choose the format by it).
         If the block raises, the temporary file is removed and `target` stays as it was.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir():
+        raise OutputError(target, "found a folder, expected the name of a file to write")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(target, f"its folder cannot be made ({error.strerror})") from None
     temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp{target.suffix}")
     try:
         yield temporary

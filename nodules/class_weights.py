@@ -5,18 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-from nodules.params import ClassWeightParams
+from nodules.params import ClassWeights
 from nodules.patches import CLASSES, Labels
 
 
-def class_weights(labels: Labels, params: ClassWeightParams) -> dict[str, float]:
+def class_weights(labels: Labels, rule: ClassWeights) -> dict[str, float]:
     """Weigh the classes for the loss.
 
     Parameters
     ----------
     labels
         (N,) uint8 of 0 and 1, both present: the train split's, and no others.
-    params
+    rule
         `balanced` is N / (2 * count), as in scikit-learn, after King and Zeng (2001), "Logistic
         regression in rare events data"; `none` is 1; numbers are taken as they are.
 
@@ -25,7 +25,7 @@ def class_weights(labels: Labels, params: ClassWeightParams) -> dict[str, float]
     dict
         `non_nodule` and `nodule` to their weight.
     """
-    match params.weights:
+    match rule:
         case "balanced":
             weights = (len(labels) / (2 * np.bincount(labels, minlength=2))).tolist()
         case "none":

@@ -40,6 +40,13 @@ class ModelFileError(NodulesError):
         super().__init__(f"{path}: {problem}")
 
 
+class OutputError(NodulesError):
+    """A file cannot be written where it is asked for."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+
+
 class TrainingError(NodulesError):
     """Training cannot go on."""
 

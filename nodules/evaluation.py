@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from nodules import figures
+from nodules.inference import nodule_probabilities
 from nodules.model_file import load_model
 from nodules.params import EvaluateParams
 from nodules.patches import CLASSES, SPLITS, Groups, Labels, Patches, open_patches
 from nodules.predictions import new_table, write_split
 from nodules.scoring import auc_interval, calibration_curve, choose_threshold, score
-from nodules.training import nodule_probabilities
 
 PREDICTION_COLUMNS = ("split", "index", "group", "label", "probability")
 # Fit on the train split says little, so its rows would only make the table five times as long.
@@ -136,7 +136,7 @@ def _score_splits(files: EvaluationFiles, batch_size: int) -> dict[str, ScoredSp
             patches = split.memory_map()
             probabilities = nodule_probabilities(model, patches, batch_size)
             scored[name] = ScoredSplit(
-                patches, split.labels, split.groups, split.index, probabilities
+                patches, split.labels, split.groups, split.read_index(), probabilities
             )
     return scored
 

@@ -1,7 +1,6 @@
-"""Feeding patches to a model: a shuffled, augmented stream for training, blocks for scoring."""
+"""Feeding patches to a model in training: a shuffled, augmented stream of batches."""
 
 import functools
-from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -86,37 +85,6 @@ def training_batches(
         changed = augment(tf.cast(batch, tf.float32), augmentation, tf.stack([seed, number]))
         return changed[..., tf.newaxis], tf.gather(targets, label), tf.gather(weights, label)
 
-    return _prepared(tf.data.Dataset.range(epochs * steps), load)
-
-
-def scoring_batches(patches: Patches, batch_size: int) -> tf.data.Dataset:
-    """Cut patches into batches in order.
-
-    Parameters
-    ----------
-    patches
-        (N, 50, 50) uint8.
-    batch_size
-        Patches a batch; the last one holds the rest.
-
-    Returns
-    -------
-    tf.data.Dataset
-        Of (batch, 50, 50, 1) float32 in 0..255.
-    """
-
-    def read(start: np.int64) -> Patches:
-        return patches[start : start + batch_size]
-
-    def load(start: tf.Tensor) -> tf.Tensor:
-        batch = tf.numpy_function(read, [start], tf.uint8, stateful=False)
-        batch = tf.ensure_shape(batch, (None, PATCH_SIZE, PATCH_SIZE))
-        return tf.cast(batch, tf.float32)[..., tf.newaxis]
-
-    return _prepared(tf.data.Dataset.range(0, len(patches), batch_size), load)
-
-
-def _prepared(numbers: tf.data.Dataset, load: Callable[[tf.Tensor], object]) -> tf.data.Dataset:
-    """Load the batch of each number, in order, ahead of the model that consumes it."""
+    numbers = tf.data.Dataset.range(epochs * steps)
     batches = numbers.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return batches.prefetch(tf.data.AUTOTUNE)

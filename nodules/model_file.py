@@ -42,10 +42,10 @@ def load_model(path: Path) -> keras.Model:
         raise ModelFileError(path, "no such file, expected a model saved by the train stage")
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
+        shapes = (model.input_shape, model.output_shape)
+    except (ValueError, TypeError, OSError, KeyError, AttributeError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelFileError(path, f"not a loadable .keras model ({reason})") from None
-    shapes = (model.input_shape, model.output_shape)
     expected = ((None, PATCH_SIZE, PATCH_SIZE, 1), (None, len(CLASSES)))
     if shapes != expected:
         raise ModelFileError(path, f"found input and output {shapes}, expected {expected}")

@@ -72,13 +72,11 @@ def _is_positive(found: Any) -> bool:
     return isinstance(found, int | float) and 0 < found < math.inf
 
 
-class ClassWeightParams(_Block):
-    """Weight of each class in the loss: a rule, or [non-nodule, nodule] given as numbers."""
-
-    # A plain validator, since pydantic reports a union that nothing fits as one failure a member.
-    weights: Annotated[
-        Literal["balanced", "none"] | list[float], PlainValidator(_rule_or_two_numbers)
-    ]
+# Weights of the classes in the loss: a rule, or [non-nodule, nodule]. A plain validator, since
+# pydantic reports a union that nothing fits as one failure a member.
+ClassWeights = Annotated[
+    Literal["balanced", "none"] | list[float], PlainValidator(_rule_or_two_numbers)
+]
 
 
 class AugmentationParams(_Block):
@@ -122,8 +120,6 @@ class Recipe(_Block):
         `constant`, or `cosine` to zero; either after a linear rise over `warmup_epochs`.
     batch_size, epochs
         Patches a step; passes over the train split.
-    class_weighted
-        Whether the loss is weighted with data/class_weights.json.
     ema
         Momentum, per step, of the moving average of the weights that is scored and saved; 0 scores
         and saves the weights themselves.
@@ -144,12 +140,19 @@ class Recipe(_Block):
     warmup_epochs: NonNegative
     batch_size: Count
     epochs: Count
-    class_weighted: bool
     ema: Annotated[float, Field(ge=0, lt=1)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     select: Literal["best", "last"]
     patience: Annotated[int, Field(ge=0)]
     augmentation: AugmentationParams
+
+    @model_validator(mode="after")
+    def _do_what_they_say(self) -> Self:
+        if self.optimizer == "adam" and self.weight_decay:
+            raise ValueError("found weight_decay with adam, expected 0.0, or optimizer: adamw")
+        if self.warmup_epochs > self.epochs:
+            raise ValueError("found more warmup_epochs than epochs, expected at most as many")
+        return self
 
 
 class ModelParams(_Block):
@@ -223,7 +226,7 @@ class Params(_Block):
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     phantom: PhantomParams
     split: SplitParams
-    class_weights: ClassWeightParams
+    class_weights: dict[EntryName, ClassWeights]
     evaluate: EvaluateParams
     models: dict[EntryName, ModelParams]
     recipes: dict[EntryName, Recipe]
@@ -236,12 +239,17 @@ class Params(_Block):
     @property
     def chosen_recipe(self) -> Recipe:
         """The entry of `recipes` that `recipe` names, with the model's changes applied."""
-        recipe = self.recipes[self.recipe].model_dump()
-        return Recipe.model_validate(_merged(recipe, self._changes))
+        return self.recipe_of(self.model, self.recipe)
+
+    def recipe_of(self, model: str, recipe: str) -> Recipe:
+        """Give a recipe with a model's changes applied."""
+        changes = self.models[model].recipes.get(recipe, {})
+        return Recipe.model_validate(_merged(self.recipes[recipe].model_dump(), changes))
 
     @property
-    def _changes(self) -> Mapping[str, Any]:
-        return self.chosen_model.recipes.get(self.recipe, {})
+    def chosen_class_weights(self) -> ClassWeights:
+        """The entry of `class_weights` that belongs to the recipe."""
+        return self.class_weights[self.recipe]
 
 
 def read_params(path: Path = PARAMS_FILE) -> Params:
@@ -274,12 +282,15 @@ def read_params(path: Path = PARAMS_FILE) -> Params:
         raise _params_error(path, error) from None
     _check_choice(path, "model", params.model, params.models)
     _check_choice(path, "recipe", params.recipe, params.recipes)
-    try:
-        _ = params.chosen_recipe
-    except ValidationError as error:
-        raise _params_error(
-            path, error, prefix=f"models.{params.model}.recipes.{params.recipe}"
-        ) from None
+    _check_choice(path, "class_weights", params.recipe, params.class_weights)
+    for model, entry in params.models.items():
+        for recipe in entry.recipes:
+            key = f"models.{model}.recipes"
+            _check_choice(path, key, recipe, params.recipes)
+            try:
+                params.recipe_of(model, recipe)
+            except ValidationError as error:
+                raise _params_error(path, error, prefix=f"{key}.{recipe}") from None
     return params
 
 

@@ -9,8 +9,10 @@ data set  shape                         type                                    
 `Y`       (N, 2) one-hot, or (N,)       any number; column 1 is the nodule      to train
 `group`   (N,)                          integer or string: the scan or patient  no
 `split`   (N,)                          string: train, val or test              no
-`index`   (N,)                          integer: row in the file this came from  no
 ========  ============================  ======================================  ========
+
+A group stands in one split only. Files that the `split` stage writes also hold `index`, the row of
+each patch in the data set.
 
 Inside the program a patch is always uint8: floats are rounded to the nearest of 256 grey levels,
 which is finer than CT noise and loses nothing of what was an 8-bit image once.
@@ -57,15 +59,12 @@ class PatchFile:
         (N,) int64 or str objects; None where the file has no `group`.
     split
         (N,) str objects out of `SPLITS`; None where the file has no `split`.
-    index
-        (N,) int64, the row in the file that these patches were taken from; by default their own.
     """
 
     path: Path
     known_labels: Labels | None
     groups: Groups | None
     split: NDArray[np.object_] | None
-    index: NDArray[np.int64]
     _data: h5py.Dataset
 
     def __len__(self) -> int:
@@ -100,11 +99,17 @@ class PatchFile:
         PatchFileError
             If a float patch holds NaN, or a value outside 0..1; the first such row is named.
         """
-        raw = self._data[start:stop].reshape(-1, PATCH_SIZE, PATCH_SIZE)
+        raw = _read(self.path, "X", self._data, slice(start, stop)).reshape(
+            -1, PATCH_SIZE, PATCH_SIZE
+        )
         if raw.dtype == np.uint8:
             return raw
         self._check_unit_range(raw, start)
         return np.rint(raw * 255).astype(np.uint8)
+
+    def read_index(self) -> NDArray[np.int64]:
+        """Read the (N,) rows that these patches had in the data set they were split from."""
+        return _read(self.path, "index", self._data.parent["index"], slice(None)).astype(np.int64)
 
     def blocks(self, size: int = BLOCK_PATCHES) -> Iterator[tuple[int, Patches]]:
         """Read all patches in order, `size` at a time, each block with its first row."""
@@ -178,8 +183,9 @@ def open_patches(path: Path, *, labelled: bool = True) -> Iterator[PatchFile]:
         labels = _labels(path, file, count) if labelled or "Y" in file else None
         groups = _groups(path, file, count) if "group" in file else None
         split = _split(path, file, count) if "split" in file else None
-        index = _index(path, file, count)
-        yield PatchFile(path, labels, groups, split, index, data)
+        if groups is not None and split is not None:
+            _check_groups_are_whole(path, groups, split)
+        yield PatchFile(path, labels, groups, split, data)
 
 
 def _data_set(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
@@ -187,7 +193,17 @@ def _data_set(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
     if not isinstance(found, h5py.Dataset):
         names = ", ".join(file) or "nothing"
         raise PatchFileError(path, f"found {names}; expected a data set of this name", dataset=name)
+    if found.shape is None:
+        raise PatchFileError(path, "found no data, expected an array", dataset=name)
     return found
+
+
+def _read(path: Path, name: str, data: h5py.Dataset, rows: slice) -> NDArray:
+    try:
+        return data[rows]
+    except OSError as error:
+        problem = f"cannot be read: damaged, or compressed by an unknown method ({error})"
+        raise PatchFileError(path, problem, dataset=name) from None
 
 
 def _patch_data(path: Path, file: h5py.File) -> h5py.Dataset:
@@ -211,7 +227,7 @@ def _labels(path: Path, file: h5py.File, count: int) -> Labels:
         raise PatchFileError(path, problem, dataset="Y")
     if data.dtype.kind not in "iufb":
         raise PatchFileError(path, f"found {data.dtype}, expected numbers", dataset="Y")
-    raw = data[:]
+    raw = _read(path, "Y", data, slice(None))
     binary = np.isin(raw, (0, 1))
     one_hot = raw.ndim == 2
     valid = binary.all(axis=1) & (raw.sum(axis=1) == 1) if one_hot else binary
@@ -233,7 +249,7 @@ def _column(path: Path, file: h5py.File, name: str, count: int) -> h5py.Dataset:
 
 def _text(path: Path, data: h5py.Dataset, name: str) -> NDArray[np.object_]:
     try:
-        return np.asarray(data.asstr()[:], dtype=object)
+        return np.asarray(_read(path, name, data.asstr(), slice(None)), dtype=object)
     except UnicodeDecodeError:
         raise PatchFileError(path, "found bytes that are not UTF-8 text", dataset=name) from None
 
@@ -245,7 +261,7 @@ def _groups(path: Path, file: h5py.File, count: int) -> Groups:
     if data.dtype.kind not in "iu":
         problem = f"found {data.dtype}, expected integers or strings"
         raise PatchFileError(path, problem, dataset="group")
-    return data[:].astype(np.int64)
+    return _read(path, "group", data, slice(None)).astype(np.int64)
 
 
 def _split(path: Path, file: h5py.File, count: int) -> NDArray[np.object_]:
@@ -261,13 +277,14 @@ def _split(path: Path, file: h5py.File, count: int) -> NDArray[np.object_]:
     return names
 
 
-def _index(path: Path, file: h5py.File, count: int) -> NDArray[np.int64]:
-    if "index" not in file:
-        return np.arange(count)
-    data = _column(path, file, "index", count)
-    if data.dtype.kind not in "iu":
-        raise PatchFileError(path, f"found {data.dtype}, expected integers", dataset="index")
-    return data[:].astype(np.int64)
+def _check_groups_are_whole(path: Path, groups: Groups, split: NDArray[np.object_]) -> None:
+    _, first_row, inverse = np.unique(groups, return_index=True, return_inverse=True)
+    torn = np.flatnonzero(split != split[first_row][inverse])
+    if len(torn):
+        row = int(torn[0])
+        sides = f"{split[first_row[inverse[row]]]} and {split[row]}"
+        problem = f"found {groups[row]} in {sides}, expected a group in one split"
+        raise PatchFileError(path, problem, dataset="group", row=row)
 
 
 class PatchWriter:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from nodules.inference import nodule_probabilities
 from nodules.model_file import load_model
 from nodules.patches import open_patches
 from nodules.predictions import new_table, probability_text
-from nodules.training import nodule_probabilities
 
 
 def predict_file(model_path: Path, patches_path: Path, out: Path) -> int:

@@ -27,8 +27,8 @@ def new_table(path: Path, columns: Sequence[str]) -> Iterator[_Table]:
 
 
 def probability_text(probability: float) -> str:
-    """Print a float32 probability with the nine digits that give it back exactly."""
-    return f"{probability:.9g}"
+    """Print a probability so that reading it as a double gives the very number that was scored."""
+    return repr(float(probability))
 
 
 def write_split(

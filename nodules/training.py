@@ -15,14 +15,12 @@ from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from nodules.class_weights import read_class_weights
 from nodules.errors import TrainingError
 from nodules.fused_normalization import with_fused_normalization
-from nodules.input_pipeline import scoring_batches, steps_per_epoch, training_batches
+from nodules.inference import nodule_probabilities
+from nodules.input_pipeline import steps_per_epoch, training_batches
 from nodules.model_file import save_model
 from nodules.models.registry import build_model
 from nodules.params import Params, Recipe
 from nodules.patches import Labels, Patches, open_patches
-
-# Validation patches scored at once; it changes speed and memory, not the result.
-SCORING_BATCH = 512
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,6 @@ def train(params: Params, files: TrainingFiles) -> None:
     # What is scored and saved is the plain model; a faster copy is trained.
     model = build_model(params.model, entry.builder, entry.config, seed=params.seed)
     trained = with_fused_normalization(model)
-    weights = read_class_weights(files.class_weights) if recipe.class_weighted else (1.0, 1.0)
     with (
         open_patches(files.train) as train_split,
         open_patches(files.val) as val_split,
@@ -88,7 +85,7 @@ def train(params: Params, files: TrainingFiles) -> None:
             batch_size=recipe.batch_size,
             epochs=recipe.epochs,
             augmentation=recipe.augmentation,
-            class_weights=weights,
+            class_weights=read_class_weights(files.class_weights),
             label_smoothing=recipe.label_smoothing,
             seed=params.seed,
         )
@@ -109,28 +106,6 @@ def train(params: Params, files: TrainingFiles) -> None:
         history.summarise(parameters=model.count_params())
     model.set_weights(history.selected_weights)
     save_model(model, files.model)
-
-
-def nodule_probabilities(
-    model: keras.Model, patches: Patches, batch_size: int = SCORING_BATCH
-) -> NDArray[np.float32]:
-    """Score patches.
-
-    Parameters
-    ----------
-    model
-        As the builders make it.
-    patches
-        (N, 50, 50) uint8, which may be memory-mapped.
-    batch_size
-        Patches scored at once.
-
-    Returns
-    -------
-    (N,) float32
-        Probability of a nodule.
-    """
-    return model.predict(scoring_batches(patches, batch_size), verbose=0)[:, 1]
 
 
 def _optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
@@ -187,15 +162,15 @@ class _ValidationScores(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
-        if not math.isfinite(logs["loss"]):
-            raise TrainingError(
-                f"epoch {epoch + 1}: the loss is {logs['loss']}, expected a number; a lower "
-                "learning rate may help"
-            )
         self._scored.set_weights(self.model.get_weights())
         # Without a moving average this changes nothing.
         self.model.optimizer.finalize_variable_values(self._scored.trainable_variables)
         probabilities = nodule_probabilities(self._scored, self._patches)
+        if not (math.isfinite(logs["loss"]) and np.isfinite(probabilities).all()):
+            raise TrainingError(
+                f"epoch {epoch + 1}: the loss is {logs['loss']} and some probabilities are no "
+                "numbers; a lower learning rate may help"
+            )
         logs["val_loss"] = log_loss(self._labels, probabilities, labels=[0, 1])
         logs["val_accuracy"] = accuracy_score(self._labels, probabilities >= 0.5)
         logs["val_auc"] = roc_auc_score(self._labels, probabilities)

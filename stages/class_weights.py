@@ -12,5 +12,5 @@ if __name__ == "__main__":
     with one_line_errors():
         params = read_params()
         with open_patches(Path("data/splits/train.h5")) as train_split:
-            weights = class_weights(train_split.labels, params.class_weights)
+            weights = class_weights(train_split.labels, params.chosen_class_weights)
         write_json(Path("data/class_weights.json"), weights)

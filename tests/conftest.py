@@ -6,10 +6,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from hypothesis import settings
 from numpy.typing import NDArray
 
 # First of all, since it sets up TensorFlow, which other modules import.
 from nodules import runtime  # noqa: F401  # isort: split
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 PatchFileFactory = Callable[..., Path]
 

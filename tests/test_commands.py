@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nodules.model_file import save_model
+from nodules.inference import nodule_probabilities
+from nodules.model_file import load_model, save_model
 from nodules.models.registry import build_model
 from nodules.patches import open_patches
-from nodules.training import nodule_probabilities
 
 REPOSITORY = Path(__file__).parent.parent
 LABELS = np.array([0, 1, 0, 1, 0])
@@ -73,6 +73,36 @@ def test_a_legacy_pair_becomes_one_patch_file_that_keeps_its_split(
         assert joined.split.tolist() == ["train"] * 5 + ["val"] * 3
 
 
+def test_groups_of_a_legacy_pair_are_carried_and_checked(
+    patch_file, random_patches, tmp_path: Path
+) -> None:
+    out = tmp_path / "joined.h5"
+    train = patch_file("train.h5", X=random_patches(3), Y=[0, 1, 0], group=[1, 1, 2])
+    val = patch_file("val.h5", X=random_patches(2), Y=[0, 1], group=[3, 3])
+    assert nodules("import", "legacy", train, val, "--out", out).returncode == 0
+    with open_patches(out) as joined:
+        assert joined.groups is not None
+        assert joined.groups.tolist() == [1, 1, 2, 3, 3]
+    torn = patch_file("torn.h5", X=random_patches(2), Y=[0, 1], group=[2, 3])
+    assert nodules("import", "legacy", train, torn, "--out", out).returncode == 0
+    assert_one_line_error(nodules("inspect", out), "found 2 in train and val")
+    without = patch_file("without.h5", X=random_patches(2), Y=[0, 1])
+    result = nodules("import", "legacy", train, without, "--out", out)
+    assert_one_line_error(result, str(without), "group: found none, expected it in all")
+
+
+def test_an_output_in_the_wrong_place_is_refused_at_once(
+    patch_file, random_patches, tmp_path: Path
+) -> None:
+    train = patch_file("train.h5", X=random_patches(5), Y=LABELS)
+    before = train.read_bytes()
+    onto_input = nodules("import", "legacy", train, train, "--out", train)
+    assert_one_line_error(onto_input, str(train), "found the same file as input")
+    assert train.read_bytes() == before
+    onto_folder = nodules("import", "legacy", train, train, "--out", tmp_path)
+    assert_one_line_error(onto_folder, str(tmp_path), "found a folder")
+
+
 def test_a_broken_legacy_pair_leaves_no_file(patch_file, random_patches, tmp_path: Path) -> None:
     train = patch_file("train_again.h5", X=random_patches(5), Y=LABELS)
     broken = np.full((3, 50, 50), np.nan, np.float32)
@@ -113,8 +143,6 @@ def test_predict_scores_patches_without_labels(
         rows = list(csv.DictReader(file))
     assert [row["index"] for row in rows] == ["0", "1", "2", "3", "4"]
     assert [row["group"] for row in rows] == groups
-    from nodules.model_file import load_model
-
     expected = nodule_probabilities(load_model(model_path), patches)
     assert np.array_equal(np.array([row["probability"] for row in rows], np.float32), expected)
 

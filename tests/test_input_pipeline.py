@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from nodules.augmentation import augment
-from nodules.input_pipeline import epoch_order, scoring_batches, steps_per_epoch, training_batches
+from nodules.input_pipeline import epoch_order, steps_per_epoch, training_batches
 from nodules.params import AugmentationParams
 
 NOTHING = AugmentationParams(
@@ -168,11 +168,3 @@ def test_epochs_are_different_permutations() -> None:
         assert sorted(order) == list(range(1000))
     # Two random permutations agree in one place on average, and hardly ever in ten.
     assert (orders[0] == orders[1]).sum() < 10
-
-
-@pytest.mark.parametrize("batch_size", [1, 4, 7, 50])
-def test_scoring_batches_are_all_patches_in_order(random_patches, batch_size: int) -> None:
-    patches = random_patches(7)
-    found = list(scoring_batches(patches, batch_size).as_numpy_iterator())
-    assert np.array_equal(np.concatenate(found)[..., 0], patches)
-    assert len(found) == -(-7 // batch_size)

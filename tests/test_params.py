@@ -39,10 +39,12 @@ def test_the_repositorys_params_are_valid_for_each_choice(
 
 
 def test_the_published_recipe_is_as_published() -> None:
-    recipe = read_params(REPOSITORY / "params.yaml").recipes["published"]
+    params = read_params(REPOSITORY / "params.yaml")
+    recipe = params.recipes["published"]
     assert (recipe.optimizer, recipe.learning_rate, recipe.schedule) == ("adam", 1e-4, "constant")
-    assert (recipe.batch_size, recipe.epochs, recipe.class_weighted) == (32, 10, True)
-    assert recipe.select == "last"
+    assert (recipe.batch_size, recipe.epochs, recipe.select) == (32, 10, "last")
+    assert (recipe.weight_decay, recipe.ema, recipe.label_smoothing) == (0, 0, 0)
+    assert params.class_weights["published"] == [0.4, 0.6]
     assert not any(recipe.augmentation.model_dump().values())
 
 
@@ -60,8 +62,8 @@ def test_the_published_recipe_is_as_published() -> None:
         ),
         ("phantom.colour", 3, "phantom.colour: unknown key"),
         ("split.test", 0.3, "split: train, val and test add up to 1.15, expected 1"),
-        ("class_weights.weights", "fair", "class_weights.weights: found 'fair', expected balanced"),
-        ("class_weights.weights", [1.0], "class_weights.weights: found [1.0], expected balanced"),
+        ("class_weights.tuned", "fair", "class_weights.tuned: found 'fair', expected balanced"),
+        ("class_weights.tuned", [1.0], "class_weights.tuned: found [1.0], expected balanced"),
         (
             "recipes.tuned.epochs",
             0,
@@ -73,7 +75,24 @@ def test_the_published_recipe_is_as_published() -> None:
             "best",
             "evaluate.threshold.rule: found 'best', expected 'youden'",
         ),
+        ("class_weights", {"published": "none"}, "class_weights: found 'tuned', expected one of"),
         ("models.squeezenet.recipes", {"tuned": {"epoch": 3}}, "recipes.tuned.epoch: unknown key"),
+        (
+            "models.mobilenet.recipes",
+            {"tuned": {"epochs": 0}},
+            "mobilenet.recipes.tuned.epochs: found",
+        ),
+        (
+            "models.mobilenet.recipes",
+            {"tund": {}},
+            "models.mobilenet.recipes: found 'tund', expected",
+        ),
+        ("recipes.tuned.optimizer", "adam", "recipes.tuned: found weight_decay with adam"),
+        (
+            "recipes.tuned.warmup_epochs",
+            900.0,
+            "recipes.tuned: found more warmup_epochs than epochs",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_key(

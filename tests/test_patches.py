@@ -116,6 +116,11 @@ def with_value(values: np.ndarray, place: tuple[int, ...], value: float) -> np.n
         ({"group": [1, 2]}, "group: found shape (2,), expected (3,)"),
         ({"group": [1.0, 2.0, 3.0]}, "group: found float64, expected integers or strings"),
         ({"split": [0, 1, 2]}, "split: found int64, expected strings"),
+        (
+            {"split": ["train", "train", "val"], "group": ["a", "b", "a"]},
+            "group: row 2: found a in train and val, expected a group in one split",
+        ),
+        ({"X": h5py.Empty("u1")}, "X: found no data, expected an array"),
         ({"split": ["train", "val", "dev"]}, "split: row 2: found 'dev', expected one of train"),
     ],
 )
@@ -142,6 +147,19 @@ def test_a_group_in_the_place_of_a_data_set_is_refused(tmp_path: Path) -> None:
         file.create_group("X")
     with pytest.raises(PatchFileError, match="X: found X; expected a data set"), open_patches(path):
         pass
+
+
+def test_a_damaged_chunk_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.h5"
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("X", data=GOOD_X, chunks=(3, 50, 50), compression="gzip")
+        place = data.id.get_chunk_info(0).byte_offset
+        file["Y"] = GOOD_Y
+    content = bytearray(path.read_bytes())
+    content[place : place + 8] = b"damaged!"
+    path.write_bytes(content)
+    with open_patches(path) as patches, pytest.raises(PatchFileError, match="X: cannot be read"):
+        patches.read(0, 3)
 
 
 def test_labels_are_needed_only_where_they_are_asked_for(patch_file) -> None:

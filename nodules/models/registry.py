@@ -77,5 +77,9 @@ def build_model(entry: str, builder: str, config: Mapping[str, Any], *, seed: in
     except ValidationError as error:
         key, problem = first_problem(error)
         raise ParamsError(PARAMS_FILE, f"models.{entry}.config.{key}", problem) from None
+    except ValueError as error:
+        # Keras on layers that do not fit each other, or the builder on arguments that do not.
+        reason = " ".join(str(error).split())[:200]
+        raise ParamsError(PARAMS_FILE, f"models.{entry}.config", reason) from None
     model.name = entry
     return model

@@ -57,6 +57,10 @@ def build_squeezenet(
     keras.Model
         From (batch, 50, 50, 1) intensities in 0..255 to (batch, 2) probabilities.
     """
+    if not all(number < len(fires) for number in pool_before):
+        raise ValueError(
+            f"pool_before: found {pool_before}, expected numbers from 0 to {len(fires) - 1}"
+        )
 
     def convolution(
         x: KerasTensor, filters: int, size: int, name: str, stride: int = 1
