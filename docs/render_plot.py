@@ -1,10 +1,10 @@
 """Draw one plot of dvc.yaml for two revisions as a PNG, without a browser.
 
-python docs/render_plot.py ROC HEAD my-experiment docs/roc-comparison.png
+python docs/render_plot.py ROC HEAD mobile docs/roc-comparison.png
 """
 
+import argparse
 import subprocess
-import sys
 from pathlib import Path
 
 import vl_convert
@@ -12,10 +12,16 @@ import vl_convert
 
 def main() -> None:
     """Ask DVC for the plot's Vega-Lite specification and render it."""
-    plot, old, new, path = sys.argv[1:]
-    command = ["dvc", "plots", "diff", "--targets", plot, "--show-vega", old, new]
-    spec = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    Path(path).write_bytes(vl_convert.vegalite_to_png(spec, scale=2))
+    parser = argparse.ArgumentParser(description="Draw one plot of dvc.yaml for two revisions.")
+    parser.add_argument("plot", help="its name in dvc.yaml")
+    parser.add_argument("revisions", nargs=2, help="commits or experiments")
+    parser.add_argument("png", type=Path, help="file to write")
+    arguments = parser.parse_args()
+    command = ["dvc", "plots", "diff", "--targets", arguments.plot, "--show-vega"]
+    asked = subprocess.run(
+        [*command, *arguments.revisions], stdout=subprocess.PIPE, text=True, check=True
+    )
+    arguments.png.write_bytes(vl_convert.vegalite_to_png(asked.stdout, scale=2))
 
 
 if __name__ == "__main__":

@@ -124,13 +124,14 @@ def hardest(
         "false\npositives": order[called[order] & (labels[order] == 0)][::-1],
         "false\nnegatives": order[~called[order] & (labels[order] == 1)],
     }
-    columns = min(count, SAMPLES_PER_ROW)
-    rows_each = -(-count // columns)
-    figure, grid = _patch_grid(len(kinds) * rows_each, columns, caption_inches=0.25)
-    for number, (title, worst) in enumerate(kinds.items()):
-        axes = grid[number * rows_each : (number + 1) * rows_each].ravel()
-        _row_title(axes[0], f"{title}\n({len(worst)})")
-        for ax, row in zip(axes, worst[:count], strict=False):
+    shown = {title: worst[:count] for title, worst in kinds.items()}
+    rows = [max(1, -(-len(worst) // SAMPLES_PER_ROW)) for worst in shown.values()]
+    figure, grid = _patch_grid(sum(rows), SAMPLES_PER_ROW, caption_inches=0.25)
+    blocks = np.split(grid, np.cumsum(rows)[:-1])
+    for block, (title, worst) in zip(blocks, shown.items(), strict=True):
+        axes = block.ravel()
+        _row_title(axes[0], f"{title}\n({len(worst)} of {len(kinds[title])})")
+        for ax, row in zip(axes, worst, strict=False):
             _show(ax, patches[row])
             ax.set_title(f"{probabilities[row]:.3f}\n#{index[row]}", fontsize=5, pad=2)
     _save(figure, path)
