@@ -37,7 +37,9 @@ def small_params(**recipe_changes) -> Params:
     content |= {"model": "small", "recipe": "short", "models": {"small": SMALL_MODEL}}
     recipe = content["recipes"]["tuned"]
     content["class_weights"] = {"short": "none"}
-    content["recipes"] = {"short": recipe | {"epochs": 4, "batch_size": 16} | recipe_changes}
+    content["recipes"] = {
+        "short": recipe | {"epochs": 4, "batch_size": 16, "ema": 0.0} | recipe_changes
+    }
     return Params.model_validate(content)
 
 
