@@ -132,7 +132,7 @@ def test_class_weights_shift_the_probabilities(files) -> None:
     means = []
     for weights in ({"non_nodule": 1.0, "nodule": 20.0}, {"non_nodule": 20.0, "nodule": 1.0}):
         write_json(files.class_weights, weights)
-        train(small_params(select="last"), files)
+        train(small_params(select="last", learning_rate=0.01), files)
         with open_patches(files.val) as val:
             patches = val.read(0, len(val))
         means.append(nodule_probabilities(load_model(files.model), patches).mean())
