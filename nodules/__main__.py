@@ -77,6 +77,13 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--out", type=Path, required=True, metavar="FILE.csv", help="file to write"
     )
+    command.add_argument(
+        "--views",
+        type=int,
+        choices=(1, 8),
+        default=1,
+        help="8: average over the eight symmetric views of a patch, at eight times the cost",
+    )
     command.set_defaults(run=_predict)
 
 
@@ -105,7 +112,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     from nodules.prediction import predict_file
 
     runtime.be_deterministic()
-    count = predict_file(arguments.model, arguments.patches, arguments.out)
+    count = predict_file(arguments.model, arguments.patches, arguments.out, views=arguments.views)
     print(f"wrote {arguments.out}: {count:,} patches")
 
 

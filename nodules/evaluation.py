@@ -14,7 +14,13 @@ from nodules.model_file import load_model
 from nodules.params import EvaluateParams
 from nodules.patches import CLASSES, SPLITS, Groups, Labels, Patches, open_patches
 from nodules.predictions import new_table, write_split
-from nodules.scoring import auc_interval, calibration_curve, choose_threshold, score
+from nodules.scoring import (
+    auc_interval,
+    calibration_curve,
+    choose_threshold,
+    score,
+    sensitivity_at_specificity,
+)
 
 PREDICTION_COLUMNS = ("split", "index", "group", "label", "probability")
 # Fit on the train split says little, so its rows would only make the table five times as long.
@@ -74,7 +80,7 @@ def evaluate(params: EvaluateParams, seed: int, files: EvaluationFiles) -> None:
     ModelFileError, PatchFileError
         If a file is not what the stages before write.
     """
-    scored = _score_splits(files, params.batch_size)
+    scored = _score_splits(files, params)
     val, test = scored["val"], scored["test"]
     threshold = choose_threshold(val.labels, val.probabilities, params.threshold)
     metrics: dict[str, float] = {"threshold": threshold}
@@ -86,6 +92,9 @@ def evaluate(params: EvaluateParams, seed: int, files: EvaluationFiles) -> None:
             calibration_bins=params.calibration_bins,
         )
         metrics |= {f"{name}/{key}": value for key, value in scores._asdict().items()}
+        metrics[f"{name}/sensitivity_at_specificity"] = sensitivity_at_specificity(
+            split.labels, split.probabilities, params.at_specificity
+        )
     intervals = {}
     for name in PREDICTED_SPLITS:
         split = scored[name]
@@ -128,13 +137,15 @@ def evaluate(params: EvaluateParams, seed: int, files: EvaluationFiles) -> None:
             write_split(table, name, split.index, split.groups, split.labels, split.probabilities)
 
 
-def _score_splits(files: EvaluationFiles, batch_size: int) -> dict[str, ScoredSplit]:
+def _score_splits(files: EvaluationFiles, params: EvaluateParams) -> dict[str, ScoredSplit]:
     model = load_model(files.model)
     scored = {}
     for name in SPLITS:
         with open_patches(files.splits / f"{name}.h5") as split:
             patches = split.memory_map()
-            probabilities = nodule_probabilities(model, patches, batch_size)
+            probabilities = nodule_probabilities(
+                model, patches, batch_size=params.batch_size, views=params.views
+            )
             scored[name] = ScoredSplit(
                 patches, split.labels, split.groups, split.read_index(), probabilities
             )

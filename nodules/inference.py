@@ -1,5 +1,8 @@
 """Scoring patches with a model, in bounded memory."""
 
+import itertools
+from collections.abc import Iterator
+
 import keras
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +14,7 @@ BATCH_SIZE = 512
 
 
 def nodule_probabilities(
-    model: keras.Model, patches: Patches, batch_size: int = BATCH_SIZE
+    model: keras.Model, patches: Patches, *, batch_size: int = BATCH_SIZE, views: int = 1
 ) -> NDArray[np.float32]:
     """Score patches.
 
@@ -23,6 +26,9 @@ def nodule_probabilities(
         (N, 50, 50) uint8, which may be memory-mapped: they are read a batch at a time.
     batch_size
         Patches scored at once.
+    views
+        1 scores each patch as it is; 8 averages its probability over `symmetric_views`, at eight
+        times the cost.
 
     Returns
     -------
@@ -31,7 +37,23 @@ def nodule_probabilities(
     """
     # Not `predict` over a tf.data pipeline: one made for every call is never freed.
     batches = (patches[start : start + batch_size] for start in range(0, len(patches), batch_size))
-    scored = [
-        model.predict_on_batch(batch[..., np.newaxis].astype(np.float32))[:, 1] for batch in batches
+    return np.concatenate([_batch_probabilities(model, batch, views) for batch in batches])
+
+
+def symmetric_views(patches: Patches) -> Iterator[Patches]:
+    """Give (N, 50, 50) patches under each of the eight symmetries of the square, as they are first.
+
+    A section through a nodule has no up or left, so that all eight ask the same question.
+    """
+    for turned in (patches, patches.transpose(0, 2, 1)):
+        for rows in (1, -1):
+            for columns in (1, -1):
+                yield turned[:, ::rows, ::columns]
+
+
+def _batch_probabilities(model: keras.Model, batch: Patches, views: int) -> NDArray[np.float32]:
+    probabilities = [
+        model.predict_on_batch(view[..., np.newaxis].astype(np.float32))[:, 1]
+        for view in itertools.islice(symmetric_views(batch), views)
     ]
-    return np.concatenate(scored)
+    return np.mean(probabilities, axis=0, dtype=np.float32)

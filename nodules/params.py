@@ -125,6 +125,9 @@ class Recipe(_Block):
         and saves the weights themselves.
     label_smoothing
         Share of each one-hot label that is spread evenly over the classes.
+    precision
+        Keras's dtype policy: `float32`, or `mixed_bfloat16`, which computes in bfloat16 and keeps
+        weights, normalisation and probabilities in float32.
     select
         `best`: the weights of the epoch with the highest validation AUC; `last`: the final ones.
     patience
@@ -142,6 +145,7 @@ class Recipe(_Block):
     epochs: Count
     ema: Annotated[float, Field(ge=0, lt=1)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    precision: Literal["float32", "mixed_bfloat16"]
     select: Literal["best", "last"]
     patience: Annotated[int, Field(ge=0)]
     augmentation: AugmentationParams
@@ -205,6 +209,10 @@ class EvaluateParams(_Block):
         Equal-width probability bins of the calibration curve and the expected calibration error.
     hardest
         How many false positives and false negatives the picture shows, of each.
+    views
+        1 scores a patch as it is; 8 averages over its eight symmetric views.
+    at_specificity
+        The specificity at which the sensitivity is read off the ROC of each split.
     batch_size
         Patches scored at once.
     """
@@ -214,6 +222,8 @@ class EvaluateParams(_Block):
     confidence: Fraction
     calibration_bins: Annotated[int, Field(ge=2)]
     hardest: Count
+    views: Literal[1, 8]
+    at_specificity: Fraction
     batch_size: Count
 
 
@@ -224,6 +234,7 @@ class Params(_Block):
     recipe: str
     dataset: str
     seed: Annotated[int, Field(ge=0, lt=2**31)]
+    strategy: Literal["one_device", "mirrored"]
     phantom: PhantomParams
     split: SplitParams
     class_weights: dict[EntryName, ClassWeights]

@@ -11,7 +11,7 @@ from nodules.patches import open_patches
 from nodules.predictions import new_table, probability_text
 
 
-def predict_file(model_path: Path, patches_path: Path, out: Path) -> int:
+def predict_file(model_path: Path, patches_path: Path, out: Path, *, views: int = 1) -> int:
     """Write the nodule probability of each patch: `index,group,probability`.
 
     Parameters
@@ -22,6 +22,8 @@ def predict_file(model_path: Path, patches_path: Path, out: Path) -> int:
         A patch file; `Y` is not needed.
     out
         CSV to write; `group` is empty where the patch file has none.
+    views
+        1, or 8 to average over the eight symmetric views of each patch.
 
     Returns
     -------
@@ -39,7 +41,8 @@ def predict_file(model_path: Path, patches_path: Path, out: Path) -> int:
         table = stack.enter_context(new_table(out, ("index", "group", "probability")))
         progress = stack.enter_context(tqdm(total=len(patches), desc="predict", unit="patch"))
         for start, block in patches.blocks():
-            for row, probability in enumerate(nodule_probabilities(model, block), start):
+            probabilities = nodule_probabilities(model, block, views=views)
+            for row, probability in enumerate(probabilities, start):
                 group = "" if patches.groups is None else patches.groups[row]
                 table.writerow((row, group, probability_text(probability)))
             progress.update(len(block))

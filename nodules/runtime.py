@@ -28,6 +28,10 @@ def _stderr_held_back() -> Iterator[None]:
             os.close(stderr)
 
 
+# oneDNN's kernels train these networks some three times as fast as TensorFlow's own. TensorFlow
+# takes them by itself only on CPUs with the newest instructions.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
 # On a machine without a GPU TensorFlow calls that an error; real errors are raised as exceptions.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

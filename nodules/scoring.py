@@ -163,6 +163,27 @@ def choose_threshold(
     return float(thresholds[best])
 
 
+def sensitivity_at_specificity(
+    labels: Labels, probabilities: Probabilities, specificity: float
+) -> float:
+    """Read the ROC at a specificity: the largest sensitivity that a threshold reaches there.
+
+    Parameters
+    ----------
+    labels, probabilities
+        As for `score`.
+    specificity
+        In 0..1; the thresholds considered reach at least this much.
+
+    Returns
+    -------
+    float
+        In 0..1. It flatters a little, since the threshold is chosen on the patches it is read off.
+    """
+    fpr, tpr, _ = roc_curve(labels, probabilities, drop_intermediate=False)
+    return float(tpr[1 - fpr >= specificity].max())
+
+
 def auc_interval(
     labels: Labels,
     probabilities: Probabilities,

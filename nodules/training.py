@@ -2,25 +2,27 @@
 
 import math
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
 from dvclive import Live
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from nodules.class_weights import read_class_weights
-from nodules.errors import TrainingError
-from nodules.fused_normalization import with_fused_normalization
+from nodules.errors import ParamsError, TrainingError
 from nodules.inference import nodule_probabilities
 from nodules.input_pipeline import steps_per_epoch, training_batches
 from nodules.model_file import save_model
 from nodules.models.registry import build_model
-from nodules.params import Params, Recipe
+from nodules.params import PARAMS_FILE, Params, Recipe
 from nodules.patches import Labels, Patches, open_patches
+from nodules.training_copy import training_copy
 
 
 @dataclass(frozen=True)
@@ -46,27 +48,44 @@ class TrainingFiles:
     log: Path
 
 
-def train(params: Params, files: TrainingFiles) -> None:
+class Epoch(NamedTuple):
+    """An epoch as it went: seconds since training began, those spent scoring val, its AUC there."""
+
+    seconds: float
+    scoring_seconds: float
+    val_auc: float
+
+
+def train(params: Params, files: TrainingFiles) -> list[Epoch]:
     """Train the chosen model by the chosen recipe; write the model and the log of its epochs.
 
     Parameters
     ----------
     params
-        `chosen_model`, `chosen_recipe` and `seed` are used.
+        `chosen_model`, `chosen_recipe`, `seed` and `strategy` are used.
     files
         What to read and write.
+
+    Returns
+    -------
+    list of Epoch
+        What each epoch took and reached.
 
     Raises
     ------
     ParamsError
-        If the model's builder or one of its arguments is wrong.
+        If the model's builder or one of its arguments is wrong, or batches cannot be shared
+        evenly among the devices.
     TrainingError
         If the loss is no longer a number.
     """
     recipe, entry = params.chosen_recipe, params.chosen_model
     # What is scored and saved is the plain model; a faster copy is trained.
-    model = build_model(params.model, entry.builder, entry.config, seed=params.seed)
-    trained = with_fused_normalization(model)
+    model = build_model(
+        params.model, entry.builder, entry.config, seed=params.seed, precision=recipe.precision
+    )
+    strategy = training_strategy(params.strategy)
+    _check_batches(recipe, params.recipe, strategy.num_replicas_in_sync)
     with (
         open_patches(files.train) as train_split,
         open_patches(files.val) as val_split,
@@ -74,11 +93,8 @@ def train(params: Params, files: TrainingFiles) -> None:
     ):
         patches = train_split.memory_map()
         steps = steps_per_epoch(len(patches), recipe.batch_size)
-        trained.compile(
-            optimizer=_optimizer(recipe, steps),
-            loss="categorical_crossentropy",
-            metrics=["accuracy"],
-        )
+        with strategy.scope():
+            trained = compiled_copy(model, recipe, steps, devices=strategy.num_replicas_in_sync)
         batches = training_batches(
             patches,
             train_split.labels,
@@ -106,6 +122,50 @@ def train(params: Params, files: TrainingFiles) -> None:
         history.summarise(parameters=model.count_params())
     model.set_weights(history.selected_weights)
     save_model(model, files.model)
+    return history.epochs
+
+
+def compiled_copy(
+    model: keras.Model, recipe: Recipe, steps: int, *, devices: int = 1
+) -> keras.Model:
+    """Copy a model for training and compile the copy.
+
+    Parameters
+    ----------
+    model
+        As the builders make it.
+    recipe
+        Its optimizer and schedule are used.
+    steps
+        Batches an epoch.
+    devices
+        That share each batch.
+
+    Returns
+    -------
+    keras.Model
+        Whose weights fit `model`.
+    """
+    copy = training_copy(model, devices=devices)
+    copy.compile(
+        optimizer=_optimizer(recipe, steps), loss="categorical_crossentropy", metrics=["accuracy"]
+    )
+    return copy
+
+
+def training_strategy(name: str) -> tf.distribute.Strategy:
+    """Give TensorFlow's strategy: `one_device`, or `mirrored` over all GPUs of this machine."""
+    if name == "one_device":
+        return tf.distribute.get_strategy()
+    # All GPUs, or else all CPU devices: by itself it would take one CPU device of several.
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
+def _check_batches(recipe: Recipe, name: str, devices: int) -> None:
+    if recipe.batch_size % devices:
+        problem = f"found {recipe.batch_size}, expected a multiple of the {devices} devices"
+        raise ParamsError(PARAMS_FILE, f"recipes.{name}.batch_size", problem)
 
 
 def _optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
@@ -162,9 +222,12 @@ class _ValidationScores(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
+        began = time.perf_counter()
+        in_training = self.model.get_weights()
+        # Lays the moving average, if there is one, over the weights, which then go on without it.
+        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
         self._scored.set_weights(self.model.get_weights())
-        # Without a moving average this changes nothing.
-        self.model.optimizer.finalize_variable_values(self._scored.trainable_variables)
+        self.model.set_weights(in_training)
         probabilities = nodule_probabilities(self._scored, self._patches)
         if not (math.isfinite(logs["loss"]) and np.isfinite(probabilities).all()):
             raise TrainingError(
@@ -174,6 +237,7 @@ class _ValidationScores(keras.callbacks.Callback):
         logs["val_loss"] = log_loss(self._labels, probabilities, labels=[0, 1])
         logs["val_accuracy"] = accuracy_score(self._labels, probabilities >= 0.5)
         logs["val_auc"] = roc_auc_score(self._labels, probabilities)
+        logs["scoring_seconds"] = time.perf_counter() - began
 
 
 class _History(keras.callbacks.Callback):
@@ -190,10 +254,11 @@ class _History(keras.callbacks.Callback):
     def __init__(self, live: Live, scored: keras.Model, *, select: str) -> None:
         super().__init__()
         self._live, self._scored, self._select = live, scored, select
-        self._epochs = 0
+        self._began = time.perf_counter()
         self._selected_epoch = 0
         self._selected_scores: dict[str, float] = {}
         self.selected_weights: list[NDArray] = []
+        self.epochs: list[Epoch] = []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
@@ -201,7 +266,8 @@ class _History(keras.callbacks.Callback):
         for name, value in scores.items():
             self._live.log_metric(name, value)
         self._live.next_step()
-        self._epochs = epoch + 1
+        elapsed = time.perf_counter() - self._began
+        self.epochs.append(Epoch(elapsed, logs["scoring_seconds"], scores["val/auc"]))
         best = self._selected_scores.get("val/auc", -math.inf)
         if self._select == "last" or scores["val/auc"] > best:
             self._selected_epoch = epoch + 1
@@ -212,7 +278,7 @@ class _History(keras.callbacks.Callback):
         """Leave in metrics.json the scores of the epoch whose weights are saved."""
         summary = {
             **self._selected_scores,
-            "epochs": self._epochs,
+            "epochs": len(self.epochs),
             "best_epoch": self._selected_epoch,
             "parameters": parameters,
         }

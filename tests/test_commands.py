@@ -147,6 +147,22 @@ def test_predict_scores_patches_without_labels(
     assert np.array_equal(np.array([row["probability"] for row in rows], np.float32), expected)
 
 
+def test_predict_averages_eight_views_where_asked(
+    patch_file, random_patches, model_path: Path, tmp_path: Path
+) -> None:
+    patches = random_patches(3)
+    out = tmp_path / "scores.csv"
+    result = nodules("predict", model_path, patch_file(X=patches), "--views", "8", "--out", out)
+    assert result.returncode == 0, result.stderr
+    with out.open() as file:
+        found = [float(row["probability"]) for row in csv.DictReader(file)]
+    model = load_model(model_path)
+    turns = [np.rot90(patches, k, axes=(1, 2)) for k in range(4)]
+    views = [view for turned in turns for view in (turned, turned[:, ::-1])]
+    expected = np.mean([nodule_probabilities(model, view) for view in views], axis=0)
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
 def test_predict_refuses_what_is_no_model_and_no_patch_file(
     patch_file, random_patches, model_path: Path, tmp_path: Path
 ) -> None:

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from nodules.errors import ModelFileError, ParamsError
-from nodules.fused_normalization import with_fused_normalization
 from nodules.model_file import load_model, save_model
 from nodules.models import registry
 from nodules.models.registry import build_model, builder_names
 from nodules.params import read_params
+from nodules.training_copy import training_copy
 
 ENTRIES = read_params(Path(__file__).parent.parent / "params.yaml").models
 
@@ -99,7 +99,7 @@ def test_fused_normalisation_trains_as_keras_own_does() -> None:
     patches = rng.uniform(0, 255, (16, 50, 50, 1)).astype(np.float32)
     labels = np.eye(2, dtype=np.float32)[np.arange(16) % 2]
     plain = build_model("small", "squeezenet", SMALL | {"dropout": 0.0}, seed=3)
-    fused = with_fused_normalization(plain)
+    fused = training_copy(plain)
     kinds = [type(layer).__name__ for layer in fused.layers]
     assert "BatchNormalization" not in kinds
     assert kinds.count("FusedBatchNormalization") == 5
@@ -112,6 +112,24 @@ def test_fused_normalisation_trains_as_keras_own_does() -> None:
         assert two == pytest.approx(one, rel=0.02, abs=1e-3)
     plain.set_weights(fused.get_weights())
     assert plain(patches).numpy() == pytest.approx(fused(patches).numpy(), abs=1e-5)
+
+
+def test_mixed_precision_computes_in_bfloat16_and_answers_in_float32(tmp_path: Path) -> None:
+    patches = np.random.default_rng(0).uniform(0, 255, (16, 50, 50, 1)).astype(np.float32)
+    full = build_model("small", "squeezenet", SMALL, seed=3)
+    mixed = build_model("small", "squeezenet", SMALL, seed=3, precision="mixed_bfloat16")
+    assert full.get_layer("stem").compute_dtype == "float32"
+    assert mixed.get_layer("stem").compute_dtype == "bfloat16"
+    assert {weight.dtype for weight in mixed.weights} == {"float32"}
+    found, expected = mixed(patches), full(patches)
+    assert found.dtype == expected.dtype == "float32"
+    assert found.numpy() == pytest.approx(expected.numpy(), abs=0.02)
+    assert not np.array_equal(found, expected)
+    copy = training_copy(mixed)
+    copy.compile(keras.optimizers.SGD(0.01), "categorical_crossentropy")
+    assert np.isfinite(copy.train_on_batch(patches, np.eye(2)[np.arange(16) % 2]))
+    save_model(mixed, tmp_path / "mixed.keras")
+    assert np.array_equal(load_model(tmp_path / "mixed.keras")(patches), found)
 
 
 def test_layers_that_do_not_fit_the_patch_are_one_line() -> None:

@@ -16,6 +16,7 @@ from nodules.scoring import (
     choose_threshold,
     expected_calibration_error,
     score,
+    sensitivity_at_specificity,
 )
 
 # Twelve patches, whose confusion matrix at 0.5 is tn 5, fp 2, fn 1, tp 4.
@@ -51,6 +52,25 @@ def test_scores_are_those_of_scikit_learn(case, threshold: float) -> None:
     assert found.average_precision == pytest.approx(
         metrics.average_precision_score(labels, probabilities)
     )
+
+
+def test_sensitivity_is_read_off_the_roc_at_a_specificity() -> None:
+    # Above 0.7 stand no non-nodules and 2 of 5 nodules; above 0.6 one more non-nodule, of 7.
+    assert sensitivity_at_specificity(LABELS, PROBABILITIES, 0.9) == 2 / 5
+    assert sensitivity_at_specificity(LABELS, PROBABILITIES, 6 / 7) == 2 / 5
+    assert sensitivity_at_specificity(LABELS, PROBABILITIES, 5 / 7) == 4 / 5
+
+
+@given(case=predictions(), specificity=st.floats(0.01, 0.99))
+def test_no_threshold_does_better_at_a_specificity(case, specificity: float) -> None:
+    labels, probabilities = case
+    reached = [0.0]
+    for threshold in np.unique(probabilities):
+        calls = probabilities >= threshold
+        if (~calls)[labels == 0].mean() >= specificity:
+            reached.append(calls[labels == 1].mean())
+    found = sensitivity_at_specificity(labels, probabilities, specificity)
+    assert found == pytest.approx(max(reached))
 
 
 def test_scores_worked_by_hand() -> None:

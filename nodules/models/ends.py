@@ -17,7 +17,7 @@ def patch_input() -> tuple[KerasTensor, KerasTensor]:
         The same in 0..1: the normalisation is part of the model and is saved with it.
     """
     inputs = keras.Input((PATCH_SIZE, PATCH_SIZE, 1), name="patch")
-    return inputs, layers.Rescaling(1 / 255, name="normalise")(inputs)
+    return inputs, layers.Rescaling(1 / 255, dtype="float32", name="normalise")(inputs)
 
 
 def class_probabilities(features: KerasTensor, *, dropout: float, seed: int) -> KerasTensor:
@@ -39,5 +39,5 @@ def class_probabilities(features: KerasTensor, *, dropout: float, seed: int) -> 
     """
     pooled = layers.GlobalAveragePooling2D(name="average")(features)
     kept = layers.Dropout(dropout, seed=seed, name="dropout")(pooled)
-    logits = layers.Dense(len(CLASSES), name="logits")(kept)
+    logits = layers.Dense(len(CLASSES), dtype="float32", name="logits")(kept)
     return layers.Softmax(dtype="float32", name="probabilities")(logits)

@@ -7,7 +7,8 @@ non-nodule and nodule. Its type hints are the schema of the `config` block in pa
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -20,6 +21,16 @@ from nodules.params import PARAMS_FILE, first_problem
 Builder = Callable[..., keras.Model]
 
 _builders: dict[str, Builder] = {}
+
+
+@contextmanager
+def _dtype_policy(name: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def register(name: str) -> Callable[[Builder], Builder]:
@@ -40,7 +51,14 @@ def builder_names() -> list[str]:
     return sorted(_builders)
 
 
-def build_model(entry: str, builder: str, config: Mapping[str, Any], *, seed: int) -> keras.Model:
+def build_model(
+    entry: str,
+    builder: str,
+    config: Mapping[str, Any],
+    *,
+    seed: int,
+    precision: str = "float32",
+) -> keras.Model:
     """Build the network of an entry of `models` in params.yaml.
 
     Parameters
@@ -53,6 +71,8 @@ def build_model(entry: str, builder: str, config: Mapping[str, Any], *, seed: in
         Its keyword arguments.
     seed
         Of the initial weights and of dropout.
+    precision
+        Keras's dtype policy for the layers.
 
     Returns
     -------
@@ -73,7 +93,8 @@ def build_model(entry: str, builder: str, config: Mapping[str, Any], *, seed: in
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     try:
-        model = _builders[builder](**config, seed=seed)
+        with _dtype_policy(precision):
+            model = _builders[builder](**config, seed=seed)
     except ValidationError as error:
         key, problem = first_problem(error)
         raise ParamsError(PARAMS_FILE, f"models.{entry}.config.{key}", problem) from None

@@ -1,4 +1,4 @@
-"""Batch normalisation as one fused operation, for training alone."""
+"""The copy of a model that is trained: the same weights, its batch normalisations exchanged."""
 
 import keras
 import tensorflow as tf
@@ -27,18 +27,34 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
 
-def with_fused_normalization(model: keras.Model) -> keras.Model:
-    """Copy a model with its weights, its batch normalisations replaced by fused ones.
+def training_copy(model: keras.Model, *, devices: int = 1) -> keras.Model:
+    """Copy a model and its weights for training.
 
     Weights keep their order, so that `get_weights` of the one fits `set_weights` of the other:
     train the copy, save the original, and the saved file needs no code of ours.
+
+    Parameters
+    ----------
+    model
+        As the builders make it.
+    devices
+        That share each batch. On one, batch normalisation is fused. On several it is Keras's own,
+        synchronised: its statistics are those of the whole batch, as they would be on one.
+
+    Returns
+    -------
+    keras.Model
+        Not compiled.
     """
 
-    def fused(layer: keras.layers.Layer) -> keras.layers.Layer:
-        plain = type(layer) is keras.layers.BatchNormalization
-        kind = FusedBatchNormalization if plain else type(layer)
-        return kind.from_config(layer.get_config())
+    def exchanged(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        if type(layer) is not keras.layers.BatchNormalization:
+            return type(layer).from_config(config)
+        if devices > 1:
+            return keras.layers.BatchNormalization.from_config({**config, "synchronized": True})
+        return FusedBatchNormalization.from_config(config)
 
-    copy = keras.models.clone_model(model, clone_function=fused)
+    copy = keras.models.clone_model(model, clone_function=exchanged)
     copy.set_weights(model.get_weights())
     return copy

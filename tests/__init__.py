@@ -1,0 +1,1 @@
+"""The test suite: a module for each module or command that it tests."""

@@ -1,0 +1,40 @@
+"""One batch shared by several devices gives what one device gives."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def trainings(tmp_path_factory) -> dict[str, dict]:
+    """Train in a process of its own, since devices are made once, when TensorFlow starts."""
+    folder = tmp_path_factory.mktemp("strategies")
+    command = [sys.executable, "-m", "tests.train_on_two_devices", str(folder)]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_two_devices_train_as_one_does(trainings: dict[str, dict]) -> None:
+    one, two = trainings["one_device"], trainings["mirrored"]
+    assert two["replicas"] == 2
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)
+    assert two["probabilities"] == pytest.approx(one["probabilities"], abs=5e-3)
+    # And they learned something that could differ.
+    assert np.std(one["probabilities"]) > 0.1
+
+
+def test_two_devices_drop_features_too(trainings: dict[str, dict]) -> None:
+    assert np.isfinite(trainings["dropout"]["loss"])
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_one_line(trainings: dict[str, dict]) -> None:
+    assert trainings["uneven"]["error"].endswith(
+        "recipes.short.batch_size: found 15, expected a multiple of the 2 devices"
+    )
