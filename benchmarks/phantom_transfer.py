@@ -14,8 +14,7 @@ import keras
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from nodules.atomic import write_json
-from nodules.class_weights import class_weights
+from benchmarks.pipeline_run import run_training
 from nodules.errors import one_line_errors
 from nodules.inference import nodule_probabilities
 from nodules.model_file import load_model
@@ -23,8 +22,6 @@ from nodules.params import Params, read_params
 from nodules.patches import open_patches
 from nodules.phantom_file import write_phantom
 from nodules.scoring import auc_interval
-from nodules.splitting import split_patches
-from nodules.training import TrainingFiles, train
 
 
 def main() -> None:
@@ -51,19 +48,7 @@ def _transfer(params: Params, real: Path) -> float:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_phantom(params.phantom, params.seed, folder / "phantom.h5")
-        split_patches(folder / "phantom.h5", folder, params.split, params.seed)
-        files = TrainingFiles(
-            train=folder / "train.h5",
-            val=folder / "val.h5",
-            class_weights=folder / "class_weights.json",
-            model=folder / "model.keras",
-            log=folder / "log",
-        )
-        with open_patches(files.train) as split:
-            write_json(
-                files.class_weights, class_weights(split.labels, params.chosen_class_weights)
-            )
-        train(params, files)
+        files, _ = run_training(params, folder / "phantom.h5", folder)
         model = load_model(files.model)
         internal = _auc(model, folder / "test.h5")
     with open_patches(real) as patches:

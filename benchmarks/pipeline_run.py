@@ -1,0 +1,41 @@
+"""The stages from data set to trained model, run in a folder of a benchmark's own."""
+
+from pathlib import Path
+
+from nodules.atomic import write_json
+from nodules.class_weights import class_weights
+from nodules.params import Params
+from nodules.patches import open_patches
+from nodules.splitting import split_patches
+from nodules.training import Epoch, TrainingFiles, train
+
+
+def run_training(params: Params, dataset: Path, folder: Path) -> tuple[TrainingFiles, list[Epoch]]:
+    """Split a data set, weigh its classes and train, as the stages do.
+
+    Parameters
+    ----------
+    params
+        What the stages would read from params.yaml, `dataset` excepted.
+    dataset
+        A patch file.
+    folder
+        Where everything is written.
+
+    Returns
+    -------
+    files, epochs
+        What was written, beside `folder / "test.h5"`; what each epoch took and reached.
+    """
+    split_patches(dataset, folder, params.split, params.seed)
+    files = TrainingFiles(
+        train=folder / "train.h5",
+        val=folder / "val.h5",
+        class_weights=folder / "class_weights.json",
+        model=folder / "model.keras",
+        log=folder / "log",
+    )
+    with open_patches(files.train) as split:
+        weights = class_weights(split.labels, params.chosen_class_weights)
+    write_json(files.class_weights, weights)
+    return files, train(params, files)
