@@ -1,0 +1,136 @@
+"""What each ingredient of the tuned recipe is worth: experiments, and the table they add up to.
+
+python -m benchmarks.ablation queue data/luna16.h5
+dvc queue start
+python -m benchmarks.ablation table
+"""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import dvc.api
+
+from nodules.params import read_params
+
+PREFIX = "ablation"
+SEEDS = (1, 2, 3)
+
+
+class Run(NamedTuple):
+    """An experiment: what the table calls it, its model and seed, and what else it changes."""
+
+    row: str
+    model: str
+    seed: int = SEEDS[0]
+    changes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Under which DVC keeps it; letters, digits and dashes alone."""
+        row = "".join(letter if letter.isalnum() else "-" for letter in self.row)
+        return f"{PREFIX}-{self.model.replace('_', '-')}-{row}-{self.seed}"
+
+
+# Each takes one ingredient away, or puts another in its place.
+CHANGES = {
+    "no moving average": ("recipes.tuned.ema=0.0",),
+    "no symmetries": ("recipes.tuned.augmentation.symmetries=false",),
+    "no shift, rotation, zoom": (
+        "recipes.tuned.augmentation.shift=0",
+        "recipes.tuned.augmentation.rotation=0.0",
+        "recipes.tuned.augmentation.zoom=0.0",
+    ),
+    "no contrast, brightness, noise": (
+        "recipes.tuned.augmentation.contrast=0.0",
+        "recipes.tuned.augmentation.brightness=0.0",
+        "recipes.tuned.augmentation.noise=0.0",
+    ),
+    "constant learning rate": ("recipes.tuned.schedule=constant",),
+    "half the epochs": ("recipes.tuned.epochs={half}",),
+    "bfloat16": ("recipes.tuned.precision=mixed_bfloat16",),
+}
+PUBLISHED = {"squeezenet": "squeezenet_published", "mobilenet": "mobilenet_published"}
+
+
+def runs(models: list[str]) -> Iterator[Run]:
+    """List the experiments for some models: seeds, eight views, ablations, and the baselines."""
+    params = read_params()
+    for model in models:
+        half = params.recipe_of(model, "tuned").epochs // 2
+        for seed in SEEDS:
+            yield Run("tuned", model, seed)
+            yield Run("tuned, eight views", model, seed, ("evaluate.views=8",))
+        for row, changes in CHANGES.items():
+            yield Run(row, model, changes=tuple(change.format(half=half) for change in changes))
+        yield Run("published network", PUBLISHED[model])
+        for seed in SEEDS:
+            yield Run("published", PUBLISHED[model], seed, ("recipe=published",))
+
+
+def queue(dataset: str, models: list[str]) -> None:
+    """Queue every experiment that does not stand yet."""
+    done = set(_experiments())
+    for run in runs(models):
+        if run.name in done:
+            continue
+        settings = (f"dataset={dataset}", f"model={run.model}", f"seed={run.seed}", *run.changes)
+        options = [word for setting in settings for word in ("--set-param", setting)]
+        command = [sys.executable, "-m", "dvc", "exp", "run", "--queue", "--name", run.name]
+        subprocess.run([*command, *options], check=True)
+
+
+def _experiments() -> dict[str, dict[str, Any]]:
+    rows = (row for row in dvc.api.exp_show() if row.get("Experiment"))
+    return {row["Experiment"]: row for row in rows}
+
+
+def table(models: list[str]) -> None:
+    """Print the table of what has been run, in Markdown: a row an ingredient, mean over seeds."""
+    found = _experiments()
+    print("| model | recipe | seeds | parameters | AUC | from | to | sensitivity | ECE |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for run in runs(models):
+        if run.name in found and found[run.name].get("val.ece") is not None:
+            rows.setdefault((run.model, run.row), []).append(found[run.name])
+    for (model, row), results in rows.items():
+        auc, sensitivity, ece = (
+            [float(result[key]) for result in results]
+            for key in (
+                "metrics/evaluate/metrics.json:val.auc",
+                "val.sensitivity_at_specificity",
+                "val.ece",
+            )
+        )
+        print(
+            f"| {model} | {row} | {len(results)} | {int(results[0]['parameters']):,} "
+            f"| {_mean(auc):.4f} | {min(auc):.4f} | {max(auc):.4f} "
+            f"| {_mean(sensitivity):.3f} | {_mean(ece):.3f} |"
+        )
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def main() -> None:
+    """Queue the experiments, or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    commands = parser.add_subparsers(required=True, dest="command")
+    queue_command = commands.add_parser("queue", help="queue what has not been run")
+    queue_command.add_argument("dataset", help="patch file with real patches")
+    table_command = commands.add_parser("table", help="print what has been run")
+    for command in (queue_command, table_command):
+        command.add_argument("--models", nargs="+", choices=list(PUBLISHED), default=[*PUBLISHED])
+    arguments = parser.parse_args()
+    if arguments.command == "queue":
+        queue(arguments.dataset, arguments.models)
+    else:
+        table(arguments.models)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""How fast `predict` scores a large file, against the model alone, and in how much memory.
+
+python -m benchmarks.predict_throughput --patches 100000
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+# First of all, since it sets up TensorFlow, which others import.
+from nodules.runtime import be_deterministic  # isort: split
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from nodules.inference import BATCH_SIZE
+from nodules.model_file import save_model
+from nodules.models.registry import build_model
+from nodules.params import read_params
+from nodules.patches import PATCH_SIZE, new_patch_file
+from nodules.prediction import predict_file
+
+RESIDENT_BATCHES = 12
+
+
+def main() -> None:
+    """Print, for each model, both rates, their ratio, and the peak memory at two sizes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--patches", type=int, default=100_000)
+    parser.add_argument("--models", nargs="+", default=["squeezenet", "mobilenet"])
+    arguments = parser.parse_args()
+    be_deterministic()
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sizes = (arguments.patches // 10, arguments.patches)
+        small, large = (_write_noise(folder / f"{count}.h5", count) for count in sizes)
+        for entry in arguments.models:
+            path = folder / f"{entry}.keras"
+            chosen = read_params().models[entry]
+            model = build_model(entry, chosen.builder, chosen.config, seed=0)
+            save_model(model, path)
+            memory = [_peak_megabytes(path, file, folder) for file in (small, large)]
+            # The machine may slow down or speed up meanwhile: the model alone before and after.
+            before = _resident_rate(model)
+            began = time.perf_counter()
+            predict_file(path, large, folder / "scores.csv")
+            rate = arguments.patches / (time.perf_counter() - began)
+            alone = statistics.mean((before, _resident_rate(model)))
+            rows.append((entry, rate, alone, rate / alone, *memory))
+    print(
+        f"\n| model | predict, patches/s | model alone | ratio "
+        f"| peak MB, {sizes[0]:,} patches | {sizes[1]:,} patches |"
+    )
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for entry, rate, alone, ratio, *memory in rows:
+        print(f"| {entry} | {rate:.0f} | {alone:.0f} | {ratio:.2f} | {memory[0]} | {memory[1]} |")
+
+
+def _write_noise(path: Path, count: int) -> Path:
+    rng = np.random.default_rng(0)
+    with new_patch_file(path, count) as file:
+        for start in range(0, count, 1000):
+            here = min(1000, count - start)
+            patches = rng.integers(0, 256, (here, PATCH_SIZE, PATCH_SIZE), dtype=np.uint8)
+            file.append(patches, np.arange(here, dtype=np.uint8) % 2)
+    return path
+
+
+def _resident_rate(model: keras.Model) -> float:
+    """Patches a second of the model on one batch that already lies in memory as a tensor."""
+    batch = tf.zeros((BATCH_SIZE, PATCH_SIZE, PATCH_SIZE, 1))
+    score = tf.function(lambda patches: model(patches, training=False))
+    score(batch)
+    seconds = []
+    for _ in range(RESIDENT_BATCHES):
+        began = time.perf_counter()
+        score(batch).numpy()
+        seconds.append(time.perf_counter() - began)
+    return BATCH_SIZE / statistics.median(seconds)
+
+
+def _peak_megabytes(model: Path, patches: Path, folder: Path) -> int:
+    """Peak resident memory of the command, in a process of its own."""
+    predict = f"predict {model} {patches} --out {folder / 'scores.csv'}".split()
+    watch = (
+        "import resource, subprocess, sys; "
+        "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    command = [sys.executable, "-c", watch, sys.executable, "-m", "nodules", *predict]
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    kilobytes = int(result.stdout.splitlines()[-1])
+    return kilobytes // 1024
+
+
+if __name__ == "__main__":
+    main()
