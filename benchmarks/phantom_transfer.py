@@ -48,7 +48,7 @@ def _transfer(params: Params, real: Path) -> float:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_phantom(params.phantom, params.seed, folder / "phantom.h5")
-        files, _ = run_training(params, folder / "phantom.h5", folder)
+        files = run_training(params, folder / "phantom.h5", folder)
         model = load_model(files.model)
         internal = _auc(model, folder / "test.h5")
     with open_patches(real) as patches:

@@ -1,16 +1,24 @@
 """The stages from data set to trained model, run in a folder of a benchmark's own."""
 
+from collections.abc import Iterable
 from pathlib import Path
+
+import keras
 
 from nodules.atomic import write_json
 from nodules.class_weights import class_weights
 from nodules.params import Params
 from nodules.patches import open_patches
 from nodules.splitting import split_patches
-from nodules.training import Epoch, TrainingFiles, train
+from nodules.training import TrainingFiles, train
 
 
-def run_training(params: Params, dataset: Path, folder: Path) -> tuple[TrainingFiles, list[Epoch]]:
+def run_training(
+    params: Params,
+    dataset: Path,
+    folder: Path,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+) -> TrainingFiles:
     """Split a data set, weigh its classes and train, as the stages do.
 
     Parameters
@@ -21,11 +29,13 @@ def run_training(params: Params, dataset: Path, folder: Path) -> tuple[TrainingF
         A patch file.
     folder
         Where everything is written.
+    callbacks
+        Of the training, as for `nodules.training.train`.
 
     Returns
     -------
-    files, epochs
-        What was written, beside `folder / "test.h5"`; what each epoch took and reached.
+    TrainingFiles
+        What was written, beside `folder / "test.h5"`.
     """
     split_patches(dataset, folder, params.split, params.seed)
     files = TrainingFiles(
@@ -38,4 +48,5 @@ def run_training(params: Params, dataset: Path, folder: Path) -> tuple[TrainingF
     with open_patches(files.train) as split:
         weights = class_weights(split.labels, params.chosen_class_weights)
     write_json(files.class_weights, weights)
-    return files, train(params, files)
+    train(params, files, callbacks)
+    return files

@@ -2,10 +2,10 @@
 
 import math
 import sys
-import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,6 +19,7 @@ from nodules.errors import ParamsError, TrainingError
 from nodules.inference import nodule_probabilities
 from nodules.input_pipeline import steps_per_epoch, training_batches
 from nodules.model_file import save_model
+from nodules.models.cost import multiply_adds
 from nodules.models.registry import build_model
 from nodules.params import PARAMS_FILE, Params, Recipe
 from nodules.patches import Labels, Patches, open_patches
@@ -48,15 +49,9 @@ class TrainingFiles:
     log: Path
 
 
-class Epoch(NamedTuple):
-    """An epoch as it went: seconds since training began, those spent scoring val, its AUC there."""
-
-    seconds: float
-    scoring_seconds: float
-    val_auc: float
-
-
-def train(params: Params, files: TrainingFiles) -> list[Epoch]:
+def train(
+    params: Params, files: TrainingFiles, callbacks: Iterable[keras.callbacks.Callback] = ()
+) -> None:
     """Train the chosen model by the chosen recipe; write the model and the log of its epochs.
 
     Parameters
@@ -65,11 +60,9 @@ def train(params: Params, files: TrainingFiles) -> list[Epoch]:
         `chosen_model`, `chosen_recipe`, `seed` and `strategy` are used.
     files
         What to read and write.
-
-    Returns
-    -------
-    list of Epoch
-        What each epoch took and reached.
+    callbacks
+        Further ones, which are called when an epoch has been scored and logged: their logs hold
+        `val_loss`, `val_accuracy` and `val_auc` too.
 
     Raises
     ------
@@ -117,12 +110,12 @@ def train(params: Params, files: TrainingFiles) -> list[Epoch]:
                 _ValidationScores(model, val_split.memory_map(), val_split.labels),
                 history,
                 *_early_stopping(recipe),
+                *callbacks,
             ],
         )
-        history.summarise(parameters=model.count_params())
+        history.summarise(parameters=model.count_params(), multiply_adds=multiply_adds(model))
     model.set_weights(history.selected_weights)
     save_model(model, files.model)
-    return history.epochs
 
 
 def compiled_copy(
@@ -222,7 +215,6 @@ class _ValidationScores(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
-        began = time.perf_counter()
         in_training = self.model.get_weights()
         # Lays the moving average, if there is one, over the weights, which then go on without it.
         self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
@@ -237,7 +229,6 @@ class _ValidationScores(keras.callbacks.Callback):
         logs["val_loss"] = log_loss(self._labels, probabilities, labels=[0, 1])
         logs["val_accuracy"] = accuracy_score(self._labels, probabilities >= 0.5)
         logs["val_auc"] = roc_auc_score(self._labels, probabilities)
-        logs["scoring_seconds"] = time.perf_counter() - began
 
 
 class _History(keras.callbacks.Callback):
@@ -254,11 +245,10 @@ class _History(keras.callbacks.Callback):
     def __init__(self, live: Live, scored: keras.Model, *, select: str) -> None:
         super().__init__()
         self._live, self._scored, self._select = live, scored, select
-        self._began = time.perf_counter()
+        self._epochs = 0
         self._selected_epoch = 0
         self._selected_scores: dict[str, float] = {}
         self.selected_weights: list[NDArray] = []
-        self.epochs: list[Epoch] = []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
@@ -266,21 +256,20 @@ class _History(keras.callbacks.Callback):
         for name, value in scores.items():
             self._live.log_metric(name, value)
         self._live.next_step()
-        elapsed = time.perf_counter() - self._began
-        self.epochs.append(Epoch(elapsed, logs["scoring_seconds"], scores["val/auc"]))
+        self._epochs = epoch + 1
         best = self._selected_scores.get("val/auc", -math.inf)
         if self._select == "last" or scores["val/auc"] > best:
             self._selected_epoch = epoch + 1
             self._selected_scores = scores
             self.selected_weights = self._scored.get_weights()
 
-    def summarise(self, *, parameters: int) -> None:
-        """Leave in metrics.json the scores of the epoch whose weights are saved."""
+    def summarise(self, **model: int) -> None:
+        """Leave in metrics.json the scores of the epoch whose weights are saved, and the sizes."""
         summary = {
             **self._selected_scores,
-            "epochs": len(self.epochs),
+            "epochs": self._epochs,
             "best_epoch": self._selected_epoch,
-            "parameters": parameters,
+            **model,
         }
         for name, value in summary.items():
             self._live.log_metric(name, value, plot=False)

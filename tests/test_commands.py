@@ -123,6 +123,7 @@ def model_path(tmp_path: Path) -> Path:
         "stem_stride": 2,
         "blocks": [[8, 2]],
         "batch_norm_momentum": 0.9,
+        "pooling": "average",
         "dropout": 0.5,
     }
     path = tmp_path / "model.keras"

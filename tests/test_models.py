@@ -20,8 +20,10 @@ SMALL = {
     "stem_stride": 2,
     "fires": [[2, 4], [2, 4]],
     "pool_before": [1],
+    "bypass": False,
     "batch_norm": True,
     "batch_norm_momentum": 0.9,
+    "pooling": "average",
     "dropout": 0.5,
 }
 
@@ -112,6 +114,16 @@ def test_fused_normalisation_trains_as_keras_own_does() -> None:
         assert two == pytest.approx(one, rel=0.02, abs=1e-3)
     plain.set_weights(fused.get_weights())
     assert plain(patches).numpy() == pytest.approx(fused(patches).numpy(), abs=1e-5)
+
+
+def test_depthwise_pooling_starts_as_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    patches = rng.uniform(0, 100, (64, 50, 50, 1)).astype(np.float32)
+    mean = build_model("small", "squeezenet", SMALL, seed=3)
+    weighted = build_model("small", "squeezenet", SMALL | {"pooling": "depthwise"}, seed=3)
+    assert weighted(patches).numpy() == pytest.approx(mean(patches).numpy(), abs=1e-6)
+    # 13 x 13 places of 8 channels.
+    assert weighted.count_params() == mean.count_params() + 13 * 13 * 8
 
 
 def test_mixed_precision_computes_in_bfloat16_and_answers_in_float32(tmp_path: Path) -> None:

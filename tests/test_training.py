@@ -24,8 +24,10 @@ SMALL_MODEL = {
         "stem_stride": 2,
         "fires": [[4, 8], [4, 8]],
         "pool_before": [0, 1],
+        "bypass": False,
         "batch_norm": True,
         "batch_norm_momentum": 0.5,
+        "pooling": "average",
         "dropout": 0.1,
     },
 }

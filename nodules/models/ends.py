@@ -1,7 +1,9 @@
 """What every network here begins and ends with: normalised patches in, two probabilities out."""
 
+from typing import Literal
+
 import keras
-from keras import KerasTensor, layers
+from keras import KerasTensor, initializers, layers
 
 from nodules.patches import CLASSES, PATCH_SIZE
 
@@ -20,13 +22,23 @@ def patch_input() -> tuple[KerasTensor, KerasTensor]:
     return inputs, layers.Rescaling(1 / 255, dtype="float32", name="normalise")(inputs)
 
 
-def class_probabilities(features: KerasTensor, *, dropout: float, seed: int) -> KerasTensor:
+Pooling = Literal["average", "depthwise"]
+
+
+def class_probabilities(
+    features: KerasTensor, *, pooling: Pooling, dropout: float, seed: int
+) -> KerasTensor:
     """Turn a feature map into class probabilities.
 
     Parameters
     ----------
     features
         (batch, height, width, channels).
+    pooling
+        `average`: the mean over all places. `depthwise`: a sum over all places whose weights each
+        channel learns, starting from the mean; the global depthwise convolution of Chen et al.
+        (2018), "MobileFaceNets", https://arxiv.org/abs/1804.07573, section 3.1. A candidate lies
+        in the middle of its patch, and the mean forgets where things are.
     dropout
         Share of the pooled features that training drops.
     seed
@@ -37,7 +49,18 @@ def class_probabilities(features: KerasTensor, *, dropout: float, seed: int) -> 
     (batch, 2) KerasTensor
         Non-nodule and nodule; float32 whatever the precision of the layers before.
     """
-    pooled = layers.GlobalAveragePooling2D(name="average")(features)
+    pooled = _pooled(features, pooling)
     kept = layers.Dropout(dropout, seed=seed, name="dropout")(pooled)
     logits = layers.Dense(len(CLASSES), dtype="float32", name="logits")(kept)
     return layers.Softmax(dtype="float32", name="probabilities")(logits)
+
+
+def _pooled(features: KerasTensor, pooling: Pooling) -> KerasTensor:
+    if pooling == "average":
+        return layers.GlobalAveragePooling2D(name="average")(features)
+    height, width = features.shape[1:3]
+    mean = initializers.Constant(1 / (height * width))
+    weighted = layers.DepthwiseConv2D(
+        (height, width), use_bias=False, depthwise_initializer=mean, name="weighted_sum"
+    )(features)
+    return layers.Flatten(name="flatten")(weighted)

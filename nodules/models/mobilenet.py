@@ -6,7 +6,7 @@ import keras
 from keras import KerasTensor, layers
 from pydantic import Field
 
-from nodules.models.ends import class_probabilities, patch_input
+from nodules.models.ends import Pooling, class_probabilities, patch_input
 from nodules.models.registry import register
 from nodules.params import Count, Fraction
 
@@ -20,6 +20,7 @@ def build_mobilenet(
     stem_stride: Count,
     blocks: Annotated[list[Block], Field(min_length=1)],
     batch_norm_momentum: Fraction,
+    pooling: Pooling = "average",
     dropout: Annotated[float, Field(ge=0, lt=1)],
     seed: int,
 ) -> keras.Model:
@@ -39,8 +40,8 @@ def build_mobilenet(
         convolution to that many filters, each with batch normalisation and ReLU6.
     batch_norm_momentum
         Of the running statistics of batch normalisation (Keras's default is 0.99).
-    dropout
-        Share of the pooled features dropped in training.
+    pooling, dropout
+        Of the features before the classifier; `ends.class_probabilities` says what they do.
     seed
         Of the dropout.
 
@@ -71,4 +72,4 @@ def build_mobilenet(
         x = activated(x, depthwise)
         x = layers.Conv2D(filters, 1, use_bias=False, name=pointwise)(x)
         x = activated(x, pointwise)
-    return keras.Model(inputs, class_probabilities(x, dropout=dropout, seed=seed))
+    return keras.Model(inputs, class_probabilities(x, pooling=pooling, dropout=dropout, seed=seed))

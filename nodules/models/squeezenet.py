@@ -6,7 +6,7 @@ import keras
 from keras import KerasTensor, layers
 from pydantic import Field
 
-from nodules.models.ends import class_probabilities, patch_input
+from nodules.models.ends import Pooling, class_probabilities, patch_input
 from nodules.models.registry import register
 from nodules.params import Count, Fraction
 
@@ -20,8 +20,10 @@ def build_squeezenet(
     stem_stride: Count,
     fires: Annotated[list[Fire], Field(min_length=1)],
     pool_before: list[Annotated[int, Field(ge=0)]],
+    bypass: bool = False,
     batch_norm: bool,
     batch_norm_momentum: Fraction = 0.9,
+    pooling: Pooling = "average",
     dropout: Annotated[float, Field(ge=0, lt=1)],
     seed: int,
 ) -> keras.Model:
@@ -42,13 +44,16 @@ def build_squeezenet(
         and 3x3 expansions, whose concatenation has twice as many channels.
     pool_before
         Numbers of the fire modules (from 0) that a 3x3 max pooling of stride 2 precedes.
+    bypass
+        Whether the input of a fire module that has as many channels as its output is added to it
+        before the last ReLU: the simple bypass of their figure 2.
     batch_norm
         Whether each convolution is followed by batch normalisation, which the original lacks.
     batch_norm_momentum
         Of its running statistics. Keras's 0.99 needs several hundred steps to forget the start,
         which short trainings do not have.
-    dropout
-        Share of the pooled features dropped in training.
+    pooling, dropout
+        Of the features before the classifier; `ends.class_probabilities` says what they do.
     seed
         Of the dropout.
 
@@ -75,18 +80,22 @@ def build_squeezenet(
             name=name,
         )(x)
 
-    def activated(x: KerasTensor, name: str) -> KerasTensor:
+    def activated(x: KerasTensor, name: str, shortcut: KerasTensor | None = None) -> KerasTensor:
         if batch_norm:
             x = layers.BatchNormalization(momentum=batch_norm_momentum, name=f"{name}_norm")(x)
+        if shortcut is not None:
+            x = layers.Add(name=f"{name}_bypass")([x, shortcut])
         return layers.ReLU(name=f"{name}_relu")(x)
 
     def fire(x: KerasTensor, squeeze: int, expand: int, name: str) -> KerasTensor:
-        x = activated(convolution(x, squeeze, 1, f"{name}_squeeze"), f"{name}_squeeze")
-        one = convolution(x, expand, 1, f"{name}_expand1")
-        three = convolution(x, expand, 3, f"{name}_expand3")
+        squeezed = activated(convolution(x, squeeze, 1, f"{name}_squeeze"), f"{name}_squeeze")
+        one = convolution(squeezed, expand, 1, f"{name}_expand1")
+        three = convolution(squeezed, expand, 3, f"{name}_expand3")
+        shortcut = x if bypass and x.shape[-1] == 2 * expand else None
         # Normalisation and ReLU work channel by channel: once behind the concatenation is the same
         # as twice before it, and faster.
-        return activated(layers.Concatenate(name=f"{name}_concat")([one, three]), name)
+        both = layers.Concatenate(name=f"{name}_concat")([one, three])
+        return activated(both, name, shortcut)
 
     inputs, x = patch_input()
     x = activated(convolution(x, stem_filters, 3, "stem", stem_stride), "stem")
@@ -94,4 +103,4 @@ def build_squeezenet(
         if number in pool_before:
             x = layers.MaxPooling2D(3, 2, padding="same", name=f"pool{number}")(x)
         x = fire(x, squeeze, expand, f"fire{number}")
-    return keras.Model(inputs, class_probabilities(x, dropout=dropout, seed=seed))
+    return keras.Model(inputs, class_probabilities(x, pooling=pooling, dropout=dropout, seed=seed))

@@ -1,0 +1,44 @@
+"""What a forward pass costs, in the unit that papers on compact networks count in."""
+
+import math
+
+import keras
+from keras import layers
+
+
+def multiply_adds(model: keras.Model) -> int:
+    """Count the multiplications, each with its addition, of the convolutions and dense layers.
+
+    Parameters
+    ----------
+    model
+        A network of layers that are each used once, over (batch, height, width, channels) of a
+        known height and width.
+
+    Returns
+    -------
+    int
+        Multiply-adds of a forward pass for one patch. Batch normalisations and biases are left
+        out, as they are in papers: they cost an operation or two an output value, and once
+        training is over a normalisation can be multiplied into the kernel before it.
+
+    Raises
+    ------
+    TypeError
+        If any other layer has weights.
+    """
+    return sum(_multiply_adds_of(layer) for layer in model.layers if layer.weights)
+
+
+def _multiply_adds_of(layer: layers.Layer) -> int:
+    match layer:
+        case layers.Conv2D() | layers.DepthwiseConv2D() | layers.Dense():
+            # At each pixel of its output a layer uses every weight of its kernel once; a dense
+            # layer behind the pooling has but one pixel.
+            return math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1])
+        case layers.BatchNormalization():
+            return 0
+    raise TypeError(
+        f"{layer.name}: found {type(layer).__name__}, whose multiply-adds are unknown; expected "
+        "Conv2D, DepthwiseConv2D, Dense or BatchNormalization"
+    )
