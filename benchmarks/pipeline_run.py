@@ -38,15 +38,20 @@ def run_training(
         What was written, beside `folder / "test.h5"`.
     """
     split_patches(dataset, folder, params.split, params.seed)
-    files = TrainingFiles(
+    files = files_in(folder)
+    with open_patches(files.train) as split:
+        weights = class_weights(split.labels, params.chosen_class_weights)
+    write_json(files.class_weights, weights)
+    train(params, files, callbacks)
+    return files
+
+
+def files_in(folder: Path) -> TrainingFiles:
+    """Name the files of a training so that all lie in one folder."""
+    return TrainingFiles(
         train=folder / "train.h5",
         val=folder / "val.h5",
         class_weights=folder / "class_weights.json",
         model=folder / "model.keras",
         log=folder / "log",
     )
-    with open_patches(files.train) as split:
-        weights = class_weights(split.labels, params.chosen_class_weights)
-    write_json(files.class_weights, weights)
-    train(params, files, callbacks)
-    return files

@@ -27,6 +27,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from benchmarks.pipeline_run import files_in
 from benchmarks.stopwatch import steps_per_second
 from benchmarks.throughput_table import (
     BARE_FIT,
@@ -45,7 +46,7 @@ from nodules.input_pipeline import steps_per_epoch
 from nodules.models.registry import build_model
 from nodules.params import Params, Recipe, read_params
 from nodules.patches import CLASSES, PATCH_SIZE, Labels, Patches, new_patch_file
-from nodules.training import TrainingFiles, compiled_copy, train
+from nodules.training import compiled_copy, train
 
 # What takes part beside the pipeline's epochs: it works for a while and gives its patches a second.
 Contestant = Callable[[], float]
@@ -228,14 +229,7 @@ def _rates(
     rounds = _Rounds(steps * recipe.batch_size, contestants)
     _progress(f"{params.model}: {arguments.rounds} rounds")
     with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(sys.stderr):
-        folder = Path(name)
-        files = TrainingFiles(
-            train=folder / "train.h5",
-            val=folder / "val.h5",
-            class_weights=folder / "class_weights.json",
-            model=folder / "model.keras",
-            log=folder / "log",
-        )
+        files = files_in(Path(name))
         with new_patch_file(files.train, len(patches)) as file:
             file.append(patches, labels)
         with new_patch_file(files.val, arguments.val_patches) as file:
