@@ -84,18 +84,52 @@ class Fire(nn.Module):
         return functional.relu(expanded + x if self.bypassed else expanded, inplace=True)
 
 
+class Separable(nn.Module):
+    """A 3x3 depthwise convolution, then a 1x1 convolution, each normalised, with ReLU6.
+
+    Parameters
+    ----------
+    channels, filters
+        Of the input; of the output.
+    stride
+        Of the depthwise convolution.
+    momentum
+        Keras's momentum of the batch normalisation.
+    bypass
+        Whether the input is added where it has the shape of the output.
+    """
+
+    def __init__(
+        self, channels: int, filters: int, stride: int, momentum: float, bypass: bool
+    ) -> None:
+        super().__init__()
+        self.bypassed = bypass and stride == 1 and channels == filters
+        # As Keras's own MobileNet pads: an odd size is halved downwards.
+        self.pad = nn.ZeroPad2d(1 if stride == 1 else (0, 1, 0, 1))
+        self.depthwise = nn.Conv2d(channels, channels, 3, stride, groups=channels, bias=False)
+        self.filtered = nn.Sequential(_normalised(channels, momentum), nn.ReLU6(inplace=True))
+        self.pointwise = nn.Conv2d(channels, filters, 1, bias=False)
+        self.combined = _normalised(filters, momentum)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give (batch, filters, height, width), smaller by the stride."""
+        filtered = self.filtered(self.depthwise(self.pad(x)))
+        combined = self.combined(self.pointwise(filtered))
+        return functional.relu6(combined + x if self.bypassed else combined, inplace=True)
+
+
 def squeezenet(config: Mapping[str, Any]) -> Twin:
     """Build the twin of `nodules.models.squeezenet` from the same configuration."""
     momentum = config["batch_norm_momentum"] if config["batch_norm"] else None
     channels, stride = config["stem_filters"], config["stem_stride"]
-    padding = _same_padding(PATCH_SIZE, stride)
+    size = PATCH_SIZE - 2 * config.get("margin", 0)
     modules: list[nn.Module] = [
-        nn.ZeroPad2d(padding),
+        *_framed(config, stride),
         nn.Conv2d(1, channels, 3, stride, bias=not config["batch_norm"]),
         _normalised(channels, momentum),
         nn.ReLU(inplace=True),
     ]
-    size = -(-PATCH_SIZE // stride)
+    size = -(-size // stride)
     for number, (squeeze, expand) in enumerate(config["fires"]):
         if number in config["pool_before"]:
             # TensorFlow pads an odd size on both sides and an even one behind alone, which is what
@@ -113,26 +147,17 @@ def mobilenet(config: Mapping[str, Any]) -> Twin:
     """Build the twin of `nodules.models.mobilenet` from the same configuration."""
     momentum = config["batch_norm_momentum"]
     channels, stride = config["stem_filters"], config["stem_stride"]
+    size = PATCH_SIZE - 2 * config.get("margin", 0)
     modules: list[nn.Module] = [
-        nn.ZeroPad2d(_same_padding(PATCH_SIZE, stride)),
+        *_framed(config, stride),
         nn.Conv2d(1, channels, 3, stride, bias=False),
         _normalised(channels, momentum),
         nn.ReLU6(inplace=True),
     ]
-    size = -(-PATCH_SIZE // stride)
+    size = -(-size // stride)
     for filters, stride in config["blocks"]:
-        if stride > 1:
-            modules.append(nn.ZeroPad2d((0, 1, 0, 1)))
-            size = (size - 2) // stride + 1
-        padding = 1 if stride == 1 else 0
-        modules += [
-            nn.Conv2d(channels, channels, 3, stride, padding, groups=channels, bias=False),
-            _normalised(channels, momentum),
-            nn.ReLU6(inplace=True),
-            nn.Conv2d(channels, filters, 1, bias=False),
-            _normalised(filters, momentum),
-            nn.ReLU6(inplace=True),
-        ]
+        modules.append(Separable(channels, filters, stride, momentum, config.get("bypass", False)))
+        size = size if stride == 1 else (size - 2) // stride + 1
         channels = filters
     return Twin(nn.Sequential(*modules), channels, size, config)
 
@@ -140,6 +165,13 @@ def mobilenet(config: Mapping[str, Any]) -> Twin:
 def build_twin(entry: ModelParams) -> Twin:
     """Build the twin of an entry of `models` in params.yaml."""
     return {"squeezenet": squeezenet, "mobilenet": mobilenet}[entry.builder](entry.config)
+
+
+def _framed(config: Mapping[str, Any], stride: int) -> list[nn.Module]:
+    """Crop a patch by its margin, then pad it for a 3x3 window as TensorFlow does."""
+    margin = config.get("margin", 0)
+    padding = nn.ZeroPad2d(_same_padding(PATCH_SIZE - 2 * margin, stride))
+    return [nn.ZeroPad2d(-margin), padding]
 
 
 def _same_padding(size: int, stride: int) -> tuple[int, int, int, int]:

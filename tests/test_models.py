@@ -116,6 +116,39 @@ def test_fused_normalisation_trains_as_keras_own_does() -> None:
     assert plain(patches).numpy() == pytest.approx(fused(patches).numpy(), abs=1e-5)
 
 
+MOBILE = {
+    "stem_filters": 4,
+    "stem_stride": 2,
+    "blocks": [[8, 2], [8, 1]],
+    "batch_norm_momentum": 0.9,
+    "dropout": 0.5,
+}
+
+
+@pytest.mark.parametrize(("builder", "config"), [("squeezenet", SMALL), ("mobilenet", MOBILE)])
+def test_what_lies_in_the_margin_makes_no_difference(builder: str, config: dict) -> None:
+    patches = np.random.default_rng(0).uniform(0, 255, (4, 50, 50, 1))
+    framed = patches.copy()
+    framed[:, :4] = framed[:, -4:] = 0
+    framed[:, :, :4] = framed[:, :, -4:] = 255
+    whole = build_model("whole", builder, config, seed=3)
+    assert not np.array_equal(whole(framed), whole(patches))
+    cropped = build_model("cropped", builder, config | {"margin": 4}, seed=3)
+    assert np.array_equal(cropped(framed), cropped(patches))
+    assert not np.array_equal(cropped(patches[:, :, ::-1]), cropped(patches))
+
+
+@pytest.mark.parametrize(("builder", "config"), [("squeezenet", SMALL), ("mobilenet", MOBILE)])
+def test_a_bypass_adds_the_input_of_what_keeps_its_shape(builder: str, config: dict) -> None:
+    plain = build_model("plain", builder, config, seed=3)
+    bypassed = build_model("bypassed", builder, config | {"bypass": True}, seed=3)
+    sums = [layer for layer in bypassed.layers if isinstance(layer, keras.layers.Add)]
+    assert len(sums) == 1
+    assert bypassed.count_params() == plain.count_params()
+    patches = np.random.default_rng(0).uniform(0, 255, (4, 50, 50, 1))
+    assert not np.array_equal(bypassed(patches), plain(patches))
+
+
 def test_depthwise_pooling_starts_as_the_mean() -> None:
     rng = np.random.default_rng(0)
     patches = rng.uniform(0, 100, (64, 50, 50, 1)).astype(np.float32)

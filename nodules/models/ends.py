@@ -1,28 +1,39 @@
 """What every network here begins and ends with: normalised patches in, two probabilities out."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import keras
 from keras import KerasTensor, initializers, layers
+from pydantic import Field
 
 from nodules.patches import CLASSES, PATCH_SIZE
 
+# Pixels left out along each edge of a patch.
+Margin = Annotated[int, Field(ge=0, le=20)]
 
-def patch_input() -> tuple[KerasTensor, KerasTensor]:
+Pooling = Literal["average", "depthwise"]
+
+
+def patch_input(margin: Margin) -> tuple[KerasTensor, KerasTensor]:
     """Make the input of a network.
+
+    Parameters
+    ----------
+    margin
+        Pixels to leave out along each edge. What is that far from the candidate says little and
+        costs as much as the rest; and shifted patches show what lies there instead of a gap.
 
     Returns
     -------
     inputs
         (batch, 50, 50, 1) intensities in 0..255.
     scaled
-        The same in 0..1: the normalisation is part of the model and is saved with it.
+        (batch, 50 - 2 * margin, 50 - 2 * margin, 1) in 0..1: the normalisation is part of the
+        model and is saved with it.
     """
     inputs = keras.Input((PATCH_SIZE, PATCH_SIZE, 1), name="patch")
-    return inputs, layers.Rescaling(1 / 255, dtype="float32", name="normalise")(inputs)
-
-
-Pooling = Literal["average", "depthwise"]
+    scaled = layers.Rescaling(1 / 255, dtype="float32", name="normalise")(inputs)
+    return inputs, layers.Cropping2D(margin, name="crop")(scaled) if margin else scaled
 
 
 def class_probabilities(

@@ -6,7 +6,7 @@ import keras
 from keras import KerasTensor, layers
 from pydantic import Field
 
-from nodules.models.ends import Pooling, class_probabilities, patch_input
+from nodules.models.ends import Margin, Pooling, class_probabilities, patch_input
 from nodules.models.registry import register
 from nodules.params import Count, Fraction
 
@@ -16,9 +16,11 @@ Block = Annotated[list[Count], Field(min_length=2, max_length=2)]
 @register("mobilenet")
 def build_mobilenet(
     *,
+    margin: Margin = 0,
     stem_filters: Count,
     stem_stride: Count,
     blocks: Annotated[list[Block], Field(min_length=1)],
+    bypass: bool = False,
     batch_norm_momentum: Fraction,
     pooling: Pooling = "average",
     dropout: Annotated[float, Field(ge=0, lt=1)],
@@ -33,11 +35,16 @@ def build_mobilenet(
 
     Parameters
     ----------
+    margin
+        Pixels left out along each edge of a patch.
     stem_filters, stem_stride
         Of the first convolution.
     blocks
         One `[filters, stride]` a block: a 3x3 depthwise convolution of that stride, then a 1x1
         convolution to that many filters, each with batch normalisation and ReLU6.
+    bypass
+        Whether the input of a block that keeps size and channels is added to its output before the
+        last ReLU6, as in residual networks; the original has no such sums.
     batch_norm_momentum
         Of the running statistics of batch normalisation (Keras's default is 0.99).
     pooling, dropout
@@ -51,16 +58,19 @@ def build_mobilenet(
         From (batch, 50, 50, 1) intensities in 0..255 to (batch, 2) probabilities.
     """
 
-    def activated(x: KerasTensor, name: str) -> KerasTensor:
+    def activated(x: KerasTensor, name: str, shortcut: KerasTensor | None = None) -> KerasTensor:
         x = layers.BatchNormalization(momentum=batch_norm_momentum, name=f"{name}_norm")(x)
+        if shortcut is not None:
+            x = layers.Add(name=f"{name}_bypass")([x, shortcut])
         return layers.ReLU(max_value=6.0, name=f"{name}_relu")(x)
 
-    inputs, x = patch_input()
+    inputs, x = patch_input(margin)
     x = layers.Conv2D(
         stem_filters, 3, strides=stem_stride, padding="same", use_bias=False, name="stem"
     )(x)
     x = activated(x, "stem")
     for number, (filters, stride) in enumerate(blocks):
+        shortcut = x if bypass and stride == 1 and x.shape[-1] == filters else None
         depthwise, pointwise = f"block{number}_depthwise", f"block{number}_pointwise"
         if stride > 1:
             # As Keras's own MobileNet pads: an odd size is halved downwards.
@@ -71,5 +81,5 @@ def build_mobilenet(
         )(x)
         x = activated(x, depthwise)
         x = layers.Conv2D(filters, 1, use_bias=False, name=pointwise)(x)
-        x = activated(x, pointwise)
+        x = activated(x, pointwise, shortcut)
     return keras.Model(inputs, class_probabilities(x, pooling=pooling, dropout=dropout, seed=seed))

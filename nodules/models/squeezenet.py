@@ -6,7 +6,7 @@ import keras
 from keras import KerasTensor, layers
 from pydantic import Field
 
-from nodules.models.ends import Pooling, class_probabilities, patch_input
+from nodules.models.ends import Margin, Pooling, class_probabilities, patch_input
 from nodules.models.registry import register
 from nodules.params import Count, Fraction
 
@@ -16,6 +16,7 @@ Fire = Annotated[list[Count], Field(min_length=2, max_length=2)]
 @register("squeezenet")
 def build_squeezenet(
     *,
+    margin: Margin = 0,
     stem_filters: Count,
     stem_stride: Count,
     fires: Annotated[list[Fire], Field(min_length=1)],
@@ -37,6 +38,8 @@ def build_squeezenet(
 
     Parameters
     ----------
+    margin
+        Pixels left out along each edge of a patch.
     stem_filters, stem_stride
         Of the first convolution.
     fires
@@ -97,7 +100,7 @@ def build_squeezenet(
         both = layers.Concatenate(name=f"{name}_concat")([one, three])
         return activated(both, name, shortcut)
 
-    inputs, x = patch_input()
+    inputs, x = patch_input(margin)
     x = activated(convolution(x, stem_filters, 3, "stem", stem_stride), "stem")
     for number, (squeeze, expand) in enumerate(fires):
         if number in pool_before:
