@@ -25,20 +25,14 @@ def augment(patches: tf.Tensor, params: AugmentationParams, seed: tf.Tensor) -> 
     (batch, 50, 50) float32
         In 0..255.
     """
-    symmetry, shift, affine, contrast, brightness, noise, level = tf.unstack(
-        tf.random.split(seed, 7), axis=0
-    )
+    place, contrast, brightness, noise, level = tf.unstack(tf.random.split(seed, 5), axis=0)
     batch = tf.shape(patches)[0]
 
     def uniform(key: tf.Tensor, low: float, high: float) -> tf.Tensor:
         return tf.random.stateless_uniform((batch, 1, 1), key, low, high)
 
-    if params.symmetries:
-        patches = _one_of_eight_symmetries(patches, symmetry)
-    if params.shift:
-        patches = _shifted(patches, params.shift, shift)
-    if params.rotation or params.zoom:
-        patches = _turned_and_zoomed(patches, params.rotation, params.zoom, affine)
+    if params.symmetries or params.shift or params.rotation or params.zoom:
+        patches = _placed_anew(patches, params, place)
     if params.contrast:
         patches *= uniform(contrast, 1 - params.contrast, 1 + params.contrast)
     if params.brightness:
@@ -49,53 +43,44 @@ def augment(patches: tf.Tensor, params: AugmentationParams, seed: tf.Tensor) -> 
     return tf.clip_by_value(patches, 0, 255)
 
 
-def _one_of_eight_symmetries(patches: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Mirror and transpose: three coin flips make each symmetry of the square equally likely."""
-    coins = tf.random.stateless_uniform((3, tf.shape(patches)[0], 1, 1), seed) < 0.5
-    patches = tf.where(coins[0], patches[:, ::-1], patches)
-    patches = tf.where(coins[1], patches[:, :, ::-1], patches)
-    return tf.where(coins[2], tf.transpose(patches, (0, 2, 1)), patches)
-
-
-def _shifted(patches: tf.Tensor, largest: int, seed: tf.Tensor) -> tf.Tensor:
-    """Move each patch by whole pixels along both axes, repeating its edge."""
-    shape = (2, tf.shape(patches)[0], 1)
-    moves = tf.random.stateless_uniform(shape, seed, -largest, largest + 1, tf.int32)
-    sources = tf.clip_by_value(tf.range(PATCH_SIZE) + moves, 0, PATCH_SIZE - 1)
-    patches = tf.gather(patches, sources[0], axis=1, batch_dims=1)
-    return tf.gather(patches, sources[1], axis=2, batch_dims=1)
-
-
-def _turned_and_zoomed(
-    patches: tf.Tensor, largest_degrees: float, largest_zoom: float, seed: tf.Tensor
-) -> tf.Tensor:
-    """Turn each patch about its centre and enlarge it, with bilinear interpolation."""
-    draws = tf.random.stateless_uniform((2, tf.shape(patches)[0]), seed, -1.0, 1.0)
-    angle = draws[0] * (largest_degrees * math.pi / 180)
-    scale = 1 / (1 + draws[1] * largest_zoom)
-    cosine, sine = scale * tf.cos(angle), scale * tf.sin(angle)
-    # Rows of the matrix that takes an output pixel to its source; it keeps the centre in place.
-    centre = (PATCH_SIZE - 1) / 2
-    nothing = tf.zeros_like(angle)
-    transforms = tf.stack(
-        [
-            cosine,
-            -sine,
-            centre * (1 - cosine + sine),
-            sine,
-            cosine,
-            centre * (1 - sine - cosine),
-            nothing,
-            nothing,
-        ],
-        axis=1,
+def _placed_anew(patches: tf.Tensor, params: AugmentationParams, seed: tf.Tensor) -> tf.Tensor:
+    """Mirror, transpose, turn, enlarge and move each patch, all in one look-up of its pixels."""
+    batch = tf.shape(patches)[0]
+    coin, move, turn = tf.unstack(tf.random.split(seed, 3), axis=0)
+    one, nothing = tf.ones(batch), tf.zeros(batch)
+    # The matrix that takes an output pixel, seen from the centre, to its source.
+    xx, xy, yx, yy = one, nothing, nothing, one
+    if params.symmetries:
+        # Three coin flips make each symmetry of the square equally likely.
+        coins = tf.random.stateless_uniform((3, batch), coin) < 0.5
+        mirror_x, mirror_y = tf.where(coins[0], -one, one), tf.where(coins[1], -one, one)
+        xx, xy = tf.where(coins[2], nothing, mirror_x), tf.where(coins[2], mirror_x, nothing)
+        yx, yy = tf.where(coins[2], mirror_y, nothing), tf.where(coins[2], nothing, mirror_y)
+    if params.rotation or params.zoom:
+        draws = tf.random.stateless_uniform((2, batch), turn, -1.0, 1.0)
+        angle = draws[0] * (params.rotation * math.pi / 180)
+        scale = 1 / (1 + draws[1] * params.zoom)
+        cosine, sine = scale * tf.cos(angle), scale * tf.sin(angle)
+        xx, xy, yx, yy = (
+            cosine * xx - sine * yx,
+            cosine * xy - sine * yy,
+            sine * xx + cosine * yx,
+            sine * xy + cosine * yy,
+        )
+    moves = tf.random.stateless_uniform(
+        (2, batch), move, -params.shift, params.shift + 1, dtype=tf.int32
     )
-    turned = tf.raw_ops.ImageProjectiveTransformV3(
+    to_x, to_y = tf.unstack(tf.cast(moves, tf.float32))
+    centre = (PATCH_SIZE - 1) / 2
+    to_x += centre * (1 - xx - xy)
+    to_y += centre * (1 - yx - yy)
+    placed = tf.raw_ops.ImageProjectiveTransformV3(
         images=patches[..., tf.newaxis],
-        transforms=transforms,
+        transforms=tf.stack([xx, xy, to_x, yx, yy, to_y, nothing, nothing], axis=1),
         output_shape=(PATCH_SIZE, PATCH_SIZE),
         fill_value=0.0,
-        interpolation="BILINEAR",
+        # Whole pixels stay as they are where nothing is turned or enlarged.
+        interpolation="BILINEAR" if params.rotation or params.zoom else "NEAREST",
         fill_mode="NEAREST",
     )
-    return turned[..., 0]
+    return placed[..., 0]
