@@ -1,1 +1,1 @@
-"""Measurements that the documentation quotes, each a script that prints its figures."""
+"""Measurements that the documentation quotes: scripts that print figures, and what they share."""

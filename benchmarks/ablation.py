@@ -3,6 +3,9 @@
 python -m benchmarks.ablation queue data/luna16.h5
 dvc queue start
 python -m benchmarks.ablation table
+
+The data set has to be under `dvc add`, with its .dvc file in git, and to bring its split: else the
+seed divides it anew. The table shows the experiments of the commit that is checked out.
 """
 
 import argparse
@@ -13,7 +16,8 @@ from typing import Any, NamedTuple
 
 import dvc.api
 
-from nodules.params import read_params
+from nodules.errors import ParamsError, one_line_errors
+from nodules.params import PARAMS_FILE, read_params
 
 PREFIX = "ablation"
 SEEDS = (1, 2, 3)
@@ -71,8 +75,14 @@ def runs(models: list[str]) -> Iterator[Run]:
 
 
 def queue(dataset: str, models: list[str]) -> None:
-    """Queue every experiment that does not stand yet."""
-    done = set(_experiments())
+    """Queue every experiment of this commit that has not been run and is not waiting to be."""
+    if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "params.yaml"]).returncode:
+        raise ParamsError(PARAMS_FILE, "", "found uncommitted changes, expected none: commit them")
+    done = {
+        name
+        for name, row in _experiments("Success", "Queued", "Running").items()
+        if row.get("dataset") == dataset
+    }
     for run in runs(models):
         if run.name in done:
             continue
@@ -82,19 +92,26 @@ def queue(dataset: str, models: list[str]) -> None:
         subprocess.run([*command, *options], check=True)
 
 
-def _experiments() -> dict[str, dict[str, Any]]:
+def _experiments(*states: str) -> dict[str, dict[str, Any]]:
+    """Give the experiments of this commit in one of some states, by name."""
     rows = (row for row in dvc.api.exp_show() if row.get("Experiment"))
-    return {row["Experiment"]: row for row in rows}
+    return {row["Experiment"]: row for row in rows if (row.get("State") or "Success") in states}
 
 
 def table(models: list[str]) -> None:
-    """Print the table of what has been run, in Markdown: a row an ingredient, mean over seeds."""
-    found = _experiments()
-    print("| model | recipe | seeds | parameters | AUC | from | to | sensitivity | ECE |")
+    """Print the table of what has been run, in Markdown: a row an ingredient.
+
+    Scores are of the val split, on which the recipe may choose its epoch: means over seeds, which
+    change the initial weights, order, augmentation and dropout, with the lowest and highest AUC.
+    """
+    found = _experiments("Success")
+    print(
+        "| model | recipe | seeds | parameters | val AUC | lowest | highest | sensitivity | ECE |"
+    )
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for run in runs(models):
-        if run.name in found and found[run.name].get("val.ece") is not None:
+        if run.name in found:
             rows.setdefault((run.model, run.row), []).append(found[run.name])
     for (model, row), results in rows.items():
         auc, sensitivity, ece = (
@@ -126,10 +143,11 @@ def main() -> None:
     for command in (queue_command, table_command):
         command.add_argument("--models", nargs="+", choices=list(PUBLISHED), default=[*PUBLISHED])
     arguments = parser.parse_args()
-    if arguments.command == "queue":
-        queue(arguments.dataset, arguments.models)
-    else:
-        table(arguments.models)
+    with one_line_errors():
+        if arguments.command == "queue":
+            queue(arguments.dataset, arguments.models)
+        else:
+            table(arguments.models)
 
 
 if __name__ == "__main__":

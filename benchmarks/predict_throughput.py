@@ -32,7 +32,8 @@ def main() -> None:
     """Print, for each model, both rates, their ratio, and the peak memory at two sizes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--patches", type=int, default=100_000)
-    parser.add_argument("--models", nargs="+", default=["squeezenet", "mobilenet"])
+    known = list(read_params().models)
+    parser.add_argument("--models", nargs="+", choices=known, default=["squeezenet", "mobilenet"])
     arguments = parser.parse_args()
     be_deterministic()
     rows = []
@@ -87,14 +88,14 @@ def _resident_rate(model: keras.Model) -> float:
 
 def _peak_megabytes(model: Path, patches: Path, folder: Path) -> int:
     """Peak resident memory of the command, in a process of its own."""
-    predict = f"predict {model} {patches} --out {folder / 'scores.csv'}".split()
+    predict = ["predict", str(model), str(patches), "--out", str(folder / "scores.csv")]
     watch = (
         "import resource, subprocess, sys; "
         "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )
     command = [sys.executable, "-c", watch, sys.executable, "-m", "nodules", *predict]
-    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     kilobytes = int(result.stdout.splitlines()[-1])
     return kilobytes // 1024
 

@@ -92,8 +92,10 @@ def _measure(params: Params, arguments: argparse.Namespace) -> None:
     steps = steps_per_epoch(len(patches), recipe.batch_size)
     batch = _as_arrays(patches, labels, recipe.batch_size)
 
-    def build() -> keras.Model:
-        return build_model(params.model, entry.builder, entry.config, seed=params.seed)
+    def build(precision: str = "float32") -> keras.Model:
+        return build_model(
+            params.model, entry.builder, entry.config, seed=params.seed, precision=precision
+        )
 
     def repeated(step: Callable[[], object]) -> Contestant:
         # The first steps trace and allocate.
@@ -104,11 +106,13 @@ def _measure(params: Params, arguments: argparse.Namespace) -> None:
     model = build()
     _progress(f"{params.model}: TensorFlow's graphs")
     contestants = {
-        MATRIX_PRODUCT: _matrix_product,
         BARE_FIT: _bare_fit(
             build(), recipe, _as_arrays(patches, labels, steps * recipe.batch_size)
         ),
-        STEP: repeated(_resident_step(compiled_copy(build(), recipe, steps), batch)),
+        STEP: repeated(
+            _resident_step(compiled_copy(build(recipe.precision), recipe, steps), batch)
+        ),
+        MATRIX_PRODUCT: _matrix_product,
     }
     with _torch_steps(params, model, batch, arguments.seconds) as (torch_contestants, failed):
         rates = _rates(params, patches, labels, arguments, contestants | torch_contestants)
@@ -145,13 +149,17 @@ def _torch_steps(
 
             def ask(question: str) -> str:
                 print(question, file=questions, flush=True)
-                return answers.readline().strip()
+                answer = answers.readline().strip()
+                if not answer:
+                    raise RuntimeError(f"PyTorch's process ended at `{question}`")
+                return answer
 
             def contestant(number: int) -> Contestant:
                 return lambda: len(batch[0]) * float(ask(f"run {number} {seconds}"))
 
             difference = float(ask("check"))
-            assert difference < 1e-4, f"{params.model} and its twin differ by {difference}"
+            if difference > 1e-4:
+                raise RuntimeError(f"{params.model} and its twin differ by {difference}")
             for number, mode in enumerate(ask("modes").split("; ")):
                 _progress(f"{params.model}: PyTorch, {mode}")
                 answer = ask(f"prepare {number}")
@@ -223,7 +231,11 @@ def _rates(
     # The model's own changes are in that recipe already.
     entry = params.chosen_model.model_copy(update={"recipes": {}})
     params = params.model_copy(
-        update={"models": {params.model: entry}, "recipes": {params.recipe: recipe}}
+        update={
+            "models": {params.model: entry},
+            "recipes": {params.recipe: recipe},
+            "strategy": "one_device",
+        }
     )
     steps = steps_per_epoch(len(patches), recipe.batch_size)
     rounds = _Rounds(steps * recipe.batch_size, contestants)

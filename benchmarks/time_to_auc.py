@@ -1,10 +1,12 @@
-"""How long training takes to reach an AUC on the val split: both tuned recipes in one run.
+"""How long training takes to reach an AUC on the val split: both networks in one run.
 
 python -m benchmarks.time_to_auc data/luna16.h5 --target 0.97
 """
 
 import argparse
+import contextlib
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -50,18 +52,21 @@ def main() -> None:
     """Train each model by its recipe and print its curve and what it took, in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("dataset", type=Path, help="patch file")
-    parser.add_argument("--models", nargs="+", default=["squeezenet", "mobilenet"])
-    parser.add_argument("--recipe", default="tuned")
+    params = read_params()
+    parser.add_argument(
+        "--models", nargs="+", choices=list(params.models), default=["squeezenet", "mobilenet"]
+    )
+    parser.add_argument("--recipe", choices=list(params.recipes), default="tuned")
     parser.add_argument("--target", type=float, default=0.97, help="AUC to wait for")
     arguments = parser.parse_args()
     be_deterministic()
     curves = {}
     with one_line_errors():
-        params = read_params().model_copy(update={"recipe": arguments.recipe})
+        params = params.model_copy(update={"recipe": arguments.recipe})
         for model in arguments.models:
             chosen = params.model_copy(update={"model": model})
             curves[model] = Curve()
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
                 run_training(chosen, arguments.dataset, Path(folder), [curves[model]])
     print(f"\nOn {os.cpu_count()} cores, `{arguments.recipe}` on {arguments.dataset.name}:\n")
     _print_summary(curves, arguments.target)

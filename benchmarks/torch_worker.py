@@ -39,7 +39,8 @@ def main() -> None:
                 names = sorted(name for name in exchange.files if name.startswith("weight"))
                 weights = [exchange[name] for name in names]
                 load_weights(twin, weights)
-                assert parameter_count(twin) == sum(values.size for values in weights)
+                if parameter_count(twin) != sum(values.size for values in weights):
+                    raise ValueError("the twin has another number of parameters")
                 found = probabilities(twin, exchange["patches"])
                 answer = str(np.abs(found - exchange["probabilities"]).max())
             case ["modes"]:
@@ -51,6 +52,8 @@ def main() -> None:
                 steps[mode] = step
             case ["run", mode, seconds]:
                 answer = str(steps_per_second(steps[mode], float(seconds)))
+            case _:
+                raise ValueError(f"found {line!r}, expected check, modes, prepare or run")
         print(answer, flush=True)
 
 

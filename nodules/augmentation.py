@@ -70,10 +70,11 @@ def _placed_anew(patches: tf.Tensor, params: AugmentationParams, seed: tf.Tensor
     moves = tf.random.stateless_uniform(
         (2, batch), move, -params.shift, params.shift + 1, dtype=tf.int32
     )
-    to_x, to_y = tf.unstack(tf.cast(moves, tf.float32))
+    move_x, move_y = tf.unstack(tf.cast(moves, tf.float32))
+    # Moved last: the middle of the patch ends up that many pixels away, however it is turned.
     centre = (PATCH_SIZE - 1) / 2
-    to_x += centre * (1 - xx - xy)
-    to_y += centre * (1 - yx - yy)
+    to_x = centre - xx * (centre + move_x) - xy * (centre + move_y)
+    to_y = centre - yx * (centre + move_x) - yy * (centre + move_y)
     placed = tf.raw_ops.ImageProjectiveTransformV3(
         images=patches[..., tf.newaxis],
         transforms=tf.stack([xx, xy, to_x, yx, yy, to_y, nothing, nothing], axis=1),

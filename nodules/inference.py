@@ -1,12 +1,12 @@
 """Scoring patches with a model, in bounded memory."""
 
-import itertools
 from collections.abc import Iterator
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from nodules.params import Views
 from nodules.patches import Patches
 
 # It changes speed and memory, not the result.
@@ -14,7 +14,7 @@ BATCH_SIZE = 512
 
 
 def nodule_probabilities(
-    model: keras.Model, patches: Patches, *, batch_size: int = BATCH_SIZE, views: int = 1
+    model: keras.Model, patches: Patches, *, batch_size: int = BATCH_SIZE, views: Views = 1
 ) -> NDArray[np.float32]:
     """Score patches.
 
@@ -51,9 +51,9 @@ def symmetric_views(patches: Patches) -> Iterator[Patches]:
                 yield turned[:, ::rows, ::columns]
 
 
-def _batch_probabilities(model: keras.Model, batch: Patches, views: int) -> NDArray[np.float32]:
+def _batch_probabilities(model: keras.Model, batch: Patches, views: Views) -> NDArray[np.float32]:
     probabilities = [
         model.predict_on_batch(view[..., np.newaxis].astype(np.float32))[:, 1]
-        for view in itertools.islice(symmetric_views(batch), views)
+        for view in (symmetric_views(batch) if views == 8 else [batch])
     ]
     return np.mean(probabilities, axis=0, dtype=np.float32)

@@ -28,6 +28,8 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+# Of a patch, over which its probability is averaged: itself, or its eight symmetric views.
+Views = Literal[1, 8]
 # Also the name of the Keras model, and part of paths and of DVC's interpolation.
 EntryName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
@@ -87,7 +89,7 @@ class AugmentationParams(_Block):
     symmetries
         Apply one of the eight symmetries of the square, each as likely.
     shift
-        Largest translation along each axis, in pixels; edges are repeated.
+        Largest translation along each axis, in whole pixels; edges are repeated.
     rotation
         Largest angle of a rotation about the centre, in degrees; corners repeat the edge.
     zoom
@@ -127,7 +129,7 @@ class Recipe(_Block):
         Share of each one-hot label that is spread evenly over the classes.
     precision
         Keras's dtype policy: `float32`, or `mixed_bfloat16`, which computes in bfloat16 and keeps
-        weights, normalisation and probabilities in float32.
+        weights, normalisation and probabilities in float32. The saved model keeps to it.
     select
         `best`: the weights of the epoch with the highest validation AUC; `last`: the final ones.
     patience
@@ -212,7 +214,8 @@ class EvaluateParams(_Block):
     views
         1 scores a patch as it is; 8 averages over its eight symmetric views.
     at_specificity
-        The specificity at which the sensitivity is read off the ROC of each split.
+        The specificity at which the sensitivity is read off the ROC of each split, whatever the
+        threshold.
     batch_size
         Patches scored at once.
     """
@@ -222,7 +225,7 @@ class EvaluateParams(_Block):
     confidence: Fraction
     calibration_bins: Annotated[int, Field(ge=2)]
     hardest: Count
-    views: Literal[1, 8]
+    views: Views
     at_specificity: Fraction
     batch_size: Count
 

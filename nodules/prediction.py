@@ -7,11 +7,12 @@ from tqdm import tqdm
 
 from nodules.inference import nodule_probabilities
 from nodules.model_file import load_model
+from nodules.params import Views
 from nodules.patches import open_patches
 from nodules.predictions import new_table, probability_text
 
 
-def predict_file(model_path: Path, patches_path: Path, out: Path, *, views: int = 1) -> int:
+def predict_file(model_path: Path, patches_path: Path, out: Path, *, views: Views = 1) -> int:
     """Write the nodule probability of each patch: `index,group,probability`.
 
     Parameters

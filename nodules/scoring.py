@@ -156,10 +156,10 @@ def choose_threshold(
         case "youden":
             best = int(np.argmax(tpr - fpr))
         case "sensitivity":
-            best = int(np.argmax(tpr >= params.value))
+            best = int(np.argmax(_reaches(tpr, params.value)))
         case "specificity":
             # If even the highest probability belongs to a non-nodule, that is as near as it gets.
-            best = int(np.argmax(np.where(1 - fpr >= params.value, tpr, -1)))
+            best = int(np.argmax(np.where(_reaches(1 - fpr, params.value), tpr, -1)))
     return float(thresholds[best])
 
 
@@ -181,7 +181,12 @@ def sensitivity_at_specificity(
         In 0..1. It flatters a little, since the threshold is chosen on the patches it is read off.
     """
     fpr, tpr, _ = roc_curve(labels, probabilities, drop_intermediate=False)
-    return float(tpr[1 - fpr >= specificity].max())
+    return float(tpr[_reaches(1 - fpr, specificity)].max())
+
+
+def _reaches(rates: NDArray[np.floating], wanted: float) -> NDArray[np.bool_]:
+    """Compare shares with a number as if they were exact: 1 - 0.07 falls short of 0.93."""
+    return rates >= wanted * (1 - 1e-12)
 
 
 def auc_interval(

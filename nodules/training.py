@@ -78,16 +78,17 @@ def train(
         params.model, entry.builder, entry.config, seed=params.seed, precision=recipe.precision
     )
     strategy = training_strategy(params.strategy)
-    _check_batches(recipe, params.recipe, strategy.num_replicas_in_sync)
+    devices = strategy.num_replicas_in_sync
     with (
         open_patches(files.train) as train_split,
         open_patches(files.val) as val_split,
         Live(str(files.log), dvcyaml=None, save_dvc_exp=False) as live,
     ):
         patches = train_split.memory_map()
+        _check_batches(min(recipe.batch_size, len(patches)), devices)
         steps = steps_per_epoch(len(patches), recipe.batch_size)
         with strategy.scope():
-            trained = compiled_copy(model, recipe, steps, devices=strategy.num_replicas_in_sync)
+            trained = compiled_copy(model, recipe, steps, devices=devices)
         batches = training_batches(
             patches,
             train_split.labels,
@@ -155,10 +156,11 @@ def training_strategy(name: str) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
-def _check_batches(recipe: Recipe, name: str, devices: int) -> None:
-    if recipe.batch_size % devices:
-        problem = f"found {recipe.batch_size}, expected a multiple of the {devices} devices"
-        raise ParamsError(PARAMS_FILE, f"recipes.{name}.batch_size", problem)
+def _check_batches(size: int, devices: int) -> None:
+    """Refuse batches that devices cannot share evenly: each would count for as much in the loss."""
+    if size % devices:
+        problem = f"found batches of {size} patches, expected a multiple of the {devices} devices"
+        raise ParamsError(PARAMS_FILE, "strategy", problem)
 
 
 def _optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
@@ -263,13 +265,13 @@ class _History(keras.callbacks.Callback):
             self._selected_scores = scores
             self.selected_weights = self._scored.get_weights()
 
-    def summarise(self, **model: int) -> None:
+    def summarise(self, **sizes: int) -> None:
         """Leave in metrics.json the scores of the epoch whose weights are saved, and the sizes."""
         summary = {
             **self._selected_scores,
             "epochs": self._epochs,
             "best_epoch": self._selected_epoch,
-            **model,
+            **sizes,
         }
         for name, value in summary.items():
             self._live.log_metric(name, value, plot=False)

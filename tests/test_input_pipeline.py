@@ -91,6 +91,31 @@ def test_a_zoom_changes_sizes_by_up_to_its_factor_and_keeps_the_centre() -> None
     assert (results.sum(axis=2) @ rows) / results.sum(axis=(1, 2)) == pytest.approx(0, abs=0.01)
 
 
+def test_changes_of_place_together_are_one_affine_map_with_the_move_last() -> None:
+    # A disc in the middle of a patch shows the move alone, however the patch is turned.
+    distance = np.hypot(*(np.mgrid[:50, :50] - 24.5))
+    patches = np.repeat((255 * np.clip(8 - distance, 0, 1))[None], 300, axis=0)
+    results = augmented(patches, symmetries=True, shift=3, rotation=45.0, zoom=0.2)
+    away = np.arange(50) - 24.5
+    mass = results.sum(axis=(1, 2))
+    for axis in (1, 2):
+        moved = (results.sum(axis=axis) @ away) / mass
+        assert moved == pytest.approx(np.round(moved), abs=0.05)
+        assert set(np.round(moved)) == {-3, -2, -1, 0, 1, 2, 3}
+
+
+def test_symmetries_and_shifts_together_keep_every_pixel(random_patches) -> None:
+    patch = random_patches(1)[0]
+    results = augmented(np.repeat(patch[None], 100, axis=0), symmetries=True, shift=1)
+    windows = [
+        np.pad(symmetric, 1, mode="edge")[a : a + 50, b : b + 50]
+        for symmetric in eight_symmetries(patch)
+        for a in range(3)
+        for b in range(3)
+    ]
+    assert all(any(np.array_equal(result, window) for window in windows) for result in results)
+
+
 def test_contrast_and_brightness_are_one_change_a_patch_within_their_bounds() -> None:
     patches = np.full((500, 50, 50), 100.0)
     brighter = augmented(patches, brightness=0.1)

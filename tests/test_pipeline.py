@@ -155,6 +155,7 @@ def test_metrics_hold_what_the_design_promises(reproduced: Workspace) -> None:
     assert trained["epochs"] == 2
     assert trained["best_epoch"] in (1, 2)
     assert trained["parameters"] > 1000
+    assert trained["multiply_adds"] > trained["parameters"]
     split = json.loads(reproduced.file("metrics/split.json").read_text())
     assert sum(counts["patches"] for counts in split.values()) == 240
     assert sum(counts["groups"] for counts in split.values()) == 24
@@ -204,6 +205,8 @@ def test_plot_data_is_strict_json_and_pictures_are_pngs(reproduced: Workspace) -
         ({"models": {"mobilenet": {"config": {"dropout": 0.1}}}}, []),
         ({"recipes": {"published": {"epochs": 3}}}, []),
         ({"evaluate": {"hardest": 3}}, ["evaluate"]),
+        ({"evaluate": {"views": 8}}, ["evaluate"]),
+        ({"strategy": "mirrored"}, ["train"]),
         ({"recipes": {"tuned": {"epochs": 3}}}, ["train"]),
         ({"models": {"squeezenet": {"config": {"dropout": 0.1}}}}, ["train"]),
         ({"class_weights": {"tuned": "balanced"}}, ["class_weights"]),

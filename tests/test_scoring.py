@@ -61,6 +61,18 @@ def test_sensitivity_is_read_off_the_roc_at_a_specificity() -> None:
     assert sensitivity_at_specificity(LABELS, PROBABILITIES, 5 / 7) == 4 / 5
 
 
+@pytest.mark.parametrize("negatives", range(20, 120, 7))
+def test_a_specificity_that_is_reached_exactly_counts(negatives: int) -> None:
+    for above in range(1, negatives):
+        # One nodule lies below that many non-nodules and above the others.
+        probabilities = np.array([0.5] + [0.9] * above + [0.1] * (negatives - above))
+        labels = np.array([1] + [0] * negatives)
+        specificity = (negatives - above) / negatives
+        assert sensitivity_at_specificity(labels, probabilities, specificity) == 1
+        rule = ThresholdParams(rule="specificity", value=specificity)
+        assert choose_threshold(labels, probabilities, rule) == 0.5
+
+
 @given(case=predictions(), specificity=st.floats(0.01, 0.99))
 def test_no_threshold_does_better_at_a_specificity(case, specificity: float) -> None:
     labels, probabilities = case
