@@ -24,7 +24,7 @@ TINY = {
     "recipes": {"tuned": {"epochs": 2}},
 }
 SCORES = {"auc", "accuracy", "average_precision", "sensitivity", "specificity", "precision"}
-SCORES |= {"npv", "f1", "brier", "ece"}
+SCORES |= {"npv", "f1", "brier", "ece", "sensitivity_at_specificity"}
 
 
 class Workspace:
