@@ -9,9 +9,10 @@ seed divides it anew. The table shows the experiments of the commit that is chec
 """
 
 import argparse
+import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import dvc.api
@@ -56,10 +57,10 @@ CHANGES = {
     "half the epochs": ("recipes.tuned.epochs={half}",),
     "bfloat16": ("recipes.tuned.precision=mixed_bfloat16",),
 }
-PUBLISHED = {"squeezenet": "squeezenet_published", "mobilenet": "mobilenet_published"}
+MODELS = ("squeezenet", "mobilenet")
 
 
-def runs(models: list[str]) -> Iterator[Run]:
+def runs(models: Iterable[str]) -> Iterator[Run]:
     """List the experiments for some models: seeds, eight views, ablations, and the baselines."""
     params = read_params()
     for model in models:
@@ -69,12 +70,12 @@ def runs(models: list[str]) -> Iterator[Run]:
             yield Run("tuned, eight views", model, seed, ("evaluate.views=8",))
         for row, changes in CHANGES.items():
             yield Run(row, model, changes=tuple(change.format(half=half) for change in changes))
-        yield Run("published network", PUBLISHED[model])
+        yield Run("published network", f"{model}_published")
         for seed in SEEDS:
-            yield Run("published", PUBLISHED[model], seed, ("recipe=published",))
+            yield Run("published", f"{model}_published", seed, ("recipe=published",))
 
 
-def queue(dataset: str, models: list[str]) -> None:
+def queue(dataset: str, models: Iterable[str]) -> None:
     """Queue every experiment of this commit that has not been run and is not waiting to be."""
     if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "params.yaml"]).returncode:
         raise ParamsError(PARAMS_FILE, "", "found uncommitted changes, expected none: commit them")
@@ -98,7 +99,7 @@ def _experiments(*states: str) -> dict[str, dict[str, Any]]:
     return {row["Experiment"]: row for row in rows if (row.get("State") or "Success") in states}
 
 
-def table(models: list[str]) -> None:
+def table(models: Iterable[str]) -> None:
     """Print the table of what has been run, in Markdown: a row an ingredient.
 
     Scores are of the val split, on which the recipe may choose its epoch: means over seeds, which
@@ -124,13 +125,9 @@ def table(models: list[str]) -> None:
         )
         print(
             f"| {model} | {row} | {len(results)} | {int(results[0]['parameters']):,} "
-            f"| {_mean(auc):.4f} | {min(auc):.4f} | {max(auc):.4f} "
-            f"| {_mean(sensitivity):.3f} | {_mean(ece):.3f} |"
+            f"| {statistics.mean(auc):.4f} | {min(auc):.4f} | {max(auc):.4f} "
+            f"| {statistics.mean(sensitivity):.3f} | {statistics.mean(ece):.3f} |"
         )
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 def main() -> None:
@@ -141,7 +138,7 @@ def main() -> None:
     queue_command.add_argument("dataset", help="patch file with real patches")
     table_command = commands.add_parser("table", help="print what has been run")
     for command in (queue_command, table_command):
-        command.add_argument("--models", nargs="+", choices=list(PUBLISHED), default=[*PUBLISHED])
+        command.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     arguments = parser.parse_args()
     with one_line_errors():
         if arguments.command == "queue":

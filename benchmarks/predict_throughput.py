@@ -1,9 +1,12 @@
 """How fast `predict` scores a large file, against the model alone, and in how much memory.
 
 python -m benchmarks.predict_throughput --patches 100000
+
+The rate of `predict` includes loading the model and writing the table.
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -89,15 +92,13 @@ def _resident_rate(model: keras.Model) -> float:
 def _peak_megabytes(model: Path, patches: Path, folder: Path) -> int:
     """Peak resident memory of the command, in a process of its own."""
     predict = ["predict", str(model), str(patches), "--out", str(folder / "scores.csv")]
-    watch = (
-        "import resource, subprocess, sys; "
-        "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    )
-    command = [sys.executable, "-c", watch, sys.executable, "-m", "nodules", *predict]
-    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    kilobytes = int(result.stdout.splitlines()[-1])
-    return kilobytes // 1024
+    command = [sys.executable, "-m", "nodules", *predict]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return usage.ru_maxrss // 1024
 
 
 if __name__ == "__main__":

@@ -131,11 +131,7 @@ def _torch_steps(
         return
     with tempfile.TemporaryDirectory() as folder:
         exchange = Path(folder) / "exchange.npz"
-        weights = {f"weight{n:04}": values for n, values in enumerate(model.get_weights())}
-        probabilities = model.predict_on_batch(batch[0])
-        np.savez(
-            exchange, patches=batch[0], labels=batch[1], probabilities=probabilities, **weights
-        )
+        write_exchange(exchange, model, *batch)
         command = [sys.executable, "-m", "benchmarks.torch_worker", str(exchange)]
         with subprocess.Popen(
             [*command, params.model, params.recipe],
@@ -170,6 +166,26 @@ def _torch_steps(
                     failed.append(f"{TORCH}{mode}")
             yield contestants, failed
             questions.close()
+
+
+def write_exchange(
+    path: Path, model: keras.Model, patches: NDArray[np.float32], labels: NDArray[np.float32]
+) -> None:
+    """Write what `benchmarks.torch_worker` reads: a network and what it makes of a batch.
+
+    Parameters
+    ----------
+    path
+        An .npz file.
+    model
+        As its builder makes it.
+    patches, labels
+        (batch, 50, 50, 1) intensities in 0..255; (batch, 2) one-hot.
+    """
+    # Numbered, so that their names sort into the order of `get_weights`.
+    weights = {f"weight{n:04}": values for n, values in enumerate(model.get_weights())}
+    probabilities = model.predict_on_batch(patches)
+    np.savez(path, patches=patches, labels=labels, probabilities=probabilities, **weights)
 
 
 def _progress(text: str) -> None:

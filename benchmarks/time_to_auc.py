@@ -68,7 +68,7 @@ def main() -> None:
             curves[model] = Curve()
             with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
                 run_training(chosen, arguments.dataset, Path(folder), [curves[model]])
-    print(f"\nOn {os.cpu_count()} cores, `{arguments.recipe}` on {arguments.dataset.name}:\n")
+    print(f"\nOn {os.cpu_count()} processors, `{arguments.recipe}` on {arguments.dataset.name}:\n")
     _print_summary(curves, arguments.target)
     _print_curves(curves)
 

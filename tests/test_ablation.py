@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from benchmarks.ablation import PUBLISHED, Run, runs
+from benchmarks.ablation import MODELS, Run, runs
 from nodules.params import Params
 
 PARAMS_FILE = Path(__file__).parent.parent / "params.yaml"
-RUNS = list(runs(list(PUBLISHED)))
+RUNS = list(runs(MODELS))
 
 
 def changed(run: Run) -> Params:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.throughput import write_exchange
 from nodules.models.registry import build_model
 from nodules.params import read_params
 
@@ -29,14 +30,8 @@ def test_a_twin_gives_the_probabilities_of_its_network_and_trains(name: str, tmp
         [w if w.ndim > 1 else rng.uniform(0.5, 1.5, w.shape) for w in model.get_weights()]
     )
     patches = rng.uniform(0, 255, (4, 50, 50, 1)).astype(np.float32)
-    weights = {f"weight{n:04}": values for n, values in enumerate(model.get_weights())}
-    np.savez(
-        tmp_path / "exchange.npz",
-        patches=patches,
-        labels=np.eye(2, dtype=np.float32)[[0, 1, 0, 1]],
-        probabilities=model.predict_on_batch(patches),
-        **weights,
-    )
+    labels = np.eye(2, dtype=np.float32)[[0, 1, 0, 1]]
+    write_exchange(tmp_path / "exchange.npz", model, patches, labels)
     command = [sys.executable, "-m", "benchmarks.torch_worker", tmp_path / "exchange.npz"]
     result = subprocess.run(
         [*command, name, "tuned"],

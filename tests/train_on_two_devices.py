@@ -14,13 +14,12 @@ from nodules.runtime import be_deterministic  # isort: split
 
 import tensorflow as tf
 
-from nodules.atomic import write_json
 from nodules.errors import ParamsError
 from nodules.inference import nodule_probabilities
 from nodules.model_file import load_model
 from nodules.patches import open_patches
 from nodules.training import TrainingFiles, train, training_strategy
-from tests.test_training import small_params, write_discs
+from tests.small_training import small_params, write_training_files
 
 # Dropout draws its masks for the rows of a device; without it both trainings do the same sums.
 RECIPE = {"learning_rate": 0.003, "ema": 0.9, "select": "last", "epochs": 3}
@@ -33,26 +32,17 @@ def main() -> None:
     be_deterministic()
     folder = Path(sys.argv[1])
     os.chdir(folder)  # dvclive looks for a repository from here upwards
-    write_discs(folder / "train.h5", 160, seed=1)
-    write_discs(folder / "val.h5", 60, seed=2)
-    write_json(folder / "weights.json", {"non_nodule": 1.0, "nodule": 1.0})
+    files = write_training_files(folder)
     results = {}
     with contextlib.redirect_stdout(sys.stderr):
         for strategy in ("one_device", "mirrored"):
-            results[strategy] = _train(folder, strategy)
-        results["dropout"] = _train(folder, "mirrored", dropout=0.5)
-        results["uneven"] = _train(folder, "mirrored", batch_size=15)
+            results[strategy] = _train(files, strategy)
+        results["dropout"] = _train(files, "mirrored", dropout=0.5)
+        results["uneven"] = _train(files, "mirrored", batch_size=15)
     print(json.dumps(results))
 
 
-def _train(folder: Path, strategy: str, *, dropout: float = 0.0, **changes) -> dict:
-    files = TrainingFiles(
-        train=folder / "train.h5",
-        val=folder / "val.h5",
-        class_weights=folder / "weights.json",
-        model=folder / f"{strategy}.keras",
-        log=folder / strategy,
-    )
+def _train(files: TrainingFiles, strategy: str, *, dropout: float = 0.0, **changes) -> dict:
     params = small_params(**RECIPE | changes).model_copy(update={"strategy": strategy})
     params.models["small"].config["dropout"] = dropout
     try:

@@ -1,0 +1,58 @@
+"""A training that takes seconds: a small network, a short recipe, discs to be found in noise."""
+
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.pipeline_run import files_in
+from nodules.atomic import write_json
+from nodules.params import Params, read_params
+from nodules.patches import new_patch_file
+from nodules.training import TrainingFiles
+
+REPOSITORY = Path(__file__).parent.parent
+SMALL_MODEL = {
+    "builder": "squeezenet",
+    "config": {
+        "stem_filters": 8,
+        "stem_stride": 2,
+        "fires": [[4, 8], [4, 8]],
+        "pool_before": [0, 1],
+        "bypass": False,
+        "batch_norm": True,
+        "batch_norm_momentum": 0.5,
+        "pooling": "average",
+        "dropout": 0.1,
+    },
+}
+
+
+def small_params(**recipe_changes) -> Params:
+    """Give the repository's params with a small model and a short recipe."""
+    content = read_params(REPOSITORY / "params.yaml").model_dump()
+    content |= {"model": "small", "recipe": "short", "models": {"small": SMALL_MODEL}}
+    recipe = content["recipes"]["tuned"]
+    content["class_weights"] = {"short": "none"}
+    content["recipes"] = {
+        "short": recipe | {"epochs": 4, "batch_size": 16, "ema": 0.0} | recipe_changes
+    }
+    return Params.model_validate(content)
+
+
+def write_discs(path: Path, count: int, seed: int) -> None:
+    """Write patches of noise, half of them with a bright disc in the middle."""
+    rng = np.random.default_rng(seed)
+    labels = (np.arange(count) % 2).astype(np.uint8)
+    distance = np.hypot(*(np.mgrid[:50, :50] - 24.5))
+    patches = rng.normal(60, 20, (count, 50, 50)) + 80 * labels[:, None, None] * (distance < 6)
+    with new_patch_file(path, count) as file:
+        file.append(np.clip(patches, 0, 255).astype(np.uint8), labels)
+
+
+def write_training_files(folder: Path) -> TrainingFiles:
+    """Write a train split of 160 discs and noise, a val split of 60, and equal class weights."""
+    files = files_in(folder)
+    write_discs(files.train, 160, seed=1)
+    write_discs(files.val, 60, seed=2)
+    write_json(files.class_weights, {"non_nodule": 1.0, "nodule": 1.0})
+    return files
