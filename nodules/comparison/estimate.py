@@ -1,0 +1,16 @@
+"""A number with its confidence interval."""
+
+from typing import NamedTuple
+
+
+class Estimate(NamedTuple):
+    """A value and the ends of the interval around it."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether zero lies outside the interval."""
+        return self.low > 0 or self.high < 0
