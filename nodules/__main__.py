@@ -1,4 +1,4 @@
-"""The command line beside DVC: `python -m nodules predict | inspect | import`."""
+"""The command line beside DVC: `python -m nodules compare | predict | inspect | import`."""
 
 import argparse
 from pathlib import Path
@@ -10,6 +10,7 @@ examples:
   python -m nodules inspect data/mine.h5
   python -m nodules import legacy train_again.h5 val_again.h5 --out data/legacy.h5
   python -m nodules predict models/model.keras data/new.h5 --out scores.csv
+  python -m nodules compare main workspace --html report.html
 
 The pipeline itself is DVC's: `dvc repro`, `dvc exp run`, `dvc metrics diff`. README.md says how.
 """
@@ -25,7 +26,8 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m nodules",
-        description="Check, import and score patch files: HDF5 files of 50x50 CT patches.",
+        description="Check, import and score patch files, HDF5 files of 50x50 CT patches, and "
+        "compare revisions of the pipeline.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -33,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_inspect(commands)
     _add_import(commands)
     _add_predict(commands)
+    _add_compare(commands)
     return parser
 
 
@@ -87,6 +90,39 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(run=_predict)
 
 
+def _add_compare(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "compare",
+        help="say whether revisions differ, or were merely lucky",
+        description="Compare revisions on the same test patches: the first with each of the "
+        "others. A revision is a commit, a branch, a tag, the name of a DVC experiment, or "
+        "workspace. Without any, HEAD is compared with workspace; one alone is compared with "
+        "workspace.",
+    )
+    command.add_argument("revisions", nargs="*", metavar="REVISION")
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--md", action="store_true", help="print Markdown, for a comment")
+    form.add_argument("--json", action="store_true", help="print everything, for programs")
+    command.add_argument(
+        "--html", type=Path, metavar="FILE.html", help="write a page that opens offline, too"
+    )
+    command.add_argument(
+        "--resamples",
+        type=_resamples,
+        default=10_000,
+        metavar="N",
+        help="of the bootstrap; 10000 by default, 100 at least",
+    )
+    command.set_defaults(run=_compare)
+
+
+def _resamples(text: str) -> int:
+    number = int(text)
+    if number < 100:
+        raise argparse.ArgumentTypeError(f"found {number}, expected 100 or more")
+    return number
+
+
 # Each command imports what it needs: TensorFlow alone costs seconds.
 
 
@@ -114,6 +150,24 @@ def _predict(arguments: argparse.Namespace) -> None:
     runtime.be_deterministic()
     count = predict_file(arguments.model, arguments.patches, arguments.out, views=arguments.views)
     print(f"wrote {arguments.out}: {count:,} patches")
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from nodules.report.content import make_report
+    from nodules.revisions import read_revisions
+
+    report = make_report(read_revisions(arguments.revisions), resamples=arguments.resamples)
+    if arguments.html:
+        from nodules.report.page import write_page
+
+        write_page(report, arguments.html)
+    if arguments.json:
+        from nodules.report.machine import as_json as form
+    elif arguments.md:
+        from nodules.report.markdown import as_markdown as form
+    else:
+        from nodules.report.terminal import as_text as form
+    print(form(report))
 
 
 if __name__ == "__main__":

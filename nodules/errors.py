@@ -47,6 +47,13 @@ class OutputError(NodulesError):
         super().__init__(f"{path}: {problem}")
 
 
+class RevisionError(NodulesError):
+    """A commit, experiment or the workspace lacks what a comparison needs."""
+
+    def __init__(self, revision: str, problem: str) -> None:
+        super().__init__(f"{revision}: {problem}")
+
+
 class TrainingError(NodulesError):
     """Training cannot go on."""
 

@@ -87,7 +87,7 @@ def compare_aucs(
     contrast[candidate] += 1
     contrast[baseline] -= 1
     difference = float(contrast @ measured.aucs)
-    error = float(np.sqrt(max(contrast @ measured.covariance @ contrast, 0.0)))
+    error = float(np.sqrt(np.maximum(contrast @ measured.covariance @ contrast, 0)))
     margin = float(norm.ppf((1 + confidence) / 2)) * error
     if error > 0:
         p_value = float(2 * norm.sf(abs(difference) / error))

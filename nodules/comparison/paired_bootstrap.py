@@ -10,20 +10,11 @@ from nodules.patches import Groups, Labels
 # stay in the processor's cache.
 BLOCK_ELEMENTS = 2**16
 
-# By name of the score, a row for each classifier and a column for each resample.
-Resamples = dict[str, NDArray[np.float64]]
+Floats = NDArray[np.float64]
 
 
-def resampled_scores(
-    labels: Labels,
-    groups: Groups | None,
-    probabilities: NDArray[np.floating],
-    thresholds: NDArray[np.floating],
-    *,
-    resamples: int,
-    seed: int,
-) -> Resamples:
-    """Score every classifier on the same resamples.
+class PairedScores:
+    """The scores of K classifiers on the same N patches, and on resamples of these.
 
     Patches of one scan resemble each other, so whole groups are drawn where there are groups (the
     cluster bootstrap; Davison and Hinkley (1997), "Bootstrap methods and their application",
@@ -38,82 +29,86 @@ def resampled_scores(
     groups
         (N,) group of each patch; None draws single patches.
     probabilities
-        (K, N): of K classifiers.
+        (K, N).
     thresholds
         (K,): each classifier's own; a patch at or above it is called a nodule.
-    resamples
-        How many to draw, R.
-    seed
-        Of the drawing.
-
-    Returns
-    -------
-    dict of str to (K, R) float64
-        `auc`, `average_precision`, `sensitivity`, `specificity`, `accuracy` and `brier`; NaN where
-        a resample lacks a class.
     """
-    units = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    sums = _UnitSums(labels, units, probabilities, thresholds)
-    rankings = [_Ranking(labels, units, row) for row in probabilities]
-    rng = np.random.default_rng(seed)
-    at_once = max(1, BLOCK_ELEMENTS // len(labels))
-    blocks = []
-    for first in range(0, resamples, at_once):
-        copies = _draw(rng, min(at_once, resamples - first), int(units.max()) + 1)
-        ranked = [ranking.scores(copies) for ranking in rankings]
-        aucs, precisions = (np.stack(scores) for scores in zip(*ranked, strict=True))
-        blocks.append({"auc": aucs, "average_precision": precisions, **sums.scores(copies)})
-    return {name: np.concatenate([block[name] for block in blocks], axis=1) for name in blocks[0]}
-
-
-def percentile_estimate(
-    value: float, resampled: NDArray[np.float64], *, confidence: float
-) -> Estimate:
-    """Put the percentile interval of its resamples around a score or a difference of scores."""
-    tail = (1 - confidence) / 2
-    low, high = np.nanquantile(resampled, [tail, 1 - tail])
-    return Estimate(value, float(low), float(high))
-
-
-def _draw(rng: np.random.Generator, resamples: int, units: int) -> NDArray[np.float64]:
-    """Draw `units` units with replacement, (resamples, units) times each."""
-    draws = rng.integers(units, size=(resamples, units)) + units * np.arange(resamples)[:, None]
-    counts = np.bincount(draws.ravel(), minlength=resamples * units)
-    return counts.reshape(resamples, units).astype(np.float64)
-
-
-class _UnitSums:
-    """Scores that are ratios of sums over patches, with the sums taken once for each unit."""
 
     def __init__(
         self,
         labels: Labels,
-        units: NDArray[np.intp],
+        groups: Groups | None,
         probabilities: NDArray[np.floating],
         thresholds: NDArray[np.floating],
     ) -> None:
-        def by_unit(values: NDArray) -> NDArray[np.float64]:
-            """Sum (..., N) over patches into (..., units)."""
-            rows = values.reshape(-1, len(units))
-            return np.stack([np.bincount(units, row) for row in rows]).reshape(
-                *values.shape[:-1], -1
-            )
-
+        self._units = (
+            np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
+        )
+        self._unit_count = int(self._units.max()) + 1
+        self._rankings = [_Ranking(labels, self._units, row) for row in probabilities]
         nodule = labels == 1
         called = probabilities >= thresholds[:, None]
-        self._parts = {
-            "sensitivity": (by_unit(called & nodule), by_unit(nodule)),
-            "specificity": (by_unit(~called & ~nodule), by_unit(~nodule)),
-            "accuracy": (by_unit(called == nodule), by_unit(np.ones(len(labels)))),
-            "brier": (by_unit((probabilities - labels) ** 2), by_unit(np.ones(len(labels)))),
+        each = np.ones(len(labels))
+        parts_and_wholes = {
+            "sensitivity": (called & nodule, nodule),
+            "specificity": (~called & ~nodule, ~nodule),
+            "accuracy": (called == nodule, each),
+            "brier": ((probabilities - labels) ** 2, each),
+        }
+        self._ratios = {
+            name: (self._by_unit(part), self._by_unit(whole[None]))
+            for name, (part, whole) in parts_and_wholes.items()
         }
 
-    def scores(self, copies: NDArray[np.float64]) -> Resamples:
-        """Score the (R, units) resamples: (K, R) each."""
-        return {
+    def observed(self) -> dict[str, Floats]:
+        """Score the patches themselves: (K,) by name, as `resampled` names them."""
+        once = np.ones((1, self._unit_count))
+        return {name: scores[:, 0] for name, scores in self._scores(once).items()}
+
+    def resampled(self, resamples: int, seed: int) -> dict[str, Floats]:
+        """Score every classifier on the same resamples.
+
+        Parameters
+        ----------
+        resamples
+            How many to draw, R.
+        seed
+            Of the drawing.
+
+        Returns
+        -------
+        dict of str to (K, R) float64
+            `auc`, `average_precision`, `sensitivity`, `specificity`, `accuracy` and `brier`; NaN
+            where a resample lacks a class.
+        """
+        rng = np.random.default_rng(seed)
+        at_once = max(1, BLOCK_ELEMENTS // len(self._units))
+        blocks = [
+            self._scores(self._draw(rng, min(at_once, resamples - first)))
+            for first in range(0, resamples, at_once)
+        ]
+        return {name: np.concatenate([each[name] for each in blocks], axis=1) for name in blocks[0]}
+
+    def _draw(self, rng: np.random.Generator, resamples: int) -> Floats:
+        """Draw as many units as there are, with replacement: (resamples, units) times each."""
+        size = (resamples, self._unit_count)
+        draws = rng.integers(self._unit_count, size=size)
+        draws += self._unit_count * np.arange(resamples)[:, None]
+        counts = np.bincount(draws.ravel(), minlength=resamples * self._unit_count)
+        return counts.reshape(size).astype(np.float64)
+
+    def _scores(self, copies: Floats) -> dict[str, Floats]:
+        ranked = [ranking.scores(copies) for ranking in self._rankings]
+        aucs, precisions = (np.stack(scores) for scores in zip(*ranked, strict=True))
+        ratios = {
             name: _ratio(part @ copies.T, whole @ copies.T)
-            for name, (part, whole) in self._parts.items()
+            for name, (part, whole) in self._ratios.items()
         }
+        return {"auc": aucs, "average_precision": precisions, **ratios}
+
+    def _by_unit(self, values: NDArray) -> Floats:
+        """Sum (K, N) over patches into (K, units)."""
+        return np.stack([np.bincount(self._units, row, self._unit_count) for row in values])
 
 
 class _Ranking:
@@ -129,9 +124,7 @@ class _Ranking:
         # Patches of equal probability are called together.
         self._ends = np.flatnonzero(np.append(falls, True))
 
-    def scores(
-        self, copies: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def scores(self, copies: Floats) -> tuple[Floats, Floats]:
         """Compute the (R,) AUCs and average precisions of (R, units) resamples.
 
         The AUC is the area under the ROC by trapezes, the average precision the sum of the
@@ -148,6 +141,13 @@ class _Ranking:
         return _ratio(wins, nodules * others), _ratio((gained * precision).sum(axis=1), nodules)
 
 
-def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+def percentile_estimate(value: float, resampled: Floats, *, confidence: float) -> Estimate:
+    """Put the percentile interval of its resamples around a score or a difference of scores."""
+    tail = (1 - confidence) / 2
+    low, high = np.nanquantile(resampled, [tail, 1 - tail])
+    return Estimate(float(value), float(low), float(high))
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
     whole = np.broadcast_to(whole, part.shape)
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)

@@ -1,0 +1,1 @@
+"""What `python -m nodules compare` prints and draws."""

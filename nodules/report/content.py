@@ -1,0 +1,207 @@
+"""The content of a comparison's report, in words and tables that every form of it shows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from nodules.comparison.estimate import Estimate
+from nodules.comparison.verdict import (
+    CONFIDENCE,
+    POWER,
+    Classifier,
+    ComparedClassifiers,
+    PairedComparison,
+    compare_classifiers,
+)
+from nodules.errors import RevisionError
+from nodules.revisions import Revision, check_same_test_set
+
+SCORE_NAMES = {
+    "auc": "AUC",
+    "average_precision": "average precision",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "accuracy": "accuracy",
+    "brier": "Brier score",
+}
+# Below this the percentiles of a bootstrap over groups are known to be too narrow.
+FEW_GROUPS = 20
+
+
+class Table(NamedTuple):
+    """A table of text."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Revisions that were compared on the same test patches: the baseline, then the candidates."""
+
+    revisions: list[Revision]
+    compared: ComparedClassifiers
+
+    @property
+    def baseline(self) -> Revision:
+        """The revision that the others are compared with."""
+        return self.revisions[0]
+
+    @property
+    def pairs(self) -> list[tuple[Revision, PairedComparison]]:
+        """Each candidate with its comparison."""
+        return list(zip(self.revisions[1:], self.compared.comparisons, strict=True))
+
+
+def make_report(revisions: Sequence[Revision], *, resamples: int) -> Report:
+    """Compare revisions.
+
+    Parameters
+    ----------
+    revisions
+        The baseline, then at least one candidate.
+    resamples
+        Of the bootstrap.
+
+    Raises
+    ------
+    RevisionError
+        If their test sets differ, or are too small to be compared on.
+    """
+    baseline = revisions[0]
+    for candidate in revisions[1:]:
+        check_same_test_set(baseline, candidate)
+    tested = baseline.predictions
+    nodules = int(tested.labels.sum())
+    if min(nodules, len(tested.labels) - nodules) < 2:
+        problem = f"found {nodules} nodules among {len(tested.labels)} test patches"
+        raise RevisionError(baseline.name, f"{problem}, expected two of each class at least")
+    classifiers = [Classifier(each.predictions.probabilities, each.threshold) for each in revisions]
+    compared = compare_classifiers(tested.labels, tested.groups, classifiers, resamples=resamples)
+    return Report(list(revisions), compared)
+
+
+def subject(report: Report) -> str:
+    """Say what was compared, and on what."""
+    names = [
+        f"{each.name} ({each.commit})" if each.commit else each.name for each in report.revisions
+    ]
+    tested = report.baseline.predictions
+    of_groups = "" if tested.groups is None else f" of {len(set(tested.groups)):,} groups"
+    patches = f"{len(tested.labels):,} test patches{of_groups}"
+    nodules = int(tested.labels.sum())
+    return f"{names[0]} compared with {', '.join(names[1:])} on {patches}, {nodules:,} nodules"
+
+
+def verdict(report: Report, candidate: Revision, comparison: PairedComparison) -> str:
+    """Say in one line whether the candidate is better or worse."""
+    p_value = p_text(comparison.p_holm, "adjusted p" if len(report.pairs) > 1 else "p")
+    difference = f"{comparison.auc.value:+.3f}, {interval_text(comparison.auc)}, {p_value}"
+    names = f"{candidate.name} against {report.baseline.name}"
+    return f"{names}: {comparison.verdict} in AUC ({difference})"
+
+
+def outlook(report: Report, comparison: PairedComparison) -> str:
+    """Say how many test patches it would take to see a difference of this size."""
+    if comparison.patches_to_see is None:
+        return "the AUCs are equal"
+    return (
+        f"a difference of this size takes about {comparison.patches_to_see:,} test patches to see "
+        f"({POWER:.0%} power); here are {len(report.baseline.predictions.labels):,}"
+    )
+
+
+def interval_text(estimate: Estimate) -> str:
+    """Print the interval of a difference."""
+    return f"{CONFIDENCE:.0%} interval {estimate.low:+.3f} to {estimate.high:+.3f}"
+
+
+def p_text(p_value: float, prefix: str = "") -> str:
+    """Print a p-value to two digits, as far as it says anything.
+
+    Examples
+    --------
+    >>> p_text(0.02718, "p"), p_text(0.02718), p_text(1e-9)
+    ('p = 0.027', '0.027', '< 0.0001')
+    """
+    if p_value < 1e-4:
+        return f"{prefix} < 0.0001".strip()
+    digits = 2 if p_value >= 0.1 else 3 if p_value >= 0.01 else 4
+    return f"{prefix} = {p_value:.{digits}f}" if prefix else f"{p_value:.{digits}f}"
+
+
+def comparison_table(report: Report, candidate: Revision, comparison: PairedComparison) -> Table:
+    """Set the scores of the baseline and a candidate side by side, with their differences."""
+    position = report.revisions.index(candidate)
+    ours, theirs = report.compared.scores[0], report.compared.scores[position]
+    several = len(report.pairs) > 1
+    rows = []
+    for name, title in SCORE_NAMES.items():
+        values = [title, f"{ours[name].value:.3f}", f"{theirs[name].value:.3f}"]
+        by_groups = _difference_cells(comparison.differences[name])
+        if name == "auc":
+            p_value = p_text(comparison.p_holm)
+            rows.append([*values, *_difference_cells(comparison.auc), p_value, "DeLong"])
+            rows.append(["", "", "", *by_groups, "", "bootstrap"])
+        elif name == "accuracy":
+            p_value = p_text(comparison.mcnemar_p_holm)
+            rows.append([*values, *by_groups, p_value, "bootstrap; p: McNemar"])
+        else:
+            rows.append([*values, *by_groups, "", "bootstrap"])
+    head = ["", report.baseline.name, candidate.name, "difference", f"{CONFIDENCE:.0%} interval"]
+    head += ["p (Holm)" if several else "p", "by"]
+    return Table(f"{candidate.name} against {report.baseline.name}", head, rows)
+
+
+def _difference_cells(estimate: Estimate) -> list[str]:
+    return [f"{estimate.value:+.3f}", f"{estimate.low:+.3f} to {estimate.high:+.3f}"]
+
+
+def scores_table(report: Report) -> Table:
+    """Set the scores of all revisions side by side, each with its interval."""
+    rows = [
+        [title, *(_score_text(scores[name]) for scores in report.compared.scores)]
+        for name, title in SCORE_NAMES.items()
+    ]
+    rows.append(["threshold", *(f"{each.threshold:.3f}" for each in report.revisions)])
+    return Table("Scores", ["", *(each.name for each in report.revisions)], rows)
+
+
+def _score_text(score: Estimate) -> str:
+    return f"{score.value:.3f} ({score.low:.3f} to {score.high:.3f})"
+
+
+def params_table(report: Report) -> Table:
+    """List the parameters that are not the same in all revisions."""
+    keys = sorted({key for each in report.revisions for key in each.params})
+    rows = []
+    for key in keys:
+        values = [_value_text(each.params, key) for each in report.revisions]
+        if len(set(values)) > 1:
+            rows.append([key, *values])
+    head = ["parameter", *(each.name for each in report.revisions)]
+    return Table("Parameters changed", head, rows)
+
+
+def _value_text(params: dict[str, Any], key: str) -> str:
+    return str(params[key]) if key in params else "-"
+
+
+def notes(report: Report) -> list[str]:
+    """Say what the numbers rest on, and where they are weak."""
+    groups = report.baseline.predictions.groups
+    unit = "single patches: the data set has no groups" if groups is None else "whole groups"
+    said = [
+        "DeLong's test takes patches as independent, which patches of one scan are not; the "
+        f"bootstrap draws {unit}. A verdict other than no evidence needs both to agree.",
+        "Sensitivity, specificity and accuracy are at each revision's own threshold. "
+        "Of the Brier score less is better.",
+    ]
+    if groups is not None and len(set(groups)) < FEW_GROUPS:
+        said.append(f"{len(set(groups))} groups are few: the bootstrap's intervals are too narrow.")
+    if any(each.stale for each in report.revisions):
+        said.append("The workspace has changed since its last `dvc repro`, which made its results.")
+    if len(report.pairs) > 1:
+        said.append(f"p-values are adjusted by Holm for {len(report.pairs)} comparisons.")
+    return said

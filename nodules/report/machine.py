@@ -1,0 +1,62 @@
+"""The report as JSON, for programs."""
+
+import json
+from typing import Any
+
+from nodules.comparison.verdict import ALPHA, POWER
+from nodules.report.content import Report
+
+
+def as_json(report: Report) -> str:
+    """Print everything that was computed, unrounded."""
+    tested = report.baseline.predictions
+    content: dict[str, Any] = {
+        "test_patches": len(tested.labels),
+        "nodules": int(tested.labels.sum()),
+        "groups": None if tested.groups is None else len(set(tested.groups)),
+        "alpha": ALPHA,
+        "power": POWER,
+        "revisions": [
+            {
+                "name": each.name,
+                "commit": each.commit or None,
+                "threshold": each.threshold,
+                "scores": {name: score._asdict() for name, score in scores.items()},
+            }
+            for each, scores in zip(report.revisions, report.compared.scores, strict=True)
+        ],
+        "comparisons": [
+            {
+                "baseline": report.baseline.name,
+                "candidate": candidate.name,
+                "verdict": str(comparison.verdict),
+                "patches_to_see": comparison.patches_to_see,
+                "delong": {
+                    **comparison.auc._asdict(),
+                    "p": comparison.p_value,
+                    "p_holm": comparison.p_holm,
+                },
+                "mcnemar": {
+                    "only_baseline_right": comparison.only_baseline_right,
+                    "only_candidate_right": comparison.only_candidate_right,
+                    "p": comparison.mcnemar_p,
+                    "p_holm": comparison.mcnemar_p_holm,
+                },
+                "bootstrap": {
+                    name: difference._asdict()
+                    for name, difference in comparison.differences.items()
+                },
+                "params": _changes(report.baseline.params, candidate.params),
+            }
+            for candidate, comparison in report.pairs
+        ],
+    }
+    return json.dumps(content, indent=2, allow_nan=False)
+
+
+def _changes(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        key: {"baseline": ours.get(key), "candidate": theirs.get(key)}
+        for key in sorted({*ours, *theirs})
+        if ours.get(key) != theirs.get(key)
+    }

@@ -1,0 +1,29 @@
+"""The Vega libraries as one script, for pages that open without a network.
+
+python -m nodules.report.vega .dvc/tmp/vega.js
+"""
+
+import argparse
+from pathlib import Path
+
+import vl_convert
+
+from nodules.atomic import replacing
+
+
+def vega_bundle() -> str:
+    """Give a script that defines `vega`, `vegaLite` and `vegaEmbed`, needing nothing else."""
+    snippet = "window.vega = vega; window.vegaLite = vegaLite; window.vegaEmbed = vegaEmbed;"
+    return vl_convert.javascript_bundle(snippet)
+
+
+def main() -> None:
+    """Write the script, which the page of `dvc plots` loads."""
+    parser = argparse.ArgumentParser(description="Write the Vega libraries as one script.")
+    parser.add_argument("script", type=Path, help="file to write")
+    with replacing(parser.parse_args().script) as temporary:
+        temporary.write_text(vega_bundle(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
