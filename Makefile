@@ -10,6 +10,8 @@ PYTHON ?= python3
 VENV := .venv$(if $(GPU),-gpu)
 LOCK := requirements$(if $(GPU),-gpu).lock
 INSTALLED := $(VENV)/installed
+# What the page of `dvc plots` draws with; without it, the page needs a network.
+VEGA := .dvc/tmp/vega.js
 # The stages in dvc.yaml call `python`, which must be the environment's.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
@@ -26,7 +28,7 @@ lint: setup
 	ruff format --check .
 	mypy
 
-setup: $(INSTALLED)
+setup: $(INSTALLED) $(VEGA)
 
 $(INSTALLED): $(LOCK)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) \
@@ -37,6 +39,9 @@ $(INSTALLED): $(LOCK)
 	@printf '%s\n' 'import os, sys; os.environ["PATH"] = os.pathsep.join([sys.prefix + "/bin", os.environ.get("PATH", "")])' \
 		> "$$(python -c 'import site; print(site.getsitepackages()[0])')/environment-on-path.pth"
 	@touch $@
+
+$(VEGA): $(INSTALLED)
+	python -m nodules.report.vega $@
 
 # Needs uv; run it after a change of the dependencies in pyproject.toml.
 lock:
