@@ -17,6 +17,7 @@ import numpy as np
 from dvc.api import DVCFileSystem, params_show
 from dvc.exceptions import DvcException
 from dvc.fs import FileSystem
+from dvc.repo import Repo
 from dvc.scm import RevError, SCMError
 from numpy.typing import NDArray
 
@@ -256,7 +257,7 @@ def _read(files: FileSystem, name: str, path: str, way: str) -> str:
         return files.read_text(path)
     except FileNotFoundError:
         places = "in DVC's cache nor on a remote"
-        if files.repo.config["core"].get("remote") and name == WORKSPACE:
+        if name == WORKSPACE and Repo().config["core"].get("remote"):
             way = f"dvc pull {path}, or {way}"
         raise RevisionError(name, f"{path} is neither {places}; get it with: {way}") from None
     except _UNREADABLE as error:

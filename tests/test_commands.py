@@ -177,7 +177,7 @@ def test_predict_refuses_what_is_no_model_and_no_patch_file(
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["inspect"], ["import"], ["import", "legacy"], ["predict"]]
+    "command", [[], ["inspect"], ["import"], ["import", "legacy"], ["predict"], ["compare"]]
 )
 def test_every_command_has_help(command: list[str]) -> None:
     result = nodules(*command, "--help")

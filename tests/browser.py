@@ -1,0 +1,55 @@
+"""Opening a page in headless Chromium without a network."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open pages")
+
+
+class OpenedPage(NamedTuple):
+    """The document after its scripts have run, and what they said on the console."""
+
+    document: str
+    console: list[str]
+
+    def curves(self) -> list[str]:
+        """Give the paths of all lines that Vega has drawn as SVG."""
+        lines = re.findall(r'<g class="mark-line role-mark[^"]*"[^>]*>(.*?)</g>', self.document)
+        return [path for line in lines for path in re.findall(r' d="(M[^"]*L[^"]*)"', line)]
+
+
+def open_offline(page: Path, profile: Path) -> OpenedPage:
+    """Open a page.
+
+    Parameters
+    ----------
+    page
+        HTML file.
+    profile
+        Folder that Chromium may write to.
+    """
+    assert CHROMIUM is not None
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        f"--user-data-dir={profile}",
+        "--virtual-time-budget=10000",
+        "--enable-logging=stderr",
+        "--v=0",
+        "--dump-dom",
+    ]
+    opened = subprocess.run(
+        [CHROMIUM, *options, page.as_uri()], capture_output=True, text=True, check=True, timeout=120
+    )
+    console = re.findall(r"CONSOLE.*?\] (.*)", opened.stderr)
+    return OpenedPage(opened.stdout, console)

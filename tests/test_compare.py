@@ -1,0 +1,381 @@
+"""Comparing revisions as a person does, in a repository whose pipeline takes no time."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from nodules.errors import RevisionError
+from nodules.report.content import make_report
+from nodules.report.page import write_page
+from nodules.report.terminal import as_text
+from nodules.revisions import parse_predictions, read_revision, read_revisions
+from tests.browser import needs_chromium, open_offline
+
+REPOSITORY = Path(__file__).parent.parent
+# Where the page of `dvc plots` looks for Vega.
+VEGA = ".dvc/tmp/vega.js"
+
+PIPELINE = """\
+stages:
+  evaluate:
+    cmd: python evaluate.py
+    deps: [evaluate.py]
+    params: [model, skill, luck, patches]
+    outs: [data/predictions.csv, data/splits/test.h5]
+    metrics: [metrics/evaluate/metrics.json: {cache: false}]
+    plots:
+      - metrics/train/plots/metrics/val/loss.tsv: {cache: false, x: step, y: loss, template: simple}
+"""
+
+# Predictions as good as `skill` says; `luck` is the seed of the noise in them.
+EVALUATE = """\
+import csv, json, h5py, numpy as np
+from pathlib import Path
+from ruamel.yaml import YAML
+params = YAML(typ="safe").load(Path("params.yaml"))
+count = params["patches"]
+data = np.random.default_rng(0)
+groups = np.arange(count) // 10
+index = 1000 + 3 * np.arange(count)
+labels = (np.arange(count) % 5 == 0).astype(int)
+shared = data.normal(size=count)
+luck = np.random.default_rng(params["luck"]).normal(size=count)
+score = params["skill"] * labels + shared + 0.4 * luck - params["skill"] / 2
+probabilities = 1 / (1 + np.exp(-score))
+for folder in ("data/splits", "metrics/evaluate", "metrics/train/plots/metrics/val"):
+    Path(folder).mkdir(parents=True, exist_ok=True)
+with open("data/predictions.csv", "w") as file:
+    table = csv.writer(file)
+    table.writerow(("split", "index", "group", "label", "probability"))
+    table.writerow(("val", 1, 999, 1, 0.5))
+    # Not in order: rows are matched by their index.
+    for row in data.permutation(count):
+        table.writerow(("test", index[row], groups[row], labels[row], probabilities[row]))
+Path("metrics/evaluate/metrics.json").write_text(json.dumps({"threshold": 0.5}))
+Path("metrics/train/plots/metrics/val/loss.tsv").write_text("step\\tloss\\n0\\t0.7\\n1\\t0.5\\n")
+with h5py.File("data/splits/test.h5", "w") as file:
+    file["X"] = data.integers(0, 256, (count, 50, 50), dtype=np.uint8)
+    file["index"] = index
+"""
+
+PARAMS = "model: first\nskill: 1.0\nluck: 1\npatches: 400\n"
+
+
+class Project:
+    """A git and DVC repository."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        author = {"NAME": "Test", "EMAIL": "test@example.com"}
+        names = {
+            f"GIT_{role}_{k}": v for role in ("AUTHOR", "COMMITTER") for k, v in author.items()
+        }
+        self._environment = os.environ | names
+        self._environment |= {"PATH": places, "PYTHONPATH": str(REPOSITORY)}
+
+    def __call__(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd=self.path,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def run(self, *command: str) -> str:
+        result = self(*command)
+        assert result.returncode == 0, f"{command}:\n{result.stdout}\n{result.stderr}"
+        return result.stdout
+
+    def compare(self, *arguments: str) -> str:
+        return self.run("python", "-m", "nodules", "compare", "--resamples", "500", *arguments)
+
+    def experiment(self, name: str, *changes: str) -> None:
+        settings = [part for change in changes for part in ("--set-param", change)]
+        self.run("dvc", "exp", "run", "--quiet", "--name", name, *settings)
+        self.run("git", "checkout", "--quiet", ".")
+        self.run("dvc", "checkout", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Give a repository with one commit and its experiments."""
+    path = tmp_path_factory.mktemp("project")
+    project = Project(path)
+    project.run("git", "init", "--quiet")
+    project.run("dvc", "init", "--quiet")
+    shutil.copy(REPOSITORY / ".dvc" / "config", path / ".dvc" / "config")
+    shutil.copytree(REPOSITORY / ".dvc" / "plots", path / ".dvc" / "plots")
+    for name, text in (
+        ("dvc.yaml", PIPELINE),
+        ("evaluate.py", EVALUATE),
+        ("params.yaml", PARAMS),
+        (".gitignore", "/data\n__pycache__\n/dvc_plots\n"),
+    ):
+        (path / name).write_text(text)
+    project.run("dvc", "repro", "--quiet")
+    project.run("git", "add", "--all")
+    project.run("git", "commit", "--quiet", "--message", "first")
+    project.experiment("second", "model=second", "skill=2.5", "luck=2")
+    project.experiment("lucky", "luck=3")
+    project.experiment("other-patches", "patches=420")
+    return project
+
+
+@pytest.fixture
+def inside(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Give the repository as the current folder."""
+    monkeypatch.chdir(project.path)
+    return project
+
+
+def printed(*revisions: str) -> str:
+    return as_text(make_report(read_revisions(revisions), resamples=500))
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_better_experiment_is_called_better_and_says_what_changed() -> None:
+    text = printed("HEAD", "second")
+    assert "second against HEAD: better in AUC (+0." in text
+    assert "400 test patches of 40 groups, 80 nodules" in text
+    assert ["skill", "1.0", "2.5"] in [line.split() for line in text.splitlines()]
+    assert "patches " not in text.split("Parameters changed")[1].split("\n\n")[0]
+
+
+@pytest.mark.usefixtures("inside")
+def test_another_seed_is_no_evidence_of_a_difference() -> None:
+    text = printed("HEAD", "lucky")
+    assert "lucky against HEAD: no evidence of a difference in AUC" in text
+    assert "test patches to see (80% power); here are 400" in text
+
+
+def test_the_workspace_is_compared_with_head_where_nothing_is_named(project: Project) -> None:
+    text = project.compare()
+    assert "workspace against HEAD: no evidence of a difference" in text
+    assert "the AUCs are equal" in text
+    assert "has changed" not in text
+
+
+def test_a_workspace_that_was_not_reproduced_is_said_to_be_old(inside: Project) -> None:
+    params = inside.path / "params.yaml"
+    params.write_text(PARAMS.replace("luck: 1", "luck: 9"))
+    try:
+        assert "The workspace has changed since its last `dvc repro`" in printed("HEAD")
+    finally:
+        params.write_text(PARAMS)
+
+
+def test_the_json_holds_what_scikit_learn_and_holm_give(inside: Project) -> None:
+    content = json.loads(inside.compare("HEAD", "second", "lucky", "--json"))
+    aucs = {}
+    for each in content["revisions"]:
+        predictions = read_revision(each["name"]).predictions
+        assert predictions.index.tolist() == list(range(1000, 2200, 3))
+        aucs[each["name"]] = roc_auc_score(predictions.labels, predictions.probabilities)
+        assert each["scores"]["auc"]["value"] == pytest.approx(aucs[each["name"]])
+    second, lucky = content["comparisons"]
+    for comparison in (second, lucky):
+        change = aucs[comparison["candidate"]] - aucs["HEAD"]
+        assert comparison["delong"]["value"] == pytest.approx(change)
+        assert comparison["bootstrap"]["auc"]["value"] == pytest.approx(change)
+    assert second["delong"]["p_holm"] == 2 * second["delong"]["p"]
+    assert lucky["delong"]["p_holm"] == lucky["delong"]["p"]
+    assert second["params"]["model"] == {"baseline": "first", "candidate": "second"}
+    assert lucky["params"] == {"luck": {"baseline": 1, "candidate": 3}}
+
+
+def test_markdown_has_whole_tables_and_the_verdict_first(project: Project) -> None:
+    text = project.compare("HEAD", "second", "--md")
+    assert text.startswith("**second against HEAD: better in AUC")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) > 15
+    assert all(line.endswith("|") for line in rows)
+    assert "| skill | 1.0 | 2.5 |" in rows
+
+
+@pytest.mark.parametrize(
+    ("revisions", "sentence"),
+    [
+        (("HEAD", "other-patches"), "found 420 test patches, 400 of them among the 400 of HEAD"),
+        (("HEAD", "nowhere"), "nowhere: no such revision, expected a commit, a branch"),
+        (("HEAD", "HEAD"), "HEAD: found twice, expected different revisions"),
+    ],
+)
+@pytest.mark.usefixtures("inside")
+def test_what_cannot_be_compared_is_refused(revisions: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(RevisionError) as refused:
+        make_report(read_revisions(revisions), resamples=100)
+    assert sentence in str(refused.value)
+
+
+def test_a_refusal_is_one_line(project: Project) -> None:
+    result = project("python", "-m", "nodules", "compare", "HEAD", "nowhere")
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: nowhere: no such revision")
+    assert result.stderr.count("\n") == 1
+
+
+@contextmanager
+def data_taken_away(project: Project, aside: Path) -> Iterator[None]:
+    """Move the cache and the data aside, and put them back."""
+    places = [project.path / ".dvc" / "cache", project.path / "data"]
+    for place in places:
+        shutil.move(place, aside / place.name)
+    yield
+    for place in places:
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.move(aside / place.name, place)
+
+
+@pytest.fixture
+def emptied(inside: Project, tmp_path: Path) -> Iterator[Project]:
+    """Give the repository without its cache and data."""
+    with data_taken_away(inside, tmp_path):
+        yield inside
+
+
+def test_missing_predictions_are_named_with_the_command_that_gets_them(emptied: Project) -> None:
+    commit = emptied.run("git", "rev-parse", "--short=7", "HEAD").strip()
+    with pytest.raises(RevisionError) as missing:
+        read_revision("HEAD")
+    expected = "HEAD: data/predictions.csv is neither in DVC's cache nor on a remote; get it with: "
+    assert str(missing.value) == expected + f"git switch --detach {commit} && dvc repro"
+    with pytest.raises(RevisionError, match=r"get it with: dvc repro$"):
+        read_revision("workspace")
+    # What the message says is true.
+    emptied.run("dvc", "repro", "--quiet", "--force")
+    assert len(read_revision("HEAD").predictions.index) == 400
+
+
+def test_predictions_are_read_from_a_remote(emptied: Project, tmp_path: Path) -> None:
+    emptied.run("dvc", "config", "--local", "core.remote", "shared")
+    emptied.run("dvc", "remote", "add", "--local", "shared", str(tmp_path / "remote"))
+    try:
+        with pytest.raises(RevisionError, match=r"get it with: dvc pull .*, or dvc repro$"):
+            read_revision("workspace")
+        shutil.copytree(tmp_path / "cache", tmp_path / "remote")
+        assert len(read_revision("second").predictions.index) == 400
+    finally:
+        (emptied.path / ".dvc" / "config.local").unlink()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "found the columns nothing, expected split,index,group,label,probability"),
+        ("test,1,,0,0.5\ntest,x,,1,0.5", "line 3: found no numbers, expected some"),
+        ("test,1,,2,0.5", "line 2: found label 2, probability 0.5, expected label 0 or 1"),
+        ("test,1,,1,nan", "line 2: found label 1, probability nan, expected label 0 or 1"),
+        ("test,1,,1,0.5\ntest,1,,1,0.6", "found an index twice in test, expected each row once"),
+    ],
+)
+def test_broken_predictions_are_refused_with_their_line(text: str, sentence: str) -> None:
+    table = f"split,index,group,label,probability\n{text}\n" if text else ""
+    with pytest.raises(RevisionError) as refused:
+        parse_predictions(table, "HEAD: data/predictions.csv", split="test")
+    assert str(refused.value).startswith("HEAD: data/predictions.csv: ")
+    assert sentence in str(refused.value)
+
+
+@needs_chromium
+def test_the_page_draws_every_curve_without_a_network(inside: Project, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    inside.compare("HEAD", "second", "lucky", "--html", str(page))
+    opened = open_offline(page, tmp_path / "profile")
+    assert opened.console == []
+    # Of three revisions: ROC, precision-recall, calibration and the loss; and two diagonals.
+    assert len(opened.curves()) == 4 * 3 + 2
+    assert "second against HEAD: better in AUC" in opened.document
+    assert opened.document.count("data:image/png;base64,") == 2 * 12
+    for outside in ('src="http', 'href="http', "url(http", "@import"):
+        assert outside not in opened.document
+
+
+@needs_chromium
+def test_names_and_values_cannot_become_markup(inside: Project, tmp_path: Path) -> None:
+    hostile = "</script><script>document.title='hit'</script><img src=x onerror=alert(1)>"
+    first, second = read_revisions(["HEAD", "second"])
+    renamed = type(second)(**{**vars(second), "name": hostile, "params": {hostile: hostile}})
+    page = tmp_path / "report.html"
+    write_page(make_report([first, renamed], resamples=100), page)
+    opened = open_offline(page, tmp_path / "profile")
+    assert opened.console == []
+    elements = _Elements()
+    elements.feed(opened.document)
+    assert "<title>hit</title>" not in opened.document
+    assert all(source.startswith("data:") for source in elements.pictures)
+    assert len(elements.pictures) == 12
+    assert len(opened.curves()) == 4 * 2 + 2
+
+
+class _Elements(HTMLParser):
+    """The sources of the pictures in a document."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pictures: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "img":
+            self.pictures.append(dict(attrs)["src"] or "")
+
+
+def test_patches_without_pixels_are_listed(inside: Project, tmp_path: Path) -> None:
+    revisions = read_revisions(["HEAD", "second"])
+    page = tmp_path / "report.html"
+    with data_taken_away(inside, tmp_path):
+        write_page(make_report(revisions, resamples=100), page)
+    text = page.read_text()
+    assert "data:image/png" not in text
+    listed = text.split("Where second and HEAD disagree most")[1]
+    first, second = (each.predictions for each in revisions)
+    farthest = int(np.argmax(np.abs(first.probabilities - second.probabilities)))
+    assert f"<td>{first.index[farthest]}</td>" in listed.split("</tr>")[1]
+
+
+@needs_chromium
+def test_dvcs_own_page_draws_without_a_network(project: Project, tmp_path: Path) -> None:
+    project.run("dvc", "plots", "diff", "HEAD", "second")
+    page = project.path / "dvc_plots" / "index.html"
+    assert "run `make setup`" in open_offline(page, tmp_path / "before").document.split("<div")[0]
+    project.run("python", "-m", "nodules.report.vega", VEGA)
+    opened = open_offline(page, tmp_path / "profile")
+    assert [line for line in opened.console if "WARN" not in line] == []
+    assert len(opened.curves()) == 2
+
+
+def test_setting_up_writes_what_that_page_draws_with() -> None:
+    listed = subprocess.run(
+        ["make", "--dry-run", "--always-make", "setup"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"python -m nodules.report.vega {VEGA}" in listed.stdout
+    ignored = subprocess.run(["git", "check-ignore", "--quiet", VEGA], cwd=REPOSITORY, check=False)
+    assert ignored.returncode == 0
+
+
+def test_comparing_needs_no_tensorflow(inside: Project) -> None:
+    code = (
+        "import sys; from nodules.revisions import read_revisions;"
+        "from nodules.report.content import make_report;"
+        "from nodules.report.terminal import as_text;"
+        "as_text(make_report(read_revisions(['HEAD']), resamples=100));"
+        "sys.exit('tensorflow' in sys.modules or 'sklearn' in sys.modules)"
+    )
+    inside.run("python", "-c", code)
