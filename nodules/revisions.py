@@ -171,13 +171,10 @@ def read_revision(name: str) -> Revision:
         raise RevisionError(name, _first_line(error)) from None
     way = f"git switch --detach {commit[:7]} && dvc repro" if commit else "dvc repro"
     text = _read(files, name, PREDICTIONS, way)
-    metrics = json.loads(_read(files, name, METRICS, way))
-    threshold = metrics.get("threshold")
-    if not isinstance(threshold, float | int):
-        raise RevisionError(name, f"{METRICS}: threshold: found {threshold!r}, expected a number")
+    threshold = _threshold(name, _read(files, name, METRICS, way))
     predictions = parse_predictions(text, f"{name}: {PREDICTIONS}", split="test")
     stale = name == WORKSPACE and bool(files.repo.status())
-    return Revision(name, commit[:7], predictions, float(threshold), _flat(params), stale, files)
+    return Revision(name, commit[:7], predictions, threshold, _flat(params), stale, files)
 
 
 def parse_predictions(text: str, origin: str, *, split: str) -> Predictions:
@@ -263,6 +260,16 @@ def _read(files: FileSystem, name: str, path: str, way: str) -> str:
     except _UNREADABLE as error:
         problem = f"{path} cannot be had ({_first_line(error)})"
         raise RevisionError(name, f"{problem}; get it with: dvc pull, or {way}") from None
+
+
+def _threshold(name: str, metrics: str) -> float:
+    try:
+        found = json.loads(metrics)["threshold"]
+    except (ValueError, KeyError, TypeError):
+        raise RevisionError(name, f"{METRICS}: found no threshold, expected a number") from None
+    if not isinstance(found, float | int):
+        raise RevisionError(name, f"{METRICS}: threshold: found {found!r}, expected a number")
+    return float(found)
 
 
 def _listed(values: NDArray | None) -> list | None:

@@ -17,7 +17,6 @@ from nodules.patches import Groups, Labels
 ALPHA = 0.05
 CONFIDENCE = 1 - ALPHA
 POWER = 0.8
-RESAMPLES = 10_000
 SEED = 0
 
 
@@ -94,7 +93,7 @@ def compare_classifiers(
     groups: Groups | None,
     classifiers: Sequence[Classifier],
     *,
-    resamples: int = RESAMPLES,
+    resamples: int,
 ) -> ComparedClassifiers:
     """Compare the first classifier with each of the others.
 

@@ -10,6 +10,7 @@ from nodules.scoring import calibration_curve
 # Told apart by colour-blind readers, on white and on black.
 COLOURS = ["#3b8fd0", "#e69f00", "#1fa27c", "#cc6fa8", "#e0662a", "#8f8f8f"]
 CALIBRATION_BINS = 10
+LEGEND_LETTERS = 40
 
 Spec = dict[str, Any]
 Rows = list[dict[str, Any]]
@@ -127,78 +128,65 @@ def _chart(
 
     The legend picks a revision; the point nearest to the pointer says what it is.
     """
-    names = [each.name for each in report.revisions]
-    splits = sorted({row["split"] for row in rows if "split" in row})
     encoding: Spec = {
         "x": x,
         "y": y,
         # In the order of the rows: ROC and precision-recall turn corners at the same x.
         "order": None,
-        "color": {
-            "field": "revision",
-            "type": "nominal",
-            "title": None,
-            "scale": {"domain": names, "range": COLOURS[: len(names)]},
-        },
+        "color": _colour([each.name for each in report.revisions]),
         "opacity": {"condition": {"param": "picked", "value": 1}, "value": 0.12},
     }
-    line = dict(encoding)
-    if len(splits) > 1:
-        dashes = {"domain": splits, "range": [[5, 3], [1, 0]]}
-        line["strokeDash"] = {"field": "split", "type": "nominal", "title": None, "scale": dashes}
-    shown = [x["field"], y["field"], *tooltip]
-    details = [
-        {"field": "revision", "type": "nominal"},
-        *(
-            {"field": name, "type": "nominal"}
-            if name == "split"
-            else {"field": name, "type": "quantitative", "format": ".4~f"}
-            for name in shown
-        ),
-    ]
-    pick = {"name": "picked", "select": {"type": "point", "fields": ["revision"]}, "bind": "legend"}
-    near = {
-        "name": "near",
-        "select": {
-            "type": "point",
-            "on": "pointerover",
-            "nearest": True,
-            "clear": "pointerout",
-        },
+    details = {
+        "tooltip": [_detail(name) for name in ("revision", x["field"], y["field"], *tooltip)]
     }
+    pick = {"name": "picked", "select": {"type": "point", "fields": ["revision"]}, "bind": "legend"}
+    pointer = {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}
+    near = {"param": "near", "empty": False, "value": 1}
     layers: list[Spec] = [
         {
             "mark": {"type": "line", "clip": True},
-            "encoding": line,
             "params": [pick],
+            "encoding": encoding | _dashes(rows),
         },
         {
-            "mark": {"type": "point", "filled": True, "size": 60, "clip": False},
-            "params": [near],
+            "mark": {"type": "point", "filled": True, "size": 60},
+            "params": [{"name": "near", "select": pointer}],
             "encoding": encoding
-            | {
-                "opacity": {
-                    "condition": {"param": "near", "empty": False, "value": 1},
-                    "value": 0.7 if dots else 0,
-                },
-                "tooltip": details,
-            },
+            | details
+            | {"opacity": {"condition": near, "value": 0.7 if dots else 0}},
         },
     ]
     if diagonal:
         mark = {"type": "line", "color": "#999", "strokeDash": [4, 4], "strokeWidth": 1}
         layers.insert(0, {"data": {"values": diagonal}, "mark": mark, "encoding": {"x": x, "y": y}})
     if points:
-        layers.append(
-            {
-                "data": {"values": points},
-                "mark": {"type": "point", "filled": True, "size": 90, "stroke": "white"},
-                "encoding": encoding | {"tooltip": details},
-            }
-        )
+        mark = {"type": "point", "filled": True, "size": 90, "stroke": "white"}
+        layers.append({"data": {"values": points}, "mark": mark, "encoding": encoding | details})
+    return {"data": {"values": rows}, "width": "container", "height": 300, "layer": layers}
+
+
+def _colour(names: list[str]) -> Spec:
+    # As many names in a row as fit below a chart at phone width.
+    columns = max(1, LEGEND_LETTERS // max(len(name) + 4 for name in names))
     return {
-        "data": {"values": rows},
-        "width": "container",
-        "height": 300,
-        "layer": layers,
+        "field": "revision",
+        "type": "nominal",
+        "title": None,
+        "legend": {"columns": columns},
+        "scale": {"domain": names, "range": COLOURS[: len(names)]},
     }
+
+
+def _dashes(rows: Rows) -> Spec:
+    """Tell train from val by dashes, where both are there."""
+    splits = sorted({row["split"] for row in rows if "split" in row})
+    if len(splits) < 2:
+        return {}
+    scale = {"domain": splits, "range": [[5, 3], [1, 0]]}
+    return {"strokeDash": {"field": "split", "type": "nominal", "title": None, "scale": scale}}
+
+
+def _detail(field: str) -> Spec:
+    if field in ("revision", "split"):
+        return {"field": field, "type": "nominal"}
+    return {"field": field, "type": "quantitative", "format": ".4~f"}
