@@ -1,6 +1,8 @@
 """The command line beside DVC: `python -m nodules compare | predict | inspect | import`."""
 
 import argparse
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 from nodules.errors import one_line_errors
@@ -9,6 +11,7 @@ EPILOG = """\
 examples:
   python -m nodules inspect data/mine.h5
   python -m nodules import legacy train_again.h5 val_again.h5 --out data/legacy.h5
+  python -m nodules import luna16 --scans LUNA16 --candidates candidates.csv --out data/luna16.h5
   python -m nodules predict models/model.keras data/new.h5 --out scores.csv
   python -m nodules compare main workspace --html report.html
 
@@ -66,6 +69,89 @@ def _add_import(commands: argparse._SubParsersAction) -> None:
     legacy.add_argument("test", type=Path, metavar="TEST.h5", nargs="?")
     legacy.add_argument("--out", type=Path, required=True, metavar="FILE.h5", help="file to write")
     legacy.set_defaults(run=_import_legacy)
+    _add_luna16(layouts)
+
+
+def _add_luna16(layouts: argparse._SubParsersAction) -> None:
+    luna16 = layouts.add_parser(
+        "luna16",
+        help="the scans of LUNA16 (MetaImage) and its candidates (CSV)",
+        description="Cut an axial 50x50 patch around each candidate. What lies beyond the border "
+        "of a scan is filled with the window's low end. `group` is the seriesuid, `candidate` the "
+        "row in candidates.csv (the first after the header is 0).",
+    )
+    add = luna16.add_argument
+    add(
+        "--scans",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="DIR",
+        help="searched, with sub-folders, for SERIESUID.mhd",
+    )
+    add(
+        "--candidates",
+        type=Path,
+        required=True,
+        metavar="CSV",
+        help="seriesuid, coordX, coordY, coordZ (mm), class (1 for a nodule, or 0)",
+    )
+    add(
+        "--annotations",
+        type=Path,
+        metavar="CSV",
+        help="seriesuid, coordX, coordY, coordZ, diameter_mm: adds `diameter_mm`, of the nodule in "
+        "whose radius a candidate of class 1 lies, and reports what does not match",
+    )
+    add("--out", type=Path, required=True, metavar="FILE.h5", help="file to write")
+    size = luna16.add_mutually_exclusive_group()
+    size.add_argument(
+        "--size",
+        choices=("pixels",),
+        default="pixels",
+        help="50 pixels at the scan's own spacing (default)",
+    )
+    size.add_argument(
+        "--size-mm", type=_positive(float), metavar="MM", help="a field of view, resampled to 50x50"
+    )
+    add(
+        "--window",
+        type=float,
+        nargs=2,
+        default=(-1000.0, 400.0),
+        metavar=("LOW", "HIGH"),
+        help="Hounsfield units that become grey 0 and 255 (default: -1000 400)",
+    )
+    add(
+        "--negatives",
+        type=lambda text: None if text == "all" else _positive(int)(text),
+        default=5,
+        metavar="N",
+        help="candidates of class 0 drawn for each of class 1, or `all` (default: 5)",
+    )
+    add("--seed", type=int, default=0, help="of that draw (default: 0)")
+    add("--skip-missing", action="store_true", help="leave out candidates without a scan")
+    where = luna16.add_mutually_exclusive_group()
+    where.add_argument(
+        "--jobs", type=_positive(int), metavar="N", help="processes (default: all processors)"
+    )
+    where.add_argument(
+        "--scheduler",
+        metavar="tcp://HOST:PORT",
+        help="a Dask cluster whose workers see the scans under the same paths",
+    )
+    luna16.set_defaults(run=_import_luna16)
+
+
+def _positive(number: type[int] | type[float]) -> Callable[[str], float]:
+    def positive(text: str) -> float:
+        value = number(text)
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"found {text}, expected a number above 0")
+        return value
+
+    positive.__name__ = number.__name__  # argparse names the type by it
+    return positive
 
 
 def _add_predict(commands: argparse._SubParsersAction) -> None:
@@ -138,9 +224,30 @@ def _import_legacy(arguments: argparse.Namespace) -> None:
     files = {"train": arguments.train, "val": arguments.val, "test": arguments.test}
     counts = import_legacy({k: v for k, v in files.items() if v is not None}, arguments.out)
     print(f"wrote {arguments.out}:", ", ".join(f"{name} {n:,}" for name, n in counts.items()))
-    folder = arguments.out.parent
-    print(f"next:\n  dvc add {arguments.out}\n  git add {arguments.out}.dvc {folder}/.gitignore")
-    print(f"  dvc exp run --set-param dataset={arguments.out}")
+    _print_next_steps(arguments.out)
+
+
+def _import_luna16(arguments: argparse.Namespace) -> None:
+    from nodules.importers.luna16 import Crop, Luna16, import_luna16
+
+    source = Luna16(arguments.scans, arguments.candidates, arguments.annotations)
+    summary, *notes = import_luna16(
+        source,
+        arguments.out,
+        crop=Crop(arguments.size_mm, tuple(arguments.window)),
+        negatives=arguments.negatives,
+        seed=arguments.seed,
+        skip_missing=arguments.skip_missing,
+        jobs=arguments.jobs,
+        scheduler=arguments.scheduler,
+    )
+    print("\n".join([f"wrote {arguments.out}: {summary}", *notes]))
+    _print_next_steps(arguments.out)
+
+
+def _print_next_steps(out: Path) -> None:
+    print(f"next:\n  dvc add {out}\n  git add {out}.dvc {out.parent}/.gitignore")
+    print(f"  dvc exp run --set-param dataset={out}")
 
 
 def _predict(arguments: argparse.Namespace) -> None:

@@ -4,10 +4,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 class NodulesError(Exception):
     """Base of every error that is the input's fault and not the program's."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # From a worker process comes the finished sentence, which __init__ would not take.
+        return type(self).__new__, (type(self), *self.args)
 
 
 class ParamsError(NodulesError):
@@ -52,6 +57,29 @@ class RevisionError(NodulesError):
 
     def __init__(self, revision: str, problem: str) -> None:
         super().__init__(f"{revision}: {problem}")
+
+
+class TableError(NodulesError):
+    """A CSV file of points in scans breaks the layout of LUNA16."""
+
+    def __init__(self, path: Path, problem: str, *, row: int = -1) -> None:
+        place = f"{path}: row {row} (the first after the header is 0)" if row >= 0 else f"{path}"
+        super().__init__(f"{place}: {problem}")
+
+
+class ScanError(NodulesError):
+    """A scan is missing or cannot be read."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+
+
+class CropError(NodulesError):
+    """Patches cannot be cut from a scan as asked."""
+
+
+class WorkerError(NodulesError):
+    """Worker processes, on this machine or on a Dask cluster, cannot do the work."""
 
 
 class TrainingError(NodulesError):
