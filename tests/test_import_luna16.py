@@ -475,13 +475,20 @@ def start_cluster(tmp_path: Path) -> Iterator[StartCluster]:
 
     def start_cluster(workers: int, preload: str, **variables: str) -> tuple:
         address_file = elsewhere / "scheduler.json"
-        start("scheduler --host 127.0.0.1 --port 0 --scheduler-file scheduler.json", **variables)
+        # The time limits are for a test that is killed itself.
+        start(
+            "scheduler --host 127.0.0.1 --port 0 --scheduler-file scheduler.json --idle-timeout 60",
+            **variables,
+        )
         (elsewhere / "preload.py").write_text(preload)
         while not address_file.exists() or not address_file.read_text():
             time.sleep(0.05)
         address = json.loads(address_file.read_text())["address"]
         for i in range(workers):
-            start(f"worker {address} --name {i} --nthreads 1 --no-nanny --preload preload.py")
+            start(
+                f"worker {address} --name {i} --nthreads 1 --no-nanny --death-timeout 30"
+                " --preload preload.py"
+            )
         with Client(address, set_as_default=False) as client:
             client.wait_for_workers(workers, timeout=30)
         return address, processes
