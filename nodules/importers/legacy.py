@@ -8,6 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nodules.errors import PatchFileError
+from nodules.importers.output import check_output
 from nodules.patches import PatchFile, new_patch_file, open_patches
 
 
@@ -30,11 +31,11 @@ def import_legacy(files: Mapping[str, Path], out: Path) -> dict[str, int]:
     Raises
     ------
     PatchFileError
-        If one of the files breaks the layout, only some have `group`, or `out` is one of them.
+        If one of the files breaks the layout, or only some have `group`.
+    OutputError
+        If `out` is one of them.
     """
-    for path in files.values():
-        if path.resolve() == out.resolve():
-            raise PatchFileError(out, "found the same file as input, expected a new name")
+    check_output(out, files.values())
     with ExitStack() as stack:
         parts: dict[str, PatchFile] = {
             name: stack.enter_context(open_patches(path)) for name, path in files.items()

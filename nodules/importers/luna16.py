@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nodules.errors import ScanError, TableError
+from nodules.importers.output import check_output
 from nodules.importers.points import (
     Matches,
     Points,
@@ -86,12 +87,13 @@ def import_luna16(
     ------
     TableError, ScanError
         If a table or a scan is broken, or a candidate lies outside its scan.
+    OutputError
+        If `out` is one of the tables.
     WorkerError
         If the processes or the Dask cluster cannot do the work.
     """
-    tables = [table for table in (source.candidates, source.annotations) if table is not None]
-    if out.resolve() in {table.resolve() for table in tables}:
-        raise TableError(out, "found the same file as input, expected a new name")
+    tables = (source.candidates, source.annotations)
+    check_output(out, [table for table in tables if table is not None])
     rows = read_candidates(source.candidates)
     annotations = read_annotations(source.annotations) if source.annotations else None
     candidates = without_repeats(rows)

@@ -1,6 +1,5 @@
 """Scans in MetaImage files: found by series, their geometry, and patches cut from their slices."""
 
-import math
 import os
 import threading
 from collections.abc import Iterable, Iterator
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nodules.errors import CropError, ScanError
+from nodules.errors import ScanError
+from nodules.importers.grey import HOUNSFIELD, Window
 from nodules.patches import PATCH_SIZE, Patches
 
 # SimpleITK is loaded late: bad tables are refused without it.
@@ -34,19 +34,7 @@ class Crop:
     """
 
     size_mm: float | None = None
-    window: tuple[float, float] = (-1000.0, 400.0)
-
-    def __post_init__(self) -> None:
-        low, high = self.window
-        if not -math.inf < low < high < math.inf:
-            raise CropError(f"window: found {low:g} to {high:g}, expected LOW below HIGH")
-
-    def grey(self, hu: NDArray[np.number]) -> NDArray[np.uint8]:
-        """Map the window linearly to 0..255, round to nearest, and clip the rest."""
-        low, high = self.window
-        grey = np.rint((hu.astype(np.float64) - low) * 255 / (high - low))
-        clipped: NDArray[np.uint8] = np.clip(grey, 0, 255).astype(np.uint8)
-        return clipped
+    window: Window = HOUNSFIELD
 
 
 @dataclass(frozen=True)
@@ -163,14 +151,14 @@ def cut_patches(path: Path, voxels: NDArray[np.float64], crop: Crop) -> Patches:
     except RuntimeError:
         problem = "found voxels missing, truncated or broken, expected those its header describes"
         raise ScanError(path, problem) from None
-    low = crop.window[0]
+    low = crop.window.low
     if crop.size_mm is None:
         hu = _crop_pixels(SimpleITK.GetArrayViewFromImage(image), nearest_voxels(voxels), low)
     else:
         hu = _resample(image, voxels, crop.size_mm, low)
     if np.isnan(hu).any():
         raise ScanError(path, "found NaN in a patch, expected Hounsfield units")
-    return crop.grey(hu)
+    return crop.window.grey(hu)
 
 
 def _crop_pixels(

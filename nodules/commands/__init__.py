@@ -1,0 +1,5 @@
+"""The commands of `python -m nodules`, a file each.
+
+`add_to` declares a command and its options. What it needs is imported as it runs, so that help and
+wrong options cost nothing: TensorFlow alone takes seconds.
+"""

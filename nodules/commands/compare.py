@@ -1,0 +1,56 @@
+"""`python -m nodules compare`: whether revisions differ, or were merely lucky."""
+
+import argparse
+from pathlib import Path
+
+
+def add_to(commands: argparse._SubParsersAction) -> None:
+    """Declare the command."""
+    command = commands.add_parser(
+        "compare",
+        help="say whether revisions differ, or were merely lucky",
+        description="Compare revisions on the same test patches: the first with each of the "
+        "others. A revision is a commit, a branch, a tag, the name of a DVC experiment, or "
+        "workspace. Without any, HEAD is compared with workspace; one alone is compared with "
+        "workspace.",
+    )
+    command.add_argument("revisions", nargs="*", metavar="REVISION")
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--md", action="store_true", help="print Markdown, for a comment")
+    form.add_argument("--json", action="store_true", help="print everything, for programs")
+    command.add_argument(
+        "--html", type=Path, metavar="FILE.html", help="write a page that opens offline, too"
+    )
+    command.add_argument(
+        "--resamples",
+        type=_resamples,
+        default=10_000,
+        metavar="N",
+        help="of the bootstrap; 10000 by default, 100 at least",
+    )
+    command.set_defaults(run=_run)
+
+
+def _resamples(text: str) -> int:
+    number = int(text)
+    if number < 100:
+        raise argparse.ArgumentTypeError(f"found {number}, expected 100 or more")
+    return number
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from nodules.report.content import make_report
+    from nodules.revisions import read_revisions
+
+    report = make_report(read_revisions(arguments.revisions), resamples=arguments.resamples)
+    if arguments.html:
+        from nodules.report.page import write_page
+
+        write_page(report, arguments.html)
+    if arguments.json:
+        from nodules.report.machine import as_json as form
+    elif arguments.md:
+        from nodules.report.markdown import as_markdown as form
+    else:
+        from nodules.report.terminal import as_text as form
+    print(form(report))

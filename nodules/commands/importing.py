@@ -1,0 +1,155 @@
+"""`python -m nodules import`: other layouts turned into a patch file, a sub-command each."""
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+
+def add_to(commands: argparse._SubParsersAction) -> None:
+    """Declare the command."""
+    command = commands.add_parser(
+        "import", help="turn another layout into a patch file", description="Make a patch file."
+    )
+    layouts = command.add_subparsers(required=True, metavar="LAYOUT")
+    _add_legacy(layouts)
+    _add_luna16(layouts)
+
+
+def _add_legacy(layouts: argparse._SubParsersAction) -> None:
+    legacy = layouts.add_parser(
+        "legacy",
+        help="the HDF5 files, one a split, that tflearn notebooks trained on",
+        description="Join HDF5 files with X and Y, one a split, into one patch file. Their split "
+        "is kept; without TEST.h5 the pipeline cuts a test split from VAL.h5.",
+    )
+    legacy.add_argument("train", type=Path, metavar="TRAIN.h5")
+    legacy.add_argument("val", type=Path, metavar="VAL.h5")
+    legacy.add_argument("test", type=Path, metavar="TEST.h5", nargs="?")
+    _add_out(legacy)
+    legacy.set_defaults(run=_import_legacy)
+
+
+def _add_luna16(layouts: argparse._SubParsersAction) -> None:
+    luna16 = layouts.add_parser(
+        "luna16",
+        help="the scans of LUNA16 (MetaImage) and its candidates (CSV)",
+        description="Cut an axial 50x50 patch around each candidate. What lies beyond the border "
+        "of a scan is filled with the window's low end. `group` is the seriesuid, `candidate` the "
+        "row in candidates.csv (the first after the header is 0).",
+    )
+    add = luna16.add_argument
+    add(
+        "--scans",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="DIR",
+        help="searched, with sub-folders, for SERIESUID.mhd",
+    )
+    add(
+        "--candidates",
+        type=Path,
+        required=True,
+        metavar="CSV",
+        help="seriesuid, coordX, coordY, coordZ (mm), class (1 for a nodule, or 0)",
+    )
+    add(
+        "--annotations",
+        type=Path,
+        metavar="CSV",
+        help="seriesuid, coordX, coordY, coordZ, diameter_mm: adds `diameter_mm`, of the nodule in "
+        "whose radius a candidate of class 1 lies, and reports what does not match",
+    )
+    _add_out(luna16)
+    size = luna16.add_mutually_exclusive_group()
+    size.add_argument(
+        "--size",
+        choices=("pixels",),
+        default="pixels",
+        help="50 pixels at the scan's own spacing (default)",
+    )
+    size.add_argument(
+        "--size-mm", type=_positive(float), metavar="MM", help="a field of view, resampled to 50x50"
+    )
+    _add_window(luna16, "Hounsfield units", default=(-1000.0, 400.0))
+    add(
+        "--negatives",
+        type=lambda text: None if text == "all" else _positive(int)(text),
+        default=5,
+        metavar="N",
+        help="candidates of class 0 drawn for each of class 1, or `all` (default: 5)",
+    )
+    add("--seed", type=int, default=0, help="of that draw (default: 0)")
+    add("--skip-missing", action="store_true", help="leave out candidates without a scan")
+    where = luna16.add_mutually_exclusive_group()
+    where.add_argument(
+        "--jobs", type=_positive(int), metavar="N", help="processes (default: all processors)"
+    )
+    where.add_argument(
+        "--scheduler",
+        metavar="tcp://HOST:PORT",
+        help="a Dask cluster whose workers see the scans under the same paths",
+    )
+    luna16.set_defaults(run=_import_luna16)
+
+
+def _add_out(layout: argparse.ArgumentParser) -> None:
+    layout.add_argument("--out", type=Path, required=True, metavar="FILE.h5", help="file to write")
+
+
+def _add_window(layout: argparse.ArgumentParser, what: str, default: tuple[float, float]) -> None:
+    shown = " (default: {:g} {:g})".format(*default)
+    layout.add_argument(
+        "--window",
+        type=float,
+        nargs=2,
+        default=default,
+        metavar=("LOW", "HIGH"),
+        help=f"{what} that become grey 0 and 255{shown}",
+    )
+
+
+def _positive(number: type[int] | type[float]) -> Callable[[str], float]:
+    def positive(text: str) -> float:
+        value = number(text)
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"found {text}, expected a number above 0")
+        return value
+
+    positive.__name__ = number.__name__  # argparse names the type by it
+    return positive
+
+
+def _import_legacy(arguments: argparse.Namespace) -> None:
+    from nodules.importers.legacy import import_legacy
+
+    files = {"train": arguments.train, "val": arguments.val, "test": arguments.test}
+    counts = import_legacy({k: v for k, v in files.items() if v is not None}, arguments.out)
+    _print_written(arguments.out, [", ".join(f"{name} {n:,}" for name, n in counts.items())])
+
+
+def _import_luna16(arguments: argparse.Namespace) -> None:
+    from nodules.importers.grey import Window
+    from nodules.importers.luna16 import Luna16, import_luna16
+    from nodules.importers.scans import Crop
+
+    lines = import_luna16(
+        Luna16(arguments.scans, arguments.candidates, arguments.annotations),
+        arguments.out,
+        crop=Crop(arguments.size_mm, Window(*arguments.window)),
+        negatives=arguments.negatives,
+        seed=arguments.seed,
+        skip_missing=arguments.skip_missing,
+        jobs=arguments.jobs,
+        scheduler=arguments.scheduler,
+    )
+    _print_written(arguments.out, lines)
+
+
+def _print_written(out: Path, lines: Sequence[str]) -> None:
+    """Say what was written, and the commands that put it to use."""
+    summary, *notes = lines
+    print("\n".join([f"wrote {out}: {summary}", *notes]))
+    print(f"next:\n  dvc add {out}\n  git add {out}.dvc {out.parent}/.gitignore")
+    print(f"  dvc exp run --set-param dataset={out}")

@@ -1,0 +1,36 @@
+"""`python -m nodules predict`: the probability of a nodule for each patch of a file."""
+
+import argparse
+from pathlib import Path
+
+
+def add_to(commands: argparse._SubParsersAction) -> None:
+    """Declare the command."""
+    command = commands.add_parser(
+        "predict",
+        help="score patches with a trained model",
+        description="Write index,group,probability for each patch: the row in the file, its group "
+        "if it has one, and the probability of a nodule.",
+    )
+    command.add_argument("model", type=Path, metavar="MODEL.keras")
+    command.add_argument("patches", type=Path, metavar="PATCHES.h5", help="Y is not needed")
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="FILE.csv", help="file to write"
+    )
+    command.add_argument(
+        "--views",
+        type=int,
+        choices=(1, 8),
+        default=1,
+        help="8: average over the eight symmetric views of a patch, at eight times the cost",
+    )
+    command.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from nodules import runtime  # isort: split - sets up TensorFlow, which the next one imports
+    from nodules.prediction import predict_file
+
+    runtime.be_deterministic()
+    count = predict_file(arguments.model, arguments.patches, arguments.out, views=arguments.views)
+    print(f"wrote {arguments.out}: {count:,} patches")

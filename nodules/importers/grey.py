@@ -1,0 +1,40 @@
+"""Which values become black and which white."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodules.errors import CropError
+
+
+@dataclass(frozen=True)
+class Window:
+    """The values that become grey 0 and grey 255.
+
+    Raises
+    ------
+    CropError
+        If `low` is not below `high`, or one of them is not finite.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not -math.inf < self.low < self.high < math.inf:
+            problem = f"found {self.low:g} to {self.high:g}, expected LOW below HIGH"
+            raise CropError(f"window: {problem}")
+
+    def grey(self, values: NDArray[np.number]) -> NDArray[np.uint8]:
+        """Map the window linearly to 0..255, round to nearest, and clip the rest."""
+        scaled = (values.astype(np.float64) - self.low) * 255 / (self.high - self.low)
+        clipped: NDArray[np.uint8] = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+        return clipped
+
+
+HOUNSFIELD = Window(-1000, 400)
+EIGHT_BITS = Window(0, 255)
+SIXTEEN_BITS = Window(0, 65535)
+UNIT = Window(0, 1)

@@ -1,0 +1,21 @@
+"""A check before any work: what is imported is never overwritten."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from nodules.errors import OutputError
+
+
+def check_output(out: Path, inputs: Iterable[Path]) -> None:
+    """Refuse to write onto an input, or to a folder.
+
+    Raises
+    ------
+    OutputError
+        If `out` is one of `inputs`, or a folder.
+    """
+    if out.is_dir():
+        raise OutputError(out, "found a folder, expected the name of a file to write")
+    target = out.resolve()
+    if any(path.resolve() == target for path in inputs):
+        raise OutputError(out, "found the same file as input, expected a new name")
