@@ -74,8 +74,22 @@ class ScanError(NodulesError):
         super().__init__(f"{path}: {problem}")
 
 
+class ImageError(NodulesError):
+    """An image, or a folder of images, is not what a class of patches can be made of."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+
+
+class GroupError(NodulesError):
+    """Scans or patients cannot be read off file names as asked."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"--group: {problem}")
+
+
 class CropError(NodulesError):
-    """Patches cannot be cut from a scan as asked."""
+    """Patches cannot be cut from scans or images as asked."""
 
 
 class WorkerError(NodulesError):

@@ -211,7 +211,9 @@ def _patch_data(path: Path, file: h5py.File) -> h5py.Dataset:
     expected = f"(N, {PATCH_SIZE}, {PATCH_SIZE}) or (N, {PATCH_SIZE}, {PATCH_SIZE}, 1)"
     square = (PATCH_SIZE, PATCH_SIZE)
     if data.shape[1:] not in (square, (*square, 1)):
-        raise PatchFileError(path, f"found shape {data.shape}, expected {expected}", dataset="X")
+        problem = f"found shape {data.shape}, expected {expected}"
+        problem = f"{problem} (python -m nodules import hdf5 resizes)"
+        raise PatchFileError(path, problem, dataset="X")
     if data.shape[0] == 0:
         raise PatchFileError(path, "found no patches, expected at least one", dataset="X")
     if data.dtype != np.uint8 and data.dtype.kind != "f":

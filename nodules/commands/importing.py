@@ -12,8 +12,67 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "import", help="turn another layout into a patch file", description="Make a patch file."
     )
     layouts = command.add_subparsers(required=True, metavar="LAYOUT")
+    _add_folder(layouts)
+    _add_npz(layouts)
+    _add_hdf5(layouts)
     _add_legacy(layouts)
     _add_luna16(layouts)
+
+
+def _add_folder(layouts: argparse._SubParsersAction) -> None:
+    folder = layouts.add_parser(
+        "folder",
+        help="a folder of images (PNG, JPEG, TIFF, DICOM), one sub-folder a class",
+        description="Read all images in the two sub-folders of DIR, and theirs, in the order of "
+        "their paths. Each becomes a patch: its central square, resampled to 50x50. `file` is the "
+        "path below DIR. An image of 8 bits keeps its grey levels, 0..65535 of one of 16 bits "
+        "become 0..255, and -1000..400 HU of a DICOM file; --window chooses another range.",
+    )
+    folder.add_argument("folder", type=Path, metavar="DIR")
+    _add_out(folder)
+    folder.add_argument(
+        "--nodule",
+        metavar="NAME",
+        help="sub-folder with the nodules (default: nodule beside non_nodule, 1 beside 0, "
+        "positive beside negative, malignant beside benign)",
+    )
+    folder.add_argument(
+        "--group",
+        metavar="REGEX",
+        help="finds the scan or patient in a file's name: its first group in parentheses becomes "
+        "`group`, as in '^([^_]+)_'",
+    )
+    _add_window(folder, "values (of DICOM: after rescaling)")
+    folder.set_defaults(run=_import_folder)
+
+
+def _add_npz(layouts: argparse._SubParsersAction) -> None:
+    npz = layouts.add_parser(
+        "npz",
+        help="a NumPy archive with MedMNIST's arrays",
+        description="Read train_images, train_labels, val_images, val_labels, test_images and "
+        "test_labels: two classes, grey images of any size, resampled to 50x50. Their split is "
+        "kept; without test_* the pipeline cuts a test split from val_*.",
+    )
+    npz.add_argument("archive", type=Path, metavar="FILE.npz")
+    _add_out(npz)
+    npz.add_argument(
+        "--nodule", type=int, choices=(0, 1), default=1, help="label of the nodules (default: 1)"
+    )
+    npz.set_defaults(run=_import_npz)
+
+
+def _add_hdf5(layouts: argparse._SubParsersAction) -> None:
+    hdf5 = layouts.add_parser(
+        "hdf5",
+        help="an HDF5 file like a patch file, its patches of any other size",
+        description="Resample X of (N, H, W) or (N, H, W, 1), uint8 in 0..255 or float in 0..1, "
+        "to 50x50, the central square where H and W differ. Y, group and split are carried over.",
+    )
+    hdf5.add_argument("file", type=Path, metavar="FILE.h5")
+    _add_out(hdf5)
+    _add_window(hdf5, "values of X, which may then be any numbers, as Hounsfield units,")
+    hdf5.set_defaults(run=_import_hdf5)
 
 
 def _add_legacy(layouts: argparse._SubParsersAction) -> None:
@@ -98,8 +157,10 @@ def _add_out(layout: argparse.ArgumentParser) -> None:
     layout.add_argument("--out", type=Path, required=True, metavar="FILE.h5", help="file to write")
 
 
-def _add_window(layout: argparse.ArgumentParser, what: str, default: tuple[float, float]) -> None:
-    shown = " (default: {:g} {:g})".format(*default)
+def _add_window(
+    layout: argparse.ArgumentParser, what: str, default: tuple[float, float] | None = None
+) -> None:
+    shown = "" if default is None else " (default: {:g} {:g})".format(*default)
     layout.add_argument(
         "--window",
         type=float,
@@ -119,6 +180,39 @@ def _positive(number: type[int] | type[float]) -> Callable[[str], float]:
 
     positive.__name__ = number.__name__  # argparse names the type by it
     return positive
+
+
+def _import_folder(arguments: argparse.Namespace) -> None:
+    from nodules.importers.folder import import_folder
+    from nodules.importers.grey import Window
+
+    lines = import_folder(
+        arguments.folder,
+        arguments.out,
+        nodule=arguments.nodule,
+        group=arguments.group,
+        window=None if arguments.window is None else Window(*arguments.window),
+    )
+    _print_written(arguments.out, lines)
+
+
+def _import_npz(arguments: argparse.Namespace) -> None:
+    from nodules.importers.npz import import_npz
+
+    lines = import_npz(arguments.archive, arguments.out, nodule=arguments.nodule)
+    _print_written(arguments.out, lines)
+
+
+def _import_hdf5(arguments: argparse.Namespace) -> None:
+    from nodules.importers.grey import Window
+    from nodules.importers.hdf5 import import_hdf5
+    from nodules.patches import open_patches
+
+    window = None if arguments.window is None else Window(*arguments.window)
+    lines = import_hdf5(arguments.file, arguments.out, window=window)
+    with open_patches(arguments.out, labelled=False) as patches:
+        labelled = patches.known_labels is not None
+    _print_written(arguments.out, lines, labelled=labelled)
 
 
 def _import_legacy(arguments: argparse.Namespace) -> None:
@@ -147,9 +241,12 @@ def _import_luna16(arguments: argparse.Namespace) -> None:
     _print_written(arguments.out, lines)
 
 
-def _print_written(out: Path, lines: Sequence[str]) -> None:
+def _print_written(out: Path, lines: Sequence[str], *, labelled: bool = True) -> None:
     """Say what was written, and the commands that put it to use."""
     summary, *notes = lines
     print("\n".join([f"wrote {out}: {summary}", *notes]))
+    if not labelled:
+        print(f"next:\n  python -m nodules predict models/model.keras {out} --out scores.csv")
+        return
     print(f"next:\n  dvc add {out}\n  git add {out}.dvc {out.parent}/.gitignore")
     print(f"  dvc exp run --set-param dataset={out}")

@@ -1,0 +1,86 @@
+"""Images of one size stacked in an array, turned into patches a block at a time."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodules.errors import PatchFileError
+from nodules.importers.grey import EIGHT_BITS, UNIT, Window
+from nodules.importers.resampling import resample
+from nodules.patches import BLOCK_PATCHES, PATCH_SIZE, Patches
+
+BLOCK_BYTES = 32 * 2**20
+
+
+class Stack:
+    """An array of images in a file, checked: its type and shape now, its values as they are read.
+
+    Parameters
+    ----------
+    path, name
+        Of the file and of the array in it, for messages.
+    shape
+        (N, H, W), with further axes of which `convert` gets no part.
+    dtype
+        uint8, or float in 0..1; with `window` any number.
+    window
+        Values that become grey 0 and 255; None for 0 to 255 of uint8, and 0 to 1 of floats.
+
+    Raises
+    ------
+    PatchFileError
+        If there is no pixel, or the type is another.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        window: Window | None = None,
+    ) -> None:
+        self.path, self.name = path, name
+        self.count, self.height, self.width = shape[:3]
+        self.unit_range = window is None and dtype.kind == "f"
+        self.window = window or (UNIT if self.unit_range else EIGHT_BITS)
+        if 0 in shape:
+            problem = f"found shape {shape}, expected at least one image of one pixel"
+            raise PatchFileError(path, problem, dataset=name)
+        if dtype.kind not in "uif" if window else dtype != np.uint8 and dtype.kind != "f":
+            expected = "numbers" if window else "uint8 in 0..255 or float in 0..1"
+            raise PatchFileError(path, f"found {dtype}, expected {expected}", dataset=name)
+        image_bytes = int(np.prod(shape[1:])) * dtype.itemsize
+        self.block = max(1, min(BLOCK_PATCHES, BLOCK_BYTES // image_bytes))
+
+    def notes(self) -> list[str]:
+        """Say what becomes of the images that a person may not expect."""
+        if self.height == self.width:
+            return []
+        side = min(self.height, self.width)
+        size = f"{self.height}x{self.width} pixels"
+        return [f"{self.name} holds images of {size}: only the central {side}x{side} are used"]
+
+    def convert(self, images: NDArray, start: int) -> Patches:
+        """Turn the (n, H, W) images from row `start` on into (n, 50, 50) uint8 patches.
+
+        Raises
+        ------
+        PatchFileError
+            If an image holds NaN or infinity, or floats outside 0..1 without a window.
+        """
+        valid = np.isfinite(images).all(axis=(1, 2))
+        if self.unit_range:
+            valid &= ((images >= 0) & (images <= 1)).all(axis=(1, 2))
+        if not valid.all():
+            bad = int(np.argmin(valid))
+            values = images[bad]
+            found = "NaN" if np.isnan(values).any() else f"{values.min():g}..{values.max():g}"
+            expected = "float intensities in 0..1" if self.unit_range else "finite numbers"
+            problem = f"found {found}, expected {expected}"
+            raise PatchFileError(self.path, problem, dataset=self.name, row=start + bad)
+        patches = np.empty((len(images), PATCH_SIZE, PATCH_SIZE), np.float32)
+        for patch, image in zip(patches, images, strict=True):
+            patch[:] = resample(image)
+        return self.window.grey(patches)

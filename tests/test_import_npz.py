@@ -1,0 +1,225 @@
+"""Import of NumPy archives in MedMNIST's layout, as numpy writes them."""
+
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from nodules.__main__ import main
+from nodules.errors import OutputError, PatchFileError
+from nodules.importers import stack
+from nodules.importers.npz import import_npz
+from nodules.patches import open_patches
+from tests.triangle_filter import assert_grey, filtered
+
+COUNTS = {"train": 7, "val": 4, "test": 3}
+Arrays = dict[str, Any]
+
+
+def medmnist(size: int = 28) -> Arrays:
+    rng = np.random.default_rng(size)
+    arrays: Arrays = {}
+    for split, count in COUNTS.items():
+        arrays[f"{split}_images"] = rng.integers(0, 256, (count, size, size), np.uint8)
+        arrays[f"{split}_labels"] = (np.arange(count) % 2).astype(np.uint8)[:, None]
+    return arrays
+
+
+def save(path: Path, arrays: Arrays, *, compressed: bool = True) -> Path:
+    (np.savez_compressed if compressed else np.savez)(path, **arrays)
+    return path
+
+
+def imported(out: Path) -> tuple[NDArray, NDArray, list[str]]:
+    with open_patches(out) as patches:
+        assert patches.split is not None
+        return patches.read(0, len(patches)), patches.labels, patches.split.tolist()
+
+
+@pytest.mark.parametrize("size", [28, 64, 224])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_images_are_resampled_and_the_split_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, compressed: bool
+) -> None:
+    arrays = medmnist(size)
+    path = save(tmp_path / "set.npz", arrays, compressed=compressed)
+    monkeypatch.setattr(stack, "BLOCK_BYTES", 3 * size * size)  # blocks of three images
+    lines = import_npz(path, tmp_path / "out.h5")
+    assert lines == ["train 7, val 4, test 3; 6 nodules (label 1)"]
+    patches, labels, splits = imported(tmp_path / "out.h5")
+    assert splits == [split for split, count in COUNTS.items() for _ in range(count)]
+    images = np.concatenate([arrays[f"{split}_images"] for split in COUNTS])
+    assert labels.tolist() == [i % 2 for count in COUNTS.values() for i in range(count)]
+    for patch, image in zip(patches, images, strict=True):
+        assert_grey(patch, filtered(image), 0, 255)
+
+
+def test_the_option_tells_which_label_is_the_nodule(tmp_path: Path) -> None:
+    path = save(tmp_path / "set.npz", medmnist())
+    assert import_npz(path, tmp_path / "out.h5", nodule=0) == [
+        "train 7, val 4, test 3; 8 nodules (label 0)"
+    ]
+    assert imported(tmp_path / "out.h5")[1].tolist()[:3] == [1, 0, 1]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_equal_channels_are_one(tmp_path: Path, channels: int) -> None:
+    arrays = medmnist()
+    import_npz(save(tmp_path / "grey.npz", arrays), tmp_path / "grey.h5")
+    for split in COUNTS:
+        images = arrays[f"{split}_images"]
+        arrays[f"{split}_images"] = np.repeat(images[..., None], channels, axis=3)
+    import_npz(save(tmp_path / "rgb.npz", arrays), tmp_path / "rgb.h5")
+    assert (tmp_path / "rgb.h5").read_bytes() == (tmp_path / "grey.h5").read_bytes()
+
+
+def test_floats_flat_labels_and_no_test_split_are_read(tmp_path: Path) -> None:
+    arrays = medmnist(50)
+    expected = np.concatenate([arrays["train_images"], arrays["val_images"]])
+    for split in ("train", "val"):
+        arrays[f"{split}_images"] = (arrays[f"{split}_images"] / 255).astype(np.float32)
+        arrays[f"{split}_labels"] = arrays[f"{split}_labels"].ravel().astype(bool)
+    del arrays["test_images"], arrays["test_labels"]
+    import_npz(save(tmp_path / "set.npz", arrays), tmp_path / "out.h5")
+    patches, _, splits = imported(tmp_path / "out.h5")
+    assert np.array_equal(patches, expected)
+    assert splits == ["train"] * 7 + ["val"] * 4
+
+
+class Unpickled:
+    """Leaves a trace where it is loaded."""
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (Path("unpickled"),)
+
+
+def put(**arrays: Any) -> Callable[[Arrays], None]:
+    return lambda old: old.update(arrays)
+
+
+def colour(arrays: Arrays) -> None:
+    images = np.repeat(arrays["val_images"][..., None], 3, axis=3)
+    images[2, 5, 5, 1] ^= 1
+    arrays["val_images"] = images
+
+
+NOT_FINITE = np.zeros((4, 28, 28), np.float32)
+NOT_FINITE[1, 3, 3] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (colour, "val_images: row 2: found colour, expected grey images, or RGB whose"),
+        (put(val_labels=np.array([[0], [1], [6], [0]])), "val_labels: row 2: found label 6, exp"),
+        (put(val_labels=np.zeros((4, 14), np.uint8)), "val_labels: found uint8 of shape (4, 14)"),
+        (put(val_labels=np.array(["a", "b", "a", "b"])), "val_labels: found <U1 of shape (4,)"),
+        (put(val_labels=np.array([0, 1, 0])), "val_images: found 4 images, expected 3"),
+        (put(val_images=np.zeros((4, 28, 28, 28), np.uint8)), "val_images: found shape (4, 28, 2"),
+        (put(val_images=np.zeros((4, 0, 28), np.uint8)), "val_images: found shape (4, 0, 28), ex"),
+        (put(val_images=np.zeros((4, 28, 28), np.int16)), "val_images: found int16, expected ui"),
+        (put(val_images=NOT_FINITE), "val_images: row 1: found NaN, expected float intensities"),
+        (put(val_images=NOT_FINITE[:0].repeat(4, 0)), "val_images: found 0 images, expected 4"),
+        (put(val_images=np.full((4, 28, 28), 2.0)), "val_images: row 0: found 2..2, expected fl"),
+        (put(val_images=np.zeros((4, 28, 28), np.uint8).T.copy().T), "val_images: found columns f"),
+        (put(val_labels=np.array([Unpickled()] * 4)), "val_labels: found Python objects, which"),
+        (put(val_images=np.array([Unpickled()] * 4)), "val_images: found Python objects, which"),
+        (lambda arrays: arrays.pop("val_labels"), "found test_images, test_labels, train_images"),
+        (lambda arrays: arrays.clear(), "found nothing; expected train_images, train_labels, val"),
+    ],
+)
+def test_a_set_that_is_not_binary_and_grey_is_one_line_and_leaves_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[Arrays], object],
+    expected: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arrays = medmnist()
+    spoil(arrays)
+    path = save(tmp_path / "set.npz", arrays)
+    with pytest.raises(PatchFileError) as caught:
+        import_npz(path, tmp_path / "made/out.h5")
+    assert str(caught.value).startswith(f"{path}: {expected}")
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("made/*"))
+    assert not Path("unpickled").exists()
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-50])
+
+
+def damage(path: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[200:260] = bytes(60)
+    path.write_bytes(raw)
+
+
+def no_array(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"no array")
+
+
+def shortened(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, raw in members.items():
+            archive.writestr(name, raw[:-5] if name == "val_images.npy" else raw)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (lambda path: path.write_bytes(b"no archive"), "cannot be read (File is not a zip file)"),
+        (lambda path: path.unlink(), "cannot be read (No such file or directory), expected a Num"),
+        (cut, "cannot be read ("),
+        (damage, "cannot be read ("),
+        (shortened, "cannot be read (an array ends early), expected a NumPy archive (.npz)"),
+        (no_array, "train_labels: found no NumPy array ("),
+    ],
+)
+def test_a_broken_archive_is_one_line_and_leaves_nothing(
+    tmp_path: Path, spoil: Callable[[Path], object], expected: str
+) -> None:
+    path = save(tmp_path / "set.npz", medmnist())
+    spoil(path)
+    with pytest.raises(PatchFileError) as caught:
+        import_npz(path, tmp_path / "made/out.h5")
+    assert str(caught.value).startswith(f"{path}: {expected}")
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("made/*"))
+
+
+def test_the_archive_is_never_overwritten(tmp_path: Path) -> None:
+    path = save(tmp_path / "set.npz", medmnist())
+    before = path.read_bytes()
+    with pytest.raises(OutputError, match="found the same file as input"):
+        import_npz(path, path)
+    assert path.read_bytes() == before
+
+
+def test_the_command_says_what_to_do_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = save(tmp_path / "set.npz", medmnist()), tmp_path / "out.h5"
+    command = ["nodules", "import", "npz", str(path), "--out", str(out), "--nodule", "0"]
+    monkeypatch.setattr(sys, "argv", command)
+    main()
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == f"wrote {out}: train 7, val 4, test 3; 8 nodules (label 0)"
+    assert shown[-1] == f"  dvc exp run --set-param dataset={out}"
+    cut(path)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {path}: cannot be read")
