@@ -10,7 +10,7 @@ examples:
   python -m nodules inspect data/mine.h5
   python -m nodules import folder images --out data/mine.h5
   python -m nodules import legacy train_again.h5 val_again.h5 --out data/legacy.h5
-  python -m nodules import luna16 --scans LUNA16 --candidates candidates.csv --out data/luna16.h5
+  python -m nodules import luna16 --scans LUNA16 --candidates candidates_V2.csv --out data/luna16.h5
   python -m nodules predict models/model.keras data/new.h5 --out scores.csv
   python -m nodules compare main workspace --html report.html
 

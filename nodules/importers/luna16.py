@@ -103,8 +103,12 @@ def import_luna16(
     paths = find_scans(source.scans)
     if missing := [uid for uid in candidates.series if uid not in paths]:
         problem = f"{len(missing):,} of {len(candidates.series):,} series have no scan"
-        if not skip_missing or len(missing) == len(candidates.series):
-            problem = f"{problem}, the first {missing[0]}; expected SERIESUID.mhd below --scans"
+        all_missing = len(missing) == len(candidates.series)
+        if all_missing or not skip_missing:
+            expected = "SERIESUID.mhd below --scans" + (
+                "" if all_missing else ", or --skip-missing"
+            )
+            problem = f"{problem}, the first {missing[0]}; expected {expected}"
             raise TableError(source.candidates, problem)
         notes.append(f"{problem}: their candidates left out")
         candidates = candidates.within(paths)

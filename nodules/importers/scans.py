@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     import SimpleITK
 
 
+# LUNA16's masks of the lungs, which bear the names of the scans.
+MASKS = "seg-lungs-LUNA16"
+
+
 @dataclass(frozen=True)
 class Crop:
     """How a patch is cut from the slice of a candidate.
@@ -72,13 +76,18 @@ def nearest_voxels(voxels: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def find_scans(folders: Iterable[Path]) -> dict[str, list[Path]]:
-    """Find the MetaImage headers below `folders`, by series: the file's name without `.mhd`."""
+    """Find the MetaImage headers below `folders`, by series: the file's name without `.mhd`.
+
+    Sub-folders named `seg-lungs-LUNA16` are passed over.
+    """
     found: dict[str, list[Path]] = {}
     for folder in folders:
         if not folder.is_dir():
             raise ScanError(folder, "no such folder, expected one with SERIESUID.mhd files")
         # Path.rglob does not follow links to folders, and scans often lie on another disk.
         for name in sorted(glob("**/*.mhd", root_dir=folder, recursive=True)):  # noqa: PTH207
+            if MASKS in Path(name).parts:
+                continue
             path = (folder / name).absolute()
             found.setdefault(path.stem, []).append(path)
     return found
