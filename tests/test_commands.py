@@ -176,10 +176,17 @@ def test_predict_refuses_what_is_no_model_and_no_patch_file(
     assert not out.exists()
 
 
-@pytest.mark.parametrize(
-    "command", [[], ["inspect"], ["import"], ["import", "legacy"], ["predict"], ["compare"]]
-)
-def test_every_command_has_help(command: list[str]) -> None:
-    result = nodules(*command, "--help")
+LAYOUTS = ("folder", "npz", "hdf5", "legacy", "luna16")
+COMMANDS = ("", "inspect", "import", *(f"import {name}" for name in LAYOUTS), "predict", "compare")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    result = nodules(*command.split(), "--help")
     assert result.returncode == 0
     assert "usage: python -m nodules" in result.stdout
+
+
+def test_help_waits_for_no_library() -> None:
+    code = "import sys, nodules.__main__; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0

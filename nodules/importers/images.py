@@ -84,7 +84,7 @@ def _read_pillow(path: Path) -> GreyImage:
         with Image.open(path, formats=PILLOW_FORMATS) as image:
             frames = getattr(image, "n_frames", 1)
             # 16 bits a channel Pillow reduces to 8.
-            reduced = image.mode in ("LA", "RGB", "RGBA", "RGBX") and ";16" in str(image.tile)
+            reduced = image.mode in ("LA", "RGB", "RGBA") and ";16" in str(image.tile)
             tags = getattr(image, "tag_v2", {})
             image.load()
         if frames > 1:
