@@ -79,14 +79,7 @@ def import_folder(
     if not folder.is_dir():
         raise ImageError(folder, "no such folder, expected one with a sub-folder for each class")
     nodule, other = _classes(folder, nodule)
-    # Path.rglob does not follow links to folders.
-    found = sorted(glob("**/*", root_dir=folder, recursive=True))  # noqa: PTH207
-    files = [name for name in found if not (folder / name).is_dir()]
-    names = [
-        name
-        for name in files
-        if name.startswith((f"{nodule}/", f"{other}/")) and is_image(folder / name)
-    ]
+    names, left_out = _find(folder, (nodule, other))
     check_output(out, (folder / name for name in names))
     is_nodule = np.array([name.startswith(f"{nodule}/") for name in names], bool)
     for kind, count in ((nodule, is_nodule.sum()), (other, (~is_nodule).sum())):
@@ -100,7 +93,7 @@ def import_folder(
     conversion = _Conversion(window)
     _write(out, [folder / name for name in names], is_nodule.astype(np.uint8), columns, conversion)
     notes = conversion.notes()
-    if left_out := sorted({*files} - {*names}):
+    if left_out:
         notes.append(f"left out, no images of a class: {len(left_out):,}, first {left_out[0]}")
     nodules = int(is_nodule.sum())
     others = len(names) - nodules
@@ -187,6 +180,16 @@ def _classes(folder: Path, nodule: str | None) -> tuple[str, str]:
         problem = f"{found}{asked}, expected --nodule {names[0]} or --nodule {names[1]}"
         raise ImageError(folder, problem)
     return nodule, names[1 - names.index(nodule)]
+
+
+def _find(folder: Path, classes: tuple[str, str]) -> tuple[list[str], list[str]]:
+    """Give the images of the classes, and all other files, as sorted paths below `folder`."""
+    # Path.rglob does not follow links to folders.
+    found = sorted(glob("**/*", root_dir=folder, recursive=True))  # noqa: PTH207
+    files = [name for name in found if not (folder / name).is_dir()]
+    inside = tuple(f"{name}/" for name in classes)
+    images = [name for name in files if name.startswith(inside) and is_image(folder / name)]
+    return images, sorted({*files} - {*images})
 
 
 def _compile(group: str) -> re.Pattern[str]:
