@@ -1,13 +1,19 @@
 """Whole files or none: outputs are written beside their target and renamed into place."""
 
+import errno
 import json
 import os
-from collections.abc import Iterator
+import re
+import socket
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nodules.errors import OutputError
+
+# What only a write can meet, wherever in the block it happens.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @contextmanager
@@ -23,23 +29,119 @@ def replacing(target: Path) -> Iterator[Path]:
     ------
     Path
         A path in the same folder, with the same suffix (some writers choose the format by it).
-        If the block raises, the temporary file is removed and `target` stays as it was.
+        If the block raises, the temporary file is removed and `target` stays as it was. If the
+        process is killed, the next write of `target` removes the temporary file.
+
+    Raises
+    ------
+    OutputError
+        If the disk is full, or `target` cannot be written for another reason.
     """
-    if target.is_dir():
-        raise OutputError(target, "found a folder, expected the name of a file to write")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(target, f"its folder cannot be made ({error.strerror})") from None
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp{target.suffix}")
-    try:
+    with replacing_all([target]) as (temporary,):
         yield temporary
-        os.replace(temporary, target)
+
+
+@contextmanager
+def replacing_all(targets: Sequence[Path]) -> Iterator[Sequence[Path]]:
+    """Give a temporary path for each of several files, which appear together: all or none.
+
+    Parameters
+    ----------
+    targets
+        As for `replacing`.
+
+    Yields
+    ------
+    sequence of Path
+        As of `replacing`, in the order of `targets`. No target changes before all are written.
+    """
+    temporaries = [_temporary(target) for target in targets]
+    try:
+        try:
+            yield temporaries
+        except OSError as error:
+            # The block may read as well: what that meets is not the fault of the output.
+            names = {str(path): target for path, target in zip(temporaries, targets, strict=True)}
+            ours = names.get(str(error.filename))
+            if ours is None and error.errno not in _FULL:
+                raise
+            raise cannot_write(ours or targets[0], error) from None
+        _rename(temporaries, targets)
     finally:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
+
+
+def cannot_write(target: Path, error: Exception) -> OutputError:
+    """Say why a file cannot be written.
+
+    Parameters
+    ----------
+    target
+        The file.
+    error
+        What the system or HDF5 said: an OSError, or another error whose text quotes an errno.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (quoted := re.search(r"errno = (\d+)", str(error))):
+        number = int(quoted[1])
+    reason = os.strerror(number).lower() if number else " ".join(str(error).split())[:200]
+    return OutputError(target, f"cannot be written: {reason}")
 
 
 def write_json(target: Path, content: Any) -> None:
     """Write `content` as indented JSON; NaN and infinity, which JSON lacks, raise ValueError."""
     with replacing(target) as temporary:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def _temporary(target: Path) -> Path:
+    """Choose a name beside `target`, and remove what killed processes left there."""
+    try:
+        if target.is_dir():
+            raise OutputError(target, "found a folder, expected the name of a file to write")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # The host is named since a folder may be shared, and a process is known on its own alone.
+        start, end = f".{target.stem}.{socket.gethostname()}.", f".tmp{target.suffix}"
+        for other in target.parent.iterdir():
+            number = other.name.removeprefix(start).removesuffix(end)
+            if other.name == start + number + end and number.isdecimal() and _has_ended(number):
+                other.unlink(missing_ok=True)
+        return target.with_name(f"{start}{os.getpid()}{end}")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError(target, f"its folder cannot be made or written ({reason})") from None
+
+
+def _rename(temporaries: Sequence[Path], targets: Sequence[Path]) -> None:
+    pairs = list(zip(temporaries, targets, strict=True))
+    for temporary, target in pairs:
+        try:
+            _to_disk(temporary)
+        except OSError as error:
+            raise cannot_write(target, error) from None
+    for temporary, target in pairs:
+        try:
+            os.replace(temporary, target)
+            _to_disk(target.parent)
+        except OSError as error:
+            raise cannot_write(target, error) from None
+
+
+def _has_ended(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until the disk has what was written: a rename may reach it before the content does."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

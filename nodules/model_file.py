@@ -8,9 +8,11 @@ from typing import Any
 
 import keras
 
-from nodules.atomic import replacing
+from nodules.atomic import cannot_write, replacing
 from nodules.errors import ModelFileError
+from nodules.model_archive import check_archive
 from nodules.patches import CLASSES, PATCH_SIZE
+from nodules.self_contained import reason
 
 # The earliest time that a zip archive can hold.
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -26,7 +28,10 @@ def save_model(model: keras.Model, path: Path) -> None:
     """
     with tempfile.TemporaryDirectory() as folder, replacing(path) as temporary:
         saved = Path(folder) / path.name
-        model.save(saved)
+        try:
+            model.save(saved)
+        except OSError as error:
+            raise cannot_write(saved, error) from None
         _make_canonical(saved, temporary)
 
 
@@ -36,16 +41,16 @@ def load_model(path: Path) -> keras.Model:
     Raises
     ------
     ModelFileError
-        If the file is missing, is no Keras archive, or holds a model of other shapes.
+        If the file is missing, is no archive that `check_archive` lets pass, cannot be loaded, or
+        holds a model of other shapes.
     """
-    if not path.is_file():
-        raise ModelFileError(path, "no such file, expected a model saved by the train stage")
+    check_archive(path)
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
         shapes = (model.input_shape, model.output_shape)
-    except (ValueError, TypeError, OSError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelFileError(path, f"not a loadable .keras model ({reason})") from None
+    # Keras lets through whatever a layer raises on arguments that nobody checked.
+    except Exception as error:
+        raise ModelFileError(path, f"not a loadable .keras model ({reason(error)})") from None
     expected = ((None, PATCH_SIZE, PATCH_SIZE, 1), (None, len(CLASSES)))
     if shapes != expected:
         raise ModelFileError(path, f"found input and output {shapes}, expected {expected}")

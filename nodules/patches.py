@@ -16,10 +16,16 @@ each patch in the data set.
 
 Inside the program a patch is always uint8: floats are rounded to the nearest of 256 grey levels,
 which is finer than CT noise and loses nothing of what was an 8-bit image once.
+
+A patch file is data that anybody may have made. Everything is read from that one file, whatever its
+links say, and nothing is allocated that the file does not store.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import math
+import re
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -28,8 +34,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from nodules.atomic import replacing
+from nodules.atomic import cannot_write, replacing_all
 from nodules.errors import PatchFileError
+from nodules.self_contained import DAMAGE, holds, link_problem, reason, shown, storage_problem
 
 PATCH_SIZE = 50
 SPLITS = ("train", "val", "test")
@@ -37,6 +44,10 @@ CLASSES = ("non_nodule", "nodule")
 
 # 4,096 patches are 10 MB as uint8: large enough for speed, small enough for any machine.
 BLOCK_PATCHES = 4096
+
+# A group is a name. All rows may point at one text, so that a small file could hold terabytes.
+MOST_CHARACTERS = 1024
+TEXT_BYTES_AT_ONCE = 2**28
 
 Patches = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
@@ -109,7 +120,11 @@ class PatchFile:
 
     def read_index(self) -> NDArray[np.int64]:
         """Read the (N,) rows that these patches had in the data set they were split from."""
-        return _read(self.path, "index", self._data.parent["index"], slice(None)).astype(np.int64)
+        data = _column(self.path, self._data.file, "index", len(self))
+        if data.dtype.kind not in "iu":
+            problem = f"found {_type_name(data)}, expected integers"
+            raise PatchFileError(self.path, problem, dataset="index")
+        return _read(self.path, "index", data, slice(None)).astype(np.int64)
 
     def blocks(self, size: int = BLOCK_PATCHES) -> Iterator[tuple[int, Patches]]:
         """Read all patches in order, `size` at a time, each block with its first row."""
@@ -136,6 +151,9 @@ class PatchFile:
             )
             raise PatchFileError(self.path, problem, dataset="X")
         shape = (len(self), PATCH_SIZE, PATCH_SIZE)
+        if offset + math.prod(shape) > self.path.stat().st_size:
+            # Beyond the end of a file, a map is a crash at the first touch.
+            raise PatchFileError(self.path, "found patches beyond the file's end", dataset="X")
         return np.memmap(self.path, dtype=np.uint8, mode="r", offset=offset, shape=shape)
 
     def _check_unit_range(self, raw: NDArray[np.floating], start: int) -> None:
@@ -145,8 +163,9 @@ class PatchFile:
             return
         bad = int(np.argmin(valid))
         values = raw[bad]
-        found = "NaN" if np.isnan(values).any() else f"{values.min():g}..{values.max():g}"
-        problem = f"found {found}, expected float intensities in 0..1"
+        problem = f"found {_range(values)}, expected float intensities in 0..1"
+        if values.min() >= 0 and 1 < values.max() <= 255:
+            problem += ": they look like 0..255, so divide them by 255 or store uint8"
         raise PatchFileError(self.path, problem, dataset="X", row=start + bad)
 
 
@@ -171,39 +190,93 @@ def open_patches(path: Path, *, labelled: bool = True) -> Iterator[PatchFile]:
     PatchFileError
         If the layout is broken. Values of `X` are checked as they are read.
     """
-    if not path.is_file():
-        raise PatchFileError(path, "no such file, expected a patch file (HDF5)")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise PatchFileError(path, f"not a readable HDF5 file ({error})") from None
-    with file:
+    with _open(path) as file:
         data = _patch_data(path, file)
         count = data.shape[0]
-        labels = _labels(path, file, count) if labelled or "Y" in file else None
-        groups = _groups(path, file, count) if "group" in file else None
-        split = _split(path, file, count) if "split" in file else None
+        labels = _labels(path, file, count) if labelled or _holds(path, file, "Y") else None
+        groups = _groups(path, file, count) if _holds(path, file, "group") else None
+        split = _split(path, file, count) if _holds(path, file, "split") else None
         if groups is not None and split is not None:
             _check_groups_are_whole(path, groups, split)
         yield PatchFile(path, labels, groups, split, data)
 
 
+def _open(path: Path) -> h5py.File:
+    expected = "expected a patch file (HDF5)"
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise PatchFileError(path, f"found a folder, {expected}")
+        if not stat.S_ISREG(mode):
+            raise PatchFileError(path, f"found a device or a pipe, {expected}")
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise PatchFileError(path, f"no such file, {expected}") from None
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise PatchFileError(path, f"cannot be opened ({why}), {expected}") from None
+    problem = "it does not begin as one"
+    try:
+        if not empty and h5py.is_hdf5(path):
+            return h5py.File(path, "r")
+    except DAMAGE as error:
+        problem = reason(error)
+        if cut := re.search(r"truncated file: eof = (\d+).* stored_eof = (\d+)", problem):
+            found, whole = (int(number) for number in cut.groups())
+            problem = f"truncated: found {found:,} bytes of {whole:,}"
+    problem = "it is empty" if empty else problem
+    raise PatchFileError(path, f"not a readable HDF5 file ({problem})")
+
+
+@contextmanager
+def _reading(path: Path, name: str = "") -> Iterator[None]:
+    """Say of whatever HDF5 raises in the block that the file is damaged."""
+    try:
+        yield
+    except UnicodeDecodeError:
+        problem = "found bytes that are not UTF-8 text"
+        raise PatchFileError(path, problem, dataset=name) from None
+    except DAMAGE as error:
+        problem = "cannot be read: damaged, or compressed by an unknown method"
+        raise PatchFileError(path, f"{problem} ({reason(error)})", dataset=name) from None
+
+
+def _holds(path: Path, file: h5py.File, name: str) -> bool:
+    with _reading(path, name):
+        return holds(file, name)
+
+
 def _data_set(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
-    found = file.get(name)
-    if not isinstance(found, h5py.Dataset):
-        names = ", ".join(file) or "nothing"
-        raise PatchFileError(path, f"found {names}; expected a data set of this name", dataset=name)
-    if found.shape is None:
-        raise PatchFileError(path, "found no data, expected an array", dataset=name)
+    """Find a data set, all of which is stored in this very file."""
+    with _reading(path, name):
+        there = holds(file, name)
+        problem = link_problem(file, name) if there else ""
+        found = file[name] if there and not problem else None
+        if not (problem or isinstance(found, h5py.Dataset)):
+            names = ", ".join(shown(each) for each in sorted(file)[:10]) or "nothing"
+            problem = f"found {names}; expected a data set of this name"
+        elif found is not None:
+            empty = found.shape is None
+            problem = "found no data, expected an array" if empty else storage_problem(found)
+    if problem:
+        raise PatchFileError(path, problem, dataset=name)
     return found
 
 
 def _read(path: Path, name: str, data: h5py.Dataset, rows: slice) -> NDArray:
-    try:
+    with _reading(path, name):
         return data[rows]
-    except OSError as error:
-        problem = f"cannot be read: damaged, or compressed by an unknown method ({error})"
-        raise PatchFileError(path, problem, dataset=name) from None
+
+
+def _type_name(data: h5py.Dataset) -> str:
+    return "text" if h5py.check_string_dtype(data.dtype) else f"{data.dtype}"
+
+
+def _range(values: NDArray[np.floating]) -> str:
+    if np.isnan(values).any():
+        return "NaN"
+    return "infinity" if np.isinf(values).any() else f"{values.min():g}..{values.max():g}"
 
 
 def _patch_data(path: Path, file: h5py.File) -> h5py.Dataset:
@@ -217,7 +290,7 @@ def _patch_data(path: Path, file: h5py.File) -> h5py.Dataset:
     if data.shape[0] == 0:
         raise PatchFileError(path, "found no patches, expected at least one", dataset="X")
     if data.dtype != np.uint8 and data.dtype.kind != "f":
-        problem = f"found {data.dtype}, expected uint8 in 0..255 or float in 0..1"
+        problem = f"found {_type_name(data)}, expected uint8 in 0..255 or float in 0..1"
         raise PatchFileError(path, problem, dataset="X")
     return data
 
@@ -228,7 +301,8 @@ def _labels(path: Path, file: h5py.File, count: int) -> Labels:
         problem = f"found shape {data.shape}, expected ({count},) or ({count}, 2), as X has rows"
         raise PatchFileError(path, problem, dataset="Y")
     if data.dtype.kind not in "iufb":
-        raise PatchFileError(path, f"found {data.dtype}, expected numbers", dataset="Y")
+        problem = f"found {_type_name(data)}, expected numbers"
+        raise PatchFileError(path, problem, dataset="Y")
     raw = _read(path, "Y", data, slice(None))
     binary = np.isin(raw, (0, 1))
     one_hot = raw.ndim == 2
@@ -250,10 +324,19 @@ def _column(path: Path, file: h5py.File, name: str, count: int) -> h5py.Dataset:
 
 
 def _text(path: Path, data: h5py.Dataset, name: str) -> NDArray[np.object_]:
-    try:
-        return np.asarray(_read(path, name, data.asstr(), slice(None)), dtype=object)
-    except UnicodeDecodeError:
-        raise PatchFileError(path, "found bytes that are not UTF-8 text", dataset=name) from None
+    texts = np.empty(len(data), dtype=object)
+    # No text is larger than what the file holds beside the patches.
+    spare = max(1, path.stat().st_size - data.file["X"].id.get_storage_size())
+    step = min(max(TEXT_BYTES_AT_ONCE // spare, 100), 4096)
+    for start in range(0, len(data), step):
+        with _reading(path, name):
+            texts[start : start + step] = data.asstr()[start : start + step]
+        for row, text in enumerate(texts[start : start + step], start):
+            if len(text) > MOST_CHARACTERS:
+                problem = f"found a text of {len(text):,} characters"
+                problem = f"{problem}, expected at most {MOST_CHARACTERS:,}"
+                raise PatchFileError(path, problem, dataset=name, row=row)
+    return texts
 
 
 def _groups(path: Path, file: h5py.File, count: int) -> Groups:
@@ -274,7 +357,7 @@ def _split(path: Path, file: h5py.File, count: int) -> NDArray[np.object_]:
     known = np.isin(names.astype(str), SPLITS)
     if not known.all():
         row = int(np.argmin(known))
-        problem = f"found {names[row]!r}, expected one of {', '.join(SPLITS)}"
+        problem = f"found {shown(names[row])!r}, expected one of {', '.join(SPLITS)}"
         raise PatchFileError(path, problem, dataset="split", row=row)
     return names
 
@@ -285,7 +368,7 @@ def _check_groups_are_whole(path: Path, groups: Groups, split: NDArray[np.object
     if len(torn):
         row = int(torn[0])
         sides = f"{split[first_row[inverse[row]]]} and {split[row]}"
-        problem = f"found {groups[row]} in {sides}, expected a group in one split"
+        problem = f"found {shown(str(groups[row]))} in {sides}, expected a group in one split"
         raise PatchFileError(path, problem, dataset="group", row=row)
 
 
@@ -296,7 +379,10 @@ class PatchWriter:
     `PatchFile.memory_map` works.
     """
 
-    def __init__(self, file: h5py.File, count: int, columns: Mapping[str, np.dtype]) -> None:
+    def __init__(
+        self, path: Path, file: h5py.File, count: int, columns: Mapping[str, np.dtype]
+    ) -> None:
+        self._path = path
         self._written = 0
         self._data_sets = {
             "X": file.create_dataset("X", (count, PATCH_SIZE, PATCH_SIZE), np.uint8),
@@ -320,8 +406,9 @@ class PatchWriter:
         """
         end = self._written + len(patches)
         rows = {"X": patches, "Y": labels, **columns}
-        for name, data_set in self._data_sets.items():
-            data_set[self._written : end] = rows[name]
+        with _writing(self._path):
+            for name, data_set in self._data_sets.items():
+                data_set[self._written : end] = rows[name]
         self._written = end
         return self
 
@@ -340,6 +427,60 @@ def new_patch_file(
         How many patches it will hold.
     columns
         Name and type of each further (N,) data set; strings have dtype object.
+
+    Raises
+    ------
+    OutputError
+        If the disk is full, or the file cannot be written for another reason.
     """
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        yield PatchWriter(file, count, columns or {})
+    with new_patch_files({path: count}, columns) as (writer,):
+        yield writer
+
+
+@contextmanager
+def new_patch_files(
+    counts: Mapping[Path, int], columns: Mapping[str, np.dtype] | None = None
+) -> Iterator[Sequence[PatchWriter]]:
+    """Make several patch files, which appear together when the block ends well: all or none.
+
+    Parameters
+    ----------
+    counts
+        How many patches each file will hold.
+    columns
+        As for `new_patch_file`, in each of them.
+    """
+    with replacing_all(list(counts)) as temporaries, ExitStack() as stack:
+        yield [
+            stack.enter_context(_writer(path, temporary, count, columns or {}))
+            for (path, count), temporary in zip(counts.items(), temporaries, strict=True)
+        ]
+
+
+@contextmanager
+def _writer(
+    path: Path, temporary: Path, count: int, columns: Mapping[str, np.dtype]
+) -> Iterator[PatchWriter]:
+    with _writing(path):
+        file = h5py.File(temporary, "w")
+    try:
+        with _writing(path):
+            writer = PatchWriter(path, file, count, columns)
+        yield writer
+        with _writing(path):
+            # Closing forgets some of the errors that flushing raises.
+            file.flush()
+    except BaseException:
+        with suppress(*DAMAGE):
+            file.close()
+        raise
+    with _writing(path):
+        file.close()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise cannot_write(path, error) from None

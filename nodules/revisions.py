@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from nodules.errors import RevisionError
 from nodules.patches import Labels, Patches
+from nodules.self_contained import DAMAGE, link_problem, storage_problem
 
 WORKSPACE = "workspace"
 PREDICTIONS = "data/predictions.csv"
@@ -114,13 +115,16 @@ class Revision:
         """
         try:
             with self._files.open(TEST_PATCHES, "rb") as raw, h5py.File(raw) as file:
+                for name in ("index", "X"):
+                    if link_problem(file, name) or storage_problem(file[name]):
+                        return None
                 known = file["index"][:]
                 order = np.argsort(known)
                 rows = order[np.searchsorted(known, index, sorter=order) % len(known)]
                 if not np.array_equal(known[rows], index):
                     return None
                 return np.stack([file["X"][row] for row in rows])
-        except (*_UNREADABLE, KeyError):
+        except (*_UNREADABLE, *DAMAGE):
             return None
 
 

@@ -1,7 +1,6 @@
 """Dividing patches into train, val and test so that no scan or patient stands on two sides."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from tqdm import tqdm
 
 from nodules.errors import SplitError
 from nodules.params import SplitParams
-from nodules.patches import SPLITS, Groups, Labels, PatchFile, new_patch_file, open_patches
+from nodules.patches import SPLITS, Groups, Labels, PatchFile, new_patch_files, open_patches
 
 # Fractions are met by dealing whole folds out to the splits; 100 folds meet any whole percentage.
 MOST_FOLDS = 100
@@ -134,9 +133,6 @@ def _deal(
     seed: int,
 ) -> Assignment:
     """Divide `rows` among the splits named in `shares`; all other rows get -1."""
-    # Imported late, since it costs over a second: a file with a mistake is refused before.
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
     nodules = int(labels[rows].sum())
     units = {"nodules": nodules, "non-nodules": len(rows) - nodules}
     if groups is not None:
@@ -152,6 +148,9 @@ def _deal(
             f"{', '.join(shares)}"
         )
         raise SplitError(path, problem)
+    # Imported late, since it costs over a second: a file with a mistake is refused before.
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
     splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
     dealt = splitter(n_splits=sum(folds), shuffle=True, random_state=seed).split(
         rows, labels[rows], None if groups is None else groups[rows]
@@ -204,14 +203,15 @@ def _write_splits(patches: PatchFile, labels: Labels, assignment: Assignment, fo
     columns: dict[str, np.dtype] = {"index": np.dtype(np.int64)}
     if groups is not None:
         columns["group"] = groups.dtype
-    with ExitStack() as stack:
-        writers = [
-            stack.enter_context(
-                new_patch_file(folder / f"{name}.h5", int((assignment == position).sum()), columns)
-            )
-            for position, name in enumerate(SPLITS)
-        ]
-        progress = stack.enter_context(tqdm(total=len(patches), desc="split", unit="patch"))
+    counts = {
+        folder / f"{name}.h5": int((assignment == position).sum())
+        for position, name in enumerate(SPLITS)
+    }
+    # All three appear together, or a new train would stand beside an old test.
+    with (
+        new_patch_files(counts, columns) as writers,
+        tqdm(total=len(patches), desc="split", unit="patch") as progress,
+    ):
         for start, block in patches.blocks():
             for position, writer in enumerate(writers):
                 mine = np.flatnonzero(assignment[start : start + len(block)] == position)

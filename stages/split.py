@@ -6,10 +6,12 @@ from nodules.atomic import write_json
 from nodules.errors import one_line_errors
 from nodules.params import read_params
 from nodules.splitting import split_patches
+from nodules.trial_reading import try_reading
 
 if __name__ == "__main__":
     with one_line_errors():
         params = read_params()
-        folder = Path("data/splits")
-        counts = split_patches(Path(params.dataset), folder, params.split, params.seed)
+        dataset = Path(params.dataset)
+        try_reading(dataset)
+        counts = split_patches(dataset, Path("data/splits"), params.split, params.seed)
         write_json(Path("metrics/split.json"), counts)

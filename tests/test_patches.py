@@ -1,5 +1,6 @@
 """The patch file: what is read from each layout, and how each broken one is refused."""
 
+import os
 from pathlib import Path
 
 import h5py
@@ -93,6 +94,15 @@ def with_value(values: np.ndarray, place: tuple[int, ...], value: float) -> np.n
     return copy
 
 
+def assert_refused(path: Path, sentence: str) -> None:
+    with pytest.raises(PatchFileError) as error, open_patches(path) as file:
+        list(file.blocks())
+    message = str(error.value)
+    assert message.startswith(f"{path}: ")
+    assert sentence in message
+    assert message.isprintable()
+
+
 @pytest.mark.parametrize(
     ("data_sets", "sentence"),
     [
@@ -106,13 +116,29 @@ def with_value(values: np.ndarray, place: tuple[int, ...], value: float) -> np.n
         ({"X": np.zeros((0, 50, 50), np.uint8), "Y": []}, "X: found no patches"),
         ({"X": np.zeros((3, 50, 50), np.int16)}, "X: found int16, expected uint8 in 0..255"),
         ({"X": with_value(FLOAT_X, (1, 2, 3), np.nan)}, "X: row 1: found NaN, expected float"),
-        ({"X": with_value(FLOAT_X, (2, 0, 0), np.inf)}, "X: row 2: found 0..inf, expected float"),
-        ({"X": with_value(FLOAT_X, (0, 0, 0), 255)}, "X: row 0: found 0..255, expected float"),
+        ({"X": with_value(FLOAT_X, (2, 0, 0), np.inf)}, "X: row 2: found infinity, expected float"),
+        (
+            {"X": with_value(FLOAT_X, (0, 0, 0), 255)},
+            "X: row 0: found 0..255, expected float intensities in 0..1: they look like 0..255, so "
+            "divide them by 255 or store uint8",
+        ),
+        ({"X": with_value(FLOAT_X, (1, 0, 0), -1000)}, "X: row 1: found -1000..0, expected float"),
+        ({"X": ["a", "b", "c"]}, "X: found shape (3,), expected (N, 50, 50)"),
+        ({"X": np.full((3, 50, 50), b"a")}, "X: found text, expected uint8 in 0..255 or float"),
+        ({"X": np.array(5)}, "X: found shape (), expected (N, 50, 50)"),
+        ({"Y": 1}, "Y: found shape (), expected (3,) or (3, 2)"),
+        ({"Y": [0.0, np.nan, 1.0]}, "Y: row 1: found nan, expected 0 or 1"),
+        ({"Y": [0.0, 0.0, 0.5]}, "Y: row 2: found 0.5, expected 0 or 1"),
+        ({"Y": [[0, 0], [1, 0], [0, 1]]}, "Y: row 0: found (0, 0), expected one-hot"),
+        ({"group": [b"a", b"\xff", b"c"]}, "group: found bytes that are not UTF-8 text"),
+        ({"group": ["a", "b" * 2000, "c"]}, "group: row 1: found a text of 2,000 characters"),
+        ({"split": ["train", "a\nb\x1b" + "c" * 500, "val"]}, "split: row 1: found 'a b?ccc"),
+        ({"a\nname": [1], "Y": None}, "Y: found X, a name; expected a data set of this name"),
         ({"Y": [0, 1]}, "Y: found shape (2,), expected (3,) or (3, 2)"),
         ({"Y": np.eye(3)}, "Y: found shape (3, 3), expected (3,) or (3, 2)"),
         ({"Y": [0, 1, 2]}, "Y: row 2: found 2, expected 0 or 1"),
         ({"Y": [[1, 0], [1, 1], [0, 1]]}, "Y: row 1: found (1, 1), expected one-hot"),
-        ({"Y": [b"a", b"b", b"c"]}, "Y: found object, expected numbers"),
+        ({"Y": [b"a", b"b", b"c"]}, "Y: found text, expected numbers"),
         ({"group": [1, 2]}, "group: found shape (2,), expected (3,)"),
         ({"group": [1.0, 2.0, 3.0]}, "group: found float64, expected integers or strings"),
         ({"split": [0, 1, 2]}, "split: found int64, expected strings"),
@@ -125,20 +151,47 @@ def with_value(values: np.ndarray, place: tuple[int, ...], value: float) -> np.n
     ],
 )
 def test_a_broken_file_is_refused_in_one_line(patch_file, data_sets, sentence: str) -> None:
-    path = patch_file(**({"X": GOOD_X, "Y": GOOD_Y} | data_sets))
-    with pytest.raises(PatchFileError) as error, open_patches(path) as file:
-        list(file.blocks())
-    message = str(error.value)
-    assert message.startswith(f"{path}: ")
-    assert sentence in message
-    assert "\n" not in message
+    assert_refused(patch_file(**({"X": GOOD_X, "Y": GOOD_Y} | data_sets)), sentence)
 
 
-def test_a_file_that_is_not_hdf5_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"not HDF5", "not a readable HDF5 file (it does not begin as one)"),
+        (b"", "not a readable HDF5 file (it is empty)"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(500), "not a readable HDF5 file ("),
+    ],
+)
+def test_a_file_that_is_not_hdf5_is_refused(tmp_path: Path, content, sentence: str) -> None:
     path = tmp_path / "text.h5"
-    path.write_text("not HDF5")
-    with pytest.raises(PatchFileError, match="not a readable HDF5 file"), open_patches(path):
-        pass
+    path.write_bytes(content)
+    assert_refused(path, sentence)
+
+
+def test_a_truncated_file_is_refused_with_its_sizes(patch_file) -> None:
+    path = patch_file(X=GOOD_X, Y=GOOD_Y)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4000])
+    assert_refused(path, f"truncated: found 4,000 bytes of {len(whole):,}")
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    assert_refused(tmp_path, "found a folder, expected a patch file (HDF5)")
+    assert_refused(tmp_path / "none.h5", "no such file, expected a patch file (HDF5)")
+    os.mkfifo(tmp_path / "pipe.h5")
+    assert_refused(tmp_path / "pipe.h5", "found a device or a pipe, expected a patch file")
+
+
+def test_a_file_that_may_not_be_read_is_refused(patch_file) -> None:
+    path = patch_file(X=GOOD_X, Y=GOOD_Y)
+    path.chmod(0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # root may read everything
+    try:
+        assert_refused(path, "cannot be opened (permission denied), expected a patch file")
+    finally:
+        os.seteuid(user)
 
 
 def test_a_group_in_the_place_of_a_data_set_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,95 @@
+"""HDF5 data sets that lie wholly in their own file, and what is raised where a file is damaged.
+
+An HDF5 file can say that its data is in any other file of the machine, or that a few bytes are a
+terabyte. Data that somebody else made is read only where it does neither.
+"""
+
+import math
+
+import h5py
+
+# Measurements hardly compress to a tenth. What unfolds to more than this, and is large, is none.
+MOST_UNFOLDED = 100
+SMALL_BYTES = 64 * 2**20
+
+# What h5py was seen to raise on damaged files, or may; which one it is says nothing more.
+DAMAGE = (
+    OSError,
+    RuntimeError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    NotImplementedError,
+    SystemError,
+    MemoryError,
+)
+
+
+def holds(group: h5py.Group, name: str) -> bool:
+    """Say whether there is a link of this name, without following it as `name in group` does."""
+    return group.id.links.exists(name.encode())
+
+
+def link_problem(group: h5py.Group, name: str) -> str:
+    """Say why a link should not be followed; empty if what it names lies right there."""
+    if group.id.links.get_info(name.encode()).type == h5py.h5l.TYPE_HARD:
+        return ""
+    return "found a link, expected the data itself in this file"
+
+
+def storage_problem(data: h5py.Dataset) -> str:
+    """Say what a file does not store of a data set, or that it unfolds to an absurd size.
+
+    Reads nothing of the data and allocates nothing for it.
+
+    Parameters
+    ----------
+    data
+        A data set with a shape.
+
+    Returns
+    -------
+    str
+        What was found and what was expected; empty if all is there.
+    """
+    if data.is_virtual or data.external:
+        return "found data that lies in other files, expected the data itself in this file"
+    stored = data.id.get_storage_size()
+    # A text is stored as a reference of 16 bytes, which is not the size that its type states.
+    size = 16 if data.dtype.kind == "O" else data.id.get_type().get_size()
+    if data.chunks is None:
+        needed = math.prod(data.shape) * size
+        if stored != needed:
+            return f"found {stored:,} bytes stored, expected {needed:,} for shape {data.shape}"
+        return ""
+    pairs = zip(data.shape, data.chunks, strict=True)
+    chunks, expected = data.id.get_num_chunks(), math.prod(-(-rows // each) for rows, each in pairs)
+    if chunks != expected:
+        return f"found {chunks:,} chunks stored, expected {expected:,} for shape {data.shape}"
+    unfolded = chunks * math.prod(data.chunks) * size
+    if unfolded > max(SMALL_BYTES, MOST_UNFOLDED * stored):
+        found = f"found {stored:,} bytes that unfold to {unfolded:,}"
+        return f"{found}, expected at most {MOST_UNFOLDED} times as many"
+    return ""
+
+
+def reason(error: BaseException) -> str:
+    """Give an error's text without the line ends that HDF5 puts in the middle of sentences."""
+    # A KeyError prints its sentence in quotes.
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return shown(str(text), 200) or type(error).__name__
+
+
+def shown(text: str, most: int = 60) -> str:
+    r"""Make text from a file fit to print: one line, no control characters, not too long.
+
+    Examples
+    --------
+    >>> shown("a scan\n\x1b[31mof mine")
+    'a scan ?[31mof mine'
+    """
+    text = " ".join(text[: 10 * most].split())
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return text if len(text) <= most else f"{text[:most]}..."
