@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import re
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -72,21 +71,9 @@ def replacing_all(targets: Sequence[Path]) -> Iterator[Sequence[Path]]:
             temporary.unlink(missing_ok=True)
 
 
-def cannot_write(target: Path, error: Exception) -> OutputError:
-    """Say why a file cannot be written.
-
-    Parameters
-    ----------
-    target
-        The file.
-    error
-        What the system or HDF5 said: an OSError, or another error whose text quotes an errno.
-    """
-    number = error.errno if isinstance(error, OSError) else None
-    if number is None and (quoted := re.search(r"errno = (\d+)", str(error))):
-        number = int(quoted[1])
-    reason = os.strerror(number).lower() if number else " ".join(str(error).split())[:200]
-    return OutputError(target, f"cannot be written: {reason}")
+def cannot_write(target: Path, error: OSError) -> OutputError:
+    """Say which file cannot be written, and why in the system's words."""
+    return OutputError(target, f"cannot be written: {(error.strerror or str(error)).lower()}")
 
 
 def write_json(target: Path, content: Any) -> None:

@@ -21,14 +21,15 @@ A patch file is data that anybody may have made. Everything is read from that on
 links say, and nothing is allocated that the file does not store.
 """
 
+import io
 import math
 import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import h5py
 import numpy as np
@@ -51,6 +52,7 @@ TEXT_BYTES_AT_ONCE = 2**28
 
 Patches = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
+Columns = Mapping[str, np.dtype]
 Groups = NDArray[np.int64] | NDArray[np.object_]
 
 
@@ -372,6 +374,52 @@ def _check_groups_are_whole(path: Path, groups: Groups, split: NDArray[np.object
         raise PatchFileError(path, problem, dataset="group", row=row)
 
 
+class _KeptFile(io.FileIO):
+    """A file whose writes never fail HDF5, which may crash then or later (h5py's issue 914).
+
+    The first error is kept instead. What no longer fits is held in memory, since HDF5 may read it
+    again before it has closed the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self.failure: OSError | None = None
+        self._held: list[tuple[int, bytes]] = []
+
+    def write(self, data: Any) -> int:
+        """Write all of `data`, or hold it and keep why it cannot be written."""
+        start, rest = self.tell(), memoryview(data).cast("B")
+        size = len(rest)
+        try:
+            while rest and not self.failure:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.failure = error
+        if rest:
+            self._held.append((start, bytes(data)))
+            self.seek(start + size)
+        return size
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer`; what neither the file nor the memory holds is left as it is."""
+        view, start = memoryview(buffer).cast("B"), self.tell()
+        filled = super().readinto(view) or 0
+        for place, held in self._held:
+            first, last = max(place, start), min(place + len(held), start + len(view))
+            if first < last:
+                view[first - start : last - start] = held[first - place : last - place]
+                filled = max(filled, last - start)
+        return filled
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the size, or keep why it cannot be set."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.failure = self.failure or error
+            return self.tell() if size is None else size
+
+
 class PatchWriter:
     """Appends patches to a new patch file whose length is known from the start.
 
@@ -380,9 +428,10 @@ class PatchWriter:
     """
 
     def __init__(
-        self, path: Path, file: h5py.File, count: int, columns: Mapping[str, np.dtype]
+        self, path: Path, raw: _KeptFile, file: h5py.File, count: int, columns: Columns
     ) -> None:
         self._path = path
+        self._raw = raw
         self._written = 0
         self._data_sets = {
             "X": file.create_dataset("X", (count, PATCH_SIZE, PATCH_SIZE), np.uint8),
@@ -403,20 +452,27 @@ class PatchWriter:
             (n,) uint8, 1 for a nodule.
         columns
             (n,) each, exactly the columns that the file was made with.
+
+        Raises
+        ------
+        OutputError
+            If the disk is full, or takes no more for another reason.
         """
         end = self._written + len(patches)
         rows = {"X": patches, "Y": labels, **columns}
-        with _writing(self._path):
-            for name, data_set in self._data_sets.items():
-                data_set[self._written : end] = rows[name]
+        for name, data_set in self._data_sets.items():
+            data_set[self._written : end] = rows[name]
+        self._check()
         self._written = end
         return self
 
+    def _check(self) -> None:
+        if self._raw.failure:
+            raise cannot_write(self._path, self._raw.failure)
+
 
 @contextmanager
-def new_patch_file(
-    path: Path, count: int, columns: Mapping[str, np.dtype] | None = None
-) -> Iterator[PatchWriter]:
+def new_patch_file(path: Path, count: int, columns: Columns | None = None) -> Iterator[PatchWriter]:
     """Make a patch file, which appears under its name only when the block ends well.
 
     Parameters
@@ -439,7 +495,7 @@ def new_patch_file(
 
 @contextmanager
 def new_patch_files(
-    counts: Mapping[Path, int], columns: Mapping[str, np.dtype] | None = None
+    counts: Mapping[Path, int], columns: Columns | None = None
 ) -> Iterator[Sequence[PatchWriter]]:
     """Make several patch files, which appear together when the block ends well: all or none.
 
@@ -458,29 +514,10 @@ def new_patch_files(
 
 
 @contextmanager
-def _writer(
-    path: Path, temporary: Path, count: int, columns: Mapping[str, np.dtype]
-) -> Iterator[PatchWriter]:
-    with _writing(path):
-        file = h5py.File(temporary, "w")
-    try:
-        with _writing(path):
-            writer = PatchWriter(path, file, count, columns)
-        yield writer
-        with _writing(path):
-            # Closing forgets some of the errors that flushing raises.
-            file.flush()
-    except BaseException:
-        with suppress(*DAMAGE):
-            file.close()
-        raise
-    with _writing(path):
-        file.close()
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        raise cannot_write(path, error) from None
+def _writer(path: Path, temporary: Path, count: int, columns: Columns) -> Iterator[PatchWriter]:
+    with _KeptFile(temporary) as raw:
+        with h5py.File(raw, "w") as file:
+            writer = PatchWriter(path, raw, file, count, columns)
+            yield writer
+        # Not all is written before HDF5 has closed the file.
+        writer._check()
