@@ -1,0 +1,51 @@
+"""A process that reads patch files, each in a fork of its own: damaged ones may crash HDF5.
+
+python -m tests.read_apart
+
+Answers each path on its standard input with a line: `read`, `refused SENTENCE`, `killed SIGNAL`, or
+`failed ERROR`.
+"""
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+from nodules.errors import PatchFileError
+from nodules.patches import open_patches
+
+CPU_SECONDS = 2
+
+
+def outcome(path: Path) -> str:
+    """Say how reading all of a file ends."""
+    try:
+        with open_patches(path) as patches:
+            for _ in patches.blocks():
+                pass
+    except PatchFileError as error:
+        return f"refused {error}"
+    except Exception as error:
+        return f"failed {error!r}"
+    return "read"
+
+
+def read_in_fork(path: Path) -> str:
+    """Say how reading all of a file ends, though it may crash."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.write(writer, outcome(path).encode(errors="backslashreplace"))
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as file:
+        said = file.read().decode()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return said if code == 0 else f"killed {-code}"
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        print(ascii(read_in_fork(Path(line.rstrip("\n")))), flush=True)
