@@ -5,7 +5,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +110,10 @@ def _rename(temporaries: Sequence[Path], targets: Sequence[Path]) -> None:
     for temporary, target in pairs:
         try:
             os.replace(temporary, target)
-            _to_disk(target.parent)
         except OSError as error:
             raise cannot_write(target, error) from None
+        with suppress(OSError):  # not every file system does this for folders
+            _to_disk(target.parent)
 
 
 def _has_ended(process: str) -> bool:

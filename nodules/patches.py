@@ -301,6 +301,8 @@ def _labels(path: Path, file: h5py.File, count: int) -> Labels:
     data = _data_set(path, file, "Y")
     if data.shape not in ((count,), (count, 2)):
         problem = f"found shape {data.shape}, expected ({count},) or ({count}, 2), as X has rows"
+        if len(data.shape) == 2 and data.shape[0] == count and data.shape[1] > 2:
+            problem += f": these are {data.shape[1]} classes, expected two"
         raise PatchFileError(path, problem, dataset="Y")
     if data.dtype.kind not in "iufb":
         problem = f"found {_type_name(data)}, expected numbers"
@@ -383,7 +385,7 @@ class _KeptFile(io.FileIO):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "w+")
-        self.failure: OSError | None = None
+        self.failure: BaseException | None = None
         self._held: list[tuple[int, bytes]] = []
 
     def write(self, data: Any) -> int:
@@ -393,7 +395,8 @@ class _KeptFile(io.FileIO):
         try:
             while rest and not self.failure:
                 rest = rest[super().write(rest) :]
-        except OSError as error:
+        # A signal may raise anything in here, and that is no less a failure to HDF5.
+        except BaseException as error:
             self.failure = error
         if rest:
             self._held.append((start, bytes(data)))
@@ -467,8 +470,11 @@ class PatchWriter:
         return self
 
     def _check(self) -> None:
-        if self._raw.failure:
-            raise cannot_write(self._path, self._raw.failure)
+        failure = self._raw.failure
+        if isinstance(failure, OSError):
+            raise cannot_write(self._path, failure)
+        if failure:
+            raise failure
 
 
 @contextmanager

@@ -135,7 +135,11 @@ def assert_refused(path: Path, sentence: str) -> None:
         ({"split": ["train", "a\nb\x1b" + "c" * 500, "val"]}, "split: row 1: found 'a b?ccc"),
         ({"a\nname": [1], "Y": None}, "Y: found X, a name; expected a data set of this name"),
         ({"Y": [0, 1]}, "Y: found shape (2,), expected (3,) or (3, 2)"),
-        ({"Y": np.eye(3)}, "Y: found shape (3, 3), expected (3,) or (3, 2)"),
+        (
+            {"Y": np.eye(3)},
+            "Y: found shape (3, 3), expected (3,) or (3, 2), as X has rows: these are 3 classes, "
+            "expected two",
+        ),
         ({"Y": [0, 1, 2]}, "Y: row 2: found 2, expected 0 or 1"),
         ({"Y": [[1, 0], [1, 1], [0, 1]]}, "Y: row 1: found (1, 1), expected one-hot"),
         ({"Y": [b"a", b"b", b"c"]}, "Y: found text, expected numbers"),
