@@ -331,7 +331,7 @@ def _text(path: Path, data: h5py.Dataset, name: str) -> NDArray[np.object_]:
     texts = np.empty(len(data), dtype=object)
     # No text is larger than what the file holds beside the patches.
     spare = max(1, path.stat().st_size - data.file["X"].id.get_storage_size())
-    step = min(max(TEXT_BYTES_AT_ONCE // spare, 100), 4096)
+    step = min(max(TEXT_BYTES_AT_ONCE // spare, 500), 4096)
     for start in range(0, len(data), step):
         with _reading(path, name):
             texts[start : start + step] = data.asstr()[start : start + step]

@@ -1,6 +1,7 @@
 """Patch files to test with."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -32,6 +33,18 @@ def patch_file(tmp_path: Path) -> PatchFileFactory:
         return path
 
     return write
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[None]:
+    """Run the test as somebody who may not read and write everything, if it is root's."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
 
 
 @pytest.fixture

@@ -186,16 +186,15 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     assert_refused(tmp_path / "pipe.h5", "found a device or a pipe, expected a patch file")
 
 
-def test_a_file_that_may_not_be_read_is_refused(patch_file) -> None:
+@pytest.fixture
+def secret(patch_file) -> Path:
     path = patch_file(X=GOOD_X, Y=GOOD_Y)
     path.chmod(0)
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)  # root may read everything
-    try:
-        assert_refused(path, "cannot be opened (permission denied), expected a patch file")
-    finally:
-        os.seteuid(user)
+    return path
+
+
+def test_a_file_that_may_not_be_read_is_refused(secret: Path, unprivileged: None) -> None:
+    assert_refused(secret, "cannot be opened (permission denied), expected a patch file")
 
 
 def test_a_group_in_the_place_of_a_data_set_is_refused(tmp_path: Path) -> None:
