@@ -3,6 +3,7 @@
 #   make repro                     the whole pipeline: whatever changed, and only that
 #   make test                      the test suite
 #   make lint                      what CI checks beside the tests
+#   make report BASE=main          what a pull request is told: HEAD against main, in report/
 #   make repro PYTHON=python3.12   with a certain Python, where .venv does not stand yet
 #   make repro GPU=1               with TensorFlow for NVIDIA GPUs (Linux), in .venv-gpu
 
@@ -15,7 +16,9 @@ VEGA := .dvc/tmp/vega.js
 # The stages in dvc.yaml call `python`, which must be the environment's.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test lint setup lock
+BASE ?= main
+
+.PHONY: repro test lint report setup lock
 
 repro: setup
 	dvc repro
@@ -27,6 +30,9 @@ lint: setup
 	ruff check .
 	ruff format --check .
 	mypy
+
+report: setup
+	@python -m nodules.report.pull_request '$(BASE)'
 
 setup: $(INSTALLED) $(VEGA)
 

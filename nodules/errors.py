@@ -59,6 +59,20 @@ class RevisionError(NodulesError):
         super().__init__(f"{revision}: {problem}")
 
 
+class ResultsMissingError(RevisionError):
+    """The results of a revision are in no place that DVC knows."""
+
+
+class TestSetError(RevisionError):
+    """Two revisions were not tested on the same patches."""
+
+    __test__ = False  # pytest takes every Test... for a test
+
+
+class CommentError(NodulesError):
+    """A report cannot be posted on a pull request."""
+
+
 class TableError(NodulesError):
     """A CSV file of points in scans breaks the layout of LUNA16."""
 

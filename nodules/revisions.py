@@ -7,9 +7,10 @@ the workspace, on disk.
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import h5py
@@ -21,7 +22,7 @@ from dvc.repo import Repo
 from dvc.scm import RevError, SCMError
 from numpy.typing import NDArray
 
-from nodules.errors import RevisionError
+from nodules.errors import ResultsMissingError, RevisionError, TestSetError
 from nodules.patches import Labels, Patches
 from nodules.self_contained import DAMAGE, link_problem, storage_problem
 
@@ -150,29 +151,40 @@ def read_revisions(names: Sequence[str]) -> list[Revision]:
     return [read_revision(name) for name in chosen]
 
 
-def read_revision(name: str) -> Revision:
-    """Read a revision of the repository in the current folder.
+def resolve(name: str) -> str:
+    """Give the full hash of a commit or experiment.
+
+    Raises
+    ------
+    RevisionError
+        If there is none of that name.
+    """
+    with _readable(name):
+        return DVCFileSystem(rev=name).repo.get_rev()
+
+
+def read_revision(name: str, repository: Path | None = None) -> Revision:
+    """Read a revision.
 
     Parameters
     ----------
     name
         A git revision, the name of a DVC experiment, or `workspace`.
+    repository
+        Its root; by default the one that holds the current folder.
 
     Raises
     ------
+    ResultsMissingError
+        If it lacks its predictions or metrics; the message says which command would get them.
     RevisionError
-        If there is no such revision, or it lacks its predictions or metrics; the message says
-        which command would get them.
+        If there is no such revision, or its results are broken.
     """
-    try:
-        files = DVCFileSystem(rev=None if name == WORKSPACE else name)
+    root = None if repository is None else str(repository)
+    with _readable(name):
+        files = DVCFileSystem(root, rev=None if name == WORKSPACE else name)
         commit = "" if name == WORKSPACE else files.repo.get_rev()
-        params = params_show("params.yaml", rev=commit or None)
-    except RevError:
-        problem = "no such revision, expected a commit, a branch, a tag, an experiment"
-        raise RevisionError(name, f"{problem} (`dvc exp list`) or {WORKSPACE}") from None
-    except (SCMError, DvcException) as error:
-        raise RevisionError(name, _first_line(error)) from None
+        params = params_show("params.yaml", repo=root, rev=commit or None)
     way = f"git switch --detach {commit[:7]} && dvc repro" if commit else "dvc repro"
     text = _read(files, name, PREDICTIONS, way)
     threshold = _threshold(name, _read(files, name, METRICS, way))
@@ -232,7 +244,7 @@ def check_same_test_set(baseline: Revision, candidate: Revision) -> None:
 
     Raises
     ------
-    RevisionError
+    TestSetError
         Saying how the test sets differ. Only the same patches can be compared in pairs.
     """
     ours, theirs = baseline.predictions, candidate.predictions
@@ -240,7 +252,7 @@ def check_same_test_set(baseline: Revision, candidate: Revision) -> None:
     if not common == len(ours.index) == len(theirs.index):
         found = f"found {len(theirs.index)} test patches, {common} of them among the"
         expected = f"{len(ours.index)} of {baseline.name}; expected the same test set"
-        raise RevisionError(
+        raise TestSetError(
             candidate.name, f"{found} {expected} (did dataset, split or seed change?)"
         )
     same_labels = np.array_equal(ours.labels, theirs.labels)
@@ -248,9 +260,21 @@ def check_same_test_set(baseline: Revision, candidate: Revision) -> None:
     for what, same in (("label", same_labels), ("group", same_groups)):
         if not same:
             problem = f"found test patches whose {what} differs in {baseline.name}"
-            raise RevisionError(
+            raise TestSetError(
                 candidate.name, f"{problem}; expected the same test set (did dataset change?)"
             )
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Turn what DVC raises for a revision that is not there, or not readable, into one line."""
+    try:
+        yield
+    except RevError:
+        problem = "no such revision, expected a commit, a branch, a tag, an experiment"
+        raise RevisionError(name, f"{problem} (`dvc exp list`) or {WORKSPACE}") from None
+    except (SCMError, DvcException) as error:
+        raise RevisionError(name, _first_line(error)) from None
 
 
 def _read(files: FileSystem, name: str, path: str, way: str) -> str:
@@ -260,10 +284,11 @@ def _read(files: FileSystem, name: str, path: str, way: str) -> str:
         places = "in DVC's cache nor on a remote"
         if name == WORKSPACE and Repo().config["core"].get("remote"):
             way = f"dvc pull {path}, or {way}"
-        raise RevisionError(name, f"{path} is neither {places}; get it with: {way}") from None
+        problem = f"{path} is neither {places}"
+        raise ResultsMissingError(name, f"{problem}; get it with: {way}") from None
     except _UNREADABLE as error:
         problem = f"{path} cannot be had ({_first_line(error)})"
-        raise RevisionError(name, f"{problem}; get it with: dvc pull, or {way}") from None
+        raise ResultsMissingError(name, f"{problem}; get it with: dvc pull, or {way}") from None
 
 
 def _threshold(name: str, metrics: str) -> float:

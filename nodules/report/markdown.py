@@ -19,19 +19,19 @@ MARKUP = "\\`*_{}[]<>|~&"
 def as_markdown(report: Report) -> str:
     """Print the verdicts, a table for each candidate, and the rest to unfold."""
     parts = [
-        f"**{_escaped(verdict(report, *pair))}**; {_escaped(outlook(report, pair[1]))}."
+        f"**{escaped(verdict(report, *pair))}**; {escaped(outlook(report, pair[1]))}."
         for pair in report.pairs
     ]
-    parts.append(f"{_escaped(subject(report))}.")
+    parts.append(f"{escaped(subject(report))}.")
     for candidate, comparison in report.pairs:
         table = comparison_table(report, candidate, comparison)
-        parts += [f"#### {_escaped(table.title)}", _table(table)]
+        parts += [f"#### {escaped(table.title)}", _table(table)]
     params = params_table(report)
     if params.rows:
         parts += [f"#### {params.title}", _table(params)]
     parts.append("<details><summary>Scores with their intervals, and what they rest on</summary>")
     parts.append(_table(scores_table(report)))
-    parts.append("\n".join(f"- {_escaped(note)}" for note in notes(report)))
+    parts.append("\n".join(f"- {escaped(note)}" for note in notes(report)))
     parts.append("</details>")
     return "\n\n".join(parts)
 
@@ -39,12 +39,13 @@ def as_markdown(report: Report) -> str:
 def _table(table: Table) -> str:
     lines = [table.head, ["---"] * len(table.head), *table.rows]
     return "\n".join(
-        f"| {' | '.join(cell if set(cell) == {'-'} else _escaped(cell) for cell in line)} |"
+        f"| {' | '.join(cell if set(cell) == {'-'} else escaped(cell) for cell in line)} |"
         for line in lines
     )
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Keep text from being read as markup, and on one line."""
     return "".join(
         f"\\{letter}" if letter in MARKUP else letter for letter in " ".join(text.split())
     )
