@@ -8,6 +8,7 @@
 #   make repro GPU=1               with TensorFlow for NVIDIA GPUs (Linux), in .venv-gpu
 
 PYTHON ?= python3
+BASE ?= main
 VENV := .venv$(if $(GPU),-gpu)
 LOCK := requirements$(if $(GPU),-gpu).lock
 INSTALLED := $(VENV)/installed
@@ -15,8 +16,6 @@ INSTALLED := $(VENV)/installed
 VEGA := .dvc/tmp/vega.js
 # The stages in dvc.yaml call `python`, which must be the environment's.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-
-BASE ?= main
 
 .PHONY: repro test lint report setup lock
 
@@ -30,6 +29,9 @@ lint: setup
 	ruff check .
 	ruff format --check .
 	mypy
+	check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	check-jsonschema --quiet --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci .gitlab-ci.yml
+	zizmor --quiet --offline .github
 
 report: setup
 	@python -m nodules.report.pull_request '$(BASE)'
