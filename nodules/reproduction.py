@@ -46,8 +46,7 @@ def obtain(name: str, clones: ExitStack) -> Obtained:
     """
     commit = resolve(name)
     clone = clones.enter_context(_clone(commit))
-    stages = _stages(name, clone)
-    outdated = [stage for stage, is_outdated in stages.items() if is_outdated]
+    last, outdated = _stages(name, clone)
     if outdated:
         why = f"its dvc.lock is out of date in {', '.join(outdated)}"
     else:
@@ -57,7 +56,7 @@ def obtain(name: str, clones: ExitStack) -> Obtained:
         except ResultsMissingError:
             why = "neither DVC's cache nor a remote has what its dvc.lock names"
     tqdm.write(f"{name}: {why}: `dvc repro` makes its results", sys.stderr)
-    _reproduce(name, commit, clone, list(stages))
+    _reproduce(name, commit, clone, last)
     made = read_revision(WORKSPACE, clone)
     origin = f"{name} ({commit[:7]}): made here by `dvc repro`, since {why}"
     if outdated:
@@ -83,45 +82,47 @@ def _clone(commit: str) -> Iterator[Path]:
         yield clone
 
 
-def _stages(name: str, clone: Path) -> dict[str, bool]:
-    """Name the stages that lead to the predictions, and whether dvc.lock is out of date in them."""
+def _stages(name: str, clone: Path) -> tuple[str, list[str]]:
+    """Name the stage that makes the predictions, and those up to it that dvc.lock is wrong about.
+
+    These are the stages whose code or parameters have changed since; data that is merely missing
+    is no change.
+    """
     repository = Repo(str(clone))
     try:
         with repository.lock:
             (predictions,) = repository.find_outs_by_path(str(clone / PREDICTIONS))
-            last = predictions.stage.addressing
-            return {
-                stage.addressing: stage.changed(allow_missing=True)
-                for stage in repository.stage.collect(last, with_deps=True)
-                if stage.cmd
-            }
+            last = predictions.stage
+            stages = repository.stage.collect(last.addressing, with_deps=True)
+            return last.name, [
+                stage.name for stage in stages if stage.cmd and stage.changed(allow_missing=True)
+            ]
     except DvcException as error:
         found = f"found no stage that makes {PREDICTIONS} ({error})"
         raise RevisionError(name, f"{found}, expected one in dvc.yaml") from None
 
 
-def _reproduce(name: str, commit: str, clone: Path, stages: list[str]) -> None:
+def _reproduce(name: str, commit: str, clone: Path, stage: str) -> None:
     repository = Repo()
     if repository.config["core"].get("remote"):
         try:
             repository.fetch(revs=[commit], workspace=False, run_cache=True)
         except (DvcException, OSError) as error:
             tqdm.write(f"{name}: not all of it could be fetched ({error})", sys.stderr)
+    Repo(str(clone)).checkout(allow_missing=True)
     places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    dvc = [sys.executable, "-m", "dvc"]
-    for command in (["checkout", "--allow-missing", "--quiet"], ["repro", *stages]):
-        done = subprocess.run(
-            [*dvc, *command],
-            cwd=clone,
-            env=os.environ | {"PATH": places},
-            stdin=subprocess.DEVNULL,
-            # What is printed is the report; this is progress.
-            stdout=sys.stderr.fileno(),
-            check=False,
-        )
-        if done.returncode:
-            problem = f"`dvc {command[0]}` ends with status {done.returncode} (its output is above)"
-            raise RevisionError(name, f"{problem}, expected results to compare")
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "repro", stage],
+        cwd=clone,
+        env=os.environ | {"PATH": places},
+        stdin=subprocess.DEVNULL,
+        # What is printed is the report; this is progress.
+        stdout=sys.stderr.fileno(),
+        check=False,
+    )
+    if done.returncode:
+        problem = f"`dvc repro` ends with status {done.returncode} (its output is above)"
+        raise RevisionError(name, f"{problem}, expected results to compare")
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -28,7 +28,7 @@ SCORES |= {"npv", "f1", "brier", "ece", "sensitivity_at_specificity"}
 
 
 class Workspace:
-    """A clone of this repository, with the changes that are not committed yet."""
+    """A folder to type commands in."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -38,14 +38,20 @@ class Workspace:
             f"GIT_{role}_{k}": v for role in ("AUTHOR", "COMMITTER") for k, v in author.items()
         }
         self._environment = os.environ | names | {"PATH": places}
+
+    @classmethod
+    def copy(cls, path: Path) -> "Workspace":
+        """Clone this repository, with the changes that are not committed yet."""
         listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         files = subprocess.run(listed, cwd=REPOSITORY, capture_output=True, text=True, check=True)
         for name in files.stdout.split("\0"):
             if name and (REPOSITORY / name).exists():
                 (path / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(REPOSITORY / name, path / name)
-        self("git", "init", "--quiet")
-        self.commit("everything")
+        workspace = cls(path)
+        workspace("git", "init", "--quiet")
+        workspace.commit("everything")
+        return workspace
 
     def __call__(self, *command: str, status: int = 0) -> str:
         result = subprocess.run(
@@ -97,7 +103,7 @@ class Workspace:
 @pytest.fixture(scope="module")
 def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Give a workspace in which a tiny pipeline was reproduced and committed."""
-    workspace = Workspace(tmp_path_factory.mktemp("workspace"))
+    workspace = Workspace.copy(tmp_path_factory.mktemp("workspace"))
     workspace.change_params(TINY)
     workspace("dvc", "repro")
     workspace.commit("tiny")
@@ -275,6 +281,34 @@ def test_metrics_of_commits_are_compared_on_a_clone_without_a_remote(
     assert epochs["new"] == 2
     assert epochs["old"] != 2
     assert dvc("plots", "diff", "HEAD~1", "HEAD")["data"]["ROC"]
+
+
+def test_what_was_pushed_is_pulled_elsewhere_and_leaves_nothing_to_do(
+    reproduced: Workspace, tmp_path: Path
+) -> None:
+    clone, remote = tmp_path / "clone", tmp_path / "remote"
+    reproduced("git", "clone", "--quiet", ".", str(clone))
+    there = Workspace(clone)
+    for place in (reproduced, there):
+        place("dvc", "remote", "add", "--local", "--default", "shared", str(remote))
+    try:
+        reproduced("dvc", "push")
+        assert not there.file("models/model.keras").exists()
+        there("dvc", "pull")
+    finally:
+        reproduced("dvc", "remote", "remove", "--local", "shared")
+    assert "Data and pipelines are up to date." in there("dvc", "repro")
+    assert there("git", "status", "--porcelain") == ""
+    for name in ("models/model.keras", "data/predictions.csv", "metrics/evaluate/metrics.json"):
+        assert there.file(name).read_bytes() == reproduced.file(name).read_bytes()
+
+
+def test_a_tagged_model_is_had_by_its_name(reproduced: Workspace, tmp_path: Path) -> None:
+    reproduced("git", "tag", "--annotate", "nodule-classifier@v1.0.0", "--message", "first")
+    got = tmp_path / "classifier.keras"
+    get = ("dvc", "artifacts", "get", ".", "nodule-classifier", "--rev", "v1.0.0")
+    reproduced(*get, "--out", str(got))
+    assert got.read_bytes() == reproduced.file("models/model.keras").read_bytes()
 
 
 @pytest.fixture
