@@ -57,7 +57,7 @@ def test_a_better_experiment_is_called_better_and_says_what_changed() -> None:
 def test_another_seed_is_no_evidence_of_a_difference() -> None:
     text = printed("HEAD", "lucky")
     assert "lucky against HEAD: no evidence of a difference in AUC" in text
-    assert "test patches to see (80% power); here are 400" in text
+    assert "test patches in groups like these to see (80% power); here are 400" in text
 
 
 def test_the_workspace_is_compared_with_head_where_nothing_is_named(project: Project) -> None:
@@ -88,9 +88,11 @@ def test_the_json_holds_what_scikit_learn_and_holm_give(inside: Project) -> None
     for comparison in (second, lucky):
         change = aucs[comparison["candidate"]] - aucs["HEAD"]
         assert comparison["delong"]["value"] == pytest.approx(change)
+        assert comparison["obuchowski"]["value"] == pytest.approx(change)
         assert comparison["bootstrap"]["auc"]["value"] == pytest.approx(change)
-    assert second["delong"]["p_holm"] == 2 * second["delong"]["p"]
-    assert lucky["delong"]["p_holm"] == lucky["delong"]["p"]
+    for test in ("obuchowski", "delong"):
+        assert second[test]["p_holm"] == 2 * second[test]["p"]
+        assert lucky[test]["p_holm"] == lucky[test]["p"]
     assert second["params"]["model"] == {"baseline": "first", "candidate": "second"}
     assert lucky["params"] == {"luck": {"baseline": 1, "candidate": 3}}
 

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from sklearn import metrics
 
-from nodules.comparison.delong import compare_aucs, correlated_aucs, patches_to_see
+from nodules.comparison.delong import (
+    can_be_clustered,
+    compare_aucs,
+    correlated_aucs,
+    patches_to_see,
+)
 from nodules.comparison.paired_bootstrap import PairedScores
 from nodules.comparison.significance import holm, mcnemar
 from nodules.comparison.verdict import Classifier, Verdict, compare_classifiers
@@ -111,6 +116,68 @@ def test_without_a_difference_one_run_in_twenty_looks_like_one() -> None:
     )
     # Of 2,000 true hypotheses between 3.5% and 6.5% are rejected, but for one time in 400.
     assert 0.035 < rejected / runs < 0.065
+
+
+@given(case=paired_predictions(), data=st.data())
+def test_the_covariance_of_groups_is_obuchowskis(case, data) -> None:
+    labels, probabilities = case
+    groups = np.array([data.draw(st.integers(0, 4)) for _ in labels])
+    # Two groups of each class at least.
+    groups[:4] = [0, 1, 0, 1]
+    assert can_be_clustered(labels, groups)
+    measured = correlated_aucs(labels, probabilities, groups)
+    # In the words of the paper: X are the placements of the diseased, Y those of the others.
+    m, n = int(labels.sum()), int((1 - labels).sum())
+    members = np.unique(groups)
+    sums = np.zeros((2, 2, len(members)))
+    for test, row in enumerate(probabilities):
+        area = measured.aucs[test]
+        for label, group, value in zip(labels, groups, row, strict=True):
+            others = row[labels != label]
+            wins = (value > others) if label else (value < others)
+            placement = np.mean(wins + (value == others) / 2)
+            sums[test, 0 if label else 1, list(members).index(group)] += placement - area
+    i, i10, i01 = len(members), len(set(groups[labels == 1])), len(set(groups[labels == 0]))
+    for r in (0, 1):
+        for s in (0, 1):
+            s10 = i10 / ((i10 - 1) * m) * (sums[r, 0] @ sums[s, 0])
+            s01 = i01 / ((i01 - 1) * n) * (sums[r, 1] @ sums[s, 1])
+            s11 = [i / (i - 1) * (sums[a, 0] @ sums[b, 1]) for a, b in ((r, s), (s, r))]
+            expected = s10 / m + s01 / n + sum(s11) / (m * n)
+            assert measured.covariance[r, s] == pytest.approx(expected, abs=1e-12)
+
+
+def test_where_every_patch_is_a_group_obuchowskis_test_is_delongs(asah) -> None:
+    labels, scores = asah
+    alone = correlated_aucs(labels, scores)
+    grouped = correlated_aucs(labels, scores, np.arange(len(labels)))
+    assert grouped.aucs == pytest.approx(alone.aucs)
+    assert grouped.covariance == pytest.approx(alone.covariance)
+
+
+def test_groups_of_one_class_cannot_be_clustered() -> None:
+    labels = np.array([0, 0, 1, 1], np.uint8)
+    assert not can_be_clustered(labels, None)
+    assert not can_be_clustered(labels, np.array(["a", "b", "a", "a"]))
+    assert can_be_clustered(labels, np.array(["a", "b", "a", "b"]))
+
+
+def test_where_scans_differ_obuchowskis_test_keeps_its_level_and_delongs_does_not() -> None:
+    rng = np.random.default_rng(1)
+    scans, patches, runs = 24, 25, 1000
+    groups = np.repeat(np.arange(scans), patches)
+    rejected = {"obuchowski": 0, "delong": 0}
+    for _ in range(runs):
+        labels, scores = draw_binormal(rng, scans * patches, (1.2, 1.2))
+        order = rng.permutation(len(labels))
+        # What a network makes of a scan as a whole.
+        of_scans = rng.normal(size=(2, scans))[:, groups]
+        labels, scores = labels[order], scores[:, order] + of_scans
+        for test, units in (("obuchowski", groups), ("delong", None)):
+            measured = correlated_aucs(labels, scores, units)
+            rejected[test] += compare_aucs(measured, 0, 1, confidence=0.95).p_value < 0.05
+    assert 0.03 < rejected["obuchowski"] / runs < 0.07
+    assert rejected["delong"] / runs > 0.08
 
 
 def test_the_number_of_patches_that_is_asked_for_sees_the_difference_in_four_of_five_runs() -> None:
@@ -226,5 +293,6 @@ def test_a_verdict_needs_the_groups_to_agree() -> None:
     classifiers = [Classifier(np.tile(row, copies), 0.5) for row in scores]
     groups = np.tile(np.arange(few), copies)
     grouped = compare_classifiers(np.tile(labels, copies), groups, classifiers, resamples=1000)
-    assert grouped.comparisons[0].p_value < 0.05
+    assert grouped.comparisons[0].delong.p_value < 0.05
+    assert grouped.comparisons[0].auc.p_value > 0.05
     assert grouped.comparisons[0].verdict == Verdict.NO_EVIDENCE

@@ -1,4 +1,4 @@
-"""DeLong's test: the AUCs of several classifiers on the same patches, and how far to trust them."""
+"""AUCs of several classifiers on the same patches, and how far to trust their differences."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 
 from nodules.comparison.estimate import Estimate
-from nodules.patches import Labels
+from nodules.patches import Groups, Labels
 
 
 class CorrelatedAucs(NamedTuple):
@@ -18,7 +18,7 @@ class CorrelatedAucs(NamedTuple):
     aucs
         (K,) in 0..1.
     covariance
-        (K, K): of the AUCs, had other patches of the same kind been drawn independently.
+        (K, K): of the AUCs, had other patches, or groups, of the same kind been drawn.
     """
 
     aucs: NDArray[np.float64]
@@ -33,13 +33,18 @@ class AucTest(NamedTuple):
     p_value: float
 
 
-def correlated_aucs(labels: Labels, probabilities: NDArray[np.floating]) -> CorrelatedAucs:
+def correlated_aucs(
+    labels: Labels, probabilities: NDArray[np.floating], groups: Groups | None = None
+) -> CorrelatedAucs:
     """Compute AUCs and their covariance.
 
-    DeLong, DeLong and Clarke-Pearson (1988), "Comparing the areas under two or more correlated
-    receiver operating characteristic curves", Biometrics 44:837-845; by midranks, in O(N log N),
-    as Sun and Xu (2014), "Fast implementation of DeLong's algorithm for comparing the areas under
-    correlated receiver operating characteristic curves", IEEE Signal Processing Letters 21:1389.
+    For independent patches: DeLong, DeLong and Clarke-Pearson (1988), "Comparing the areas under
+    two or more correlated receiver operating characteristic curves", Biometrics 44:837-845. For
+    patches in groups: Obuchowski (1997), "Nonparametric analysis of clustered ROC curve data",
+    Biometrics 53:567-578, which is the same where every patch is a group. By midranks, in
+    O(N log N), as Sun and Xu (2014), "Fast implementation of DeLong's algorithm for comparing the
+    areas under correlated receiver operating characteristic curves", IEEE Signal Processing
+    Letters 21:1389.
 
     Parameters
     ----------
@@ -47,21 +52,53 @@ def correlated_aucs(labels: Labels, probabilities: NDArray[np.floating]) -> Corr
         (N,) of 0 and 1, at least two of each.
     probabilities
         (K, N): of K classifiers.
+    groups
+        (N,) group of each patch, `can_be_clustered`; None takes patches as independent.
 
     Returns
     -------
     CorrelatedAucs
-        The covariance holds for independent patches.
     """
-    nodules, others = probabilities[:, labels == 1], probabilities[:, labels == 0]
+    nodule = labels == 1
+    nodules, others = probabilities[:, nodule], probabilities[:, ~nodule]
     m, n = nodules.shape[1], others.shape[1]
     ranks = rankdata(np.concatenate([nodules, others], axis=1), axis=1)
     # Of each nodule, the share of the others that it outranks; of each other, the share of the
     # nodules that outrank it. A tie counts half.
     of_nodules = (ranks[:, :m] - rankdata(nodules, axis=1)) / n
     of_others = 1 - (ranks[:, m:] - rankdata(others, axis=1)) / m
-    covariance = np.cov(of_nodules) / m + np.cov(of_others) / n
-    return CorrelatedAucs(of_nodules.mean(axis=1), np.atleast_2d(covariance))
+    aucs = of_nodules.mean(axis=1)
+    if groups is None:
+        covariance = np.cov(of_nodules) / m + np.cov(of_others) / n
+        return CorrelatedAucs(aucs, np.atleast_2d(covariance))
+    units = np.unique(groups, return_inverse=True)[1]
+    count = int(units.max()) + 1
+    # What each group adds to or takes from the mean, by the placements of its nodules and others.
+    by_nodules = _sums(units[nodule], of_nodules - aucs[:, None], count) / m
+    by_others = _sums(units[~nodule], of_others - aucs[:, None], count) / n
+    both = by_nodules @ by_others.T
+    covariance = (
+        _unbiased(len(np.unique(units[nodule]))) * by_nodules @ by_nodules.T
+        + _unbiased(len(np.unique(units[~nodule]))) * by_others @ by_others.T
+        + _unbiased(count) * (both + both.T)
+    )
+    return CorrelatedAucs(aucs, covariance)
+
+
+def can_be_clustered(labels: Labels, groups: Groups | None) -> bool:
+    """Say whether there are groups, two at least with nodules and two with other patches."""
+    if groups is None:
+        return False
+    return min(len(set(groups[labels == 1])), len(set(groups[labels == 0]))) > 1
+
+
+def _sums(units: NDArray[np.intp], values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Sum (K, n) over patches into (K, count) over groups."""
+    return np.stack([np.bincount(units, row, count) for row in values])
+
+
+def _unbiased(groups: int) -> float:
+    return groups / (groups - 1)
 
 
 def compare_aucs(

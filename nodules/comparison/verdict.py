@@ -8,7 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nodules.comparison.delong import compare_aucs, correlated_aucs, patches_to_see
+from nodules.comparison.delong import (
+    can_be_clustered,
+    compare_aucs,
+    correlated_aucs,
+    patches_to_see,
+)
 from nodules.comparison.estimate import Estimate
 from nodules.comparison.paired_bootstrap import PairedScores, percentile_estimate
 from nodules.comparison.significance import holm, mcnemar
@@ -35,6 +40,14 @@ class Classifier(NamedTuple):
     threshold: float
 
 
+class TestedDifference(NamedTuple):
+    """A difference in AUC, the p-value of its test, and that adjusted for all candidates."""
+
+    estimate: Estimate
+    p_value: float
+    p_holm: float
+
+
 @dataclass(frozen=True)
 class PairedComparison:
     """A candidate against the baseline; differences are candidate minus baseline.
@@ -42,11 +55,10 @@ class PairedComparison:
     Attributes
     ----------
     auc
+        The difference, by the test that the verdict rests on: Obuchowski's where there are groups
+        (two at least with nodules and two with other patches), otherwise DeLong's.
+    delong
         The difference by DeLong's test, which takes patches as independent.
-    p_value
-        Of that test.
-    p_holm
-        The same, adjusted for the number of candidates.
     differences
         By name of the score, with the interval of the paired group bootstrap; `auc` is among them.
     mcnemar_p, mcnemar_p_holm
@@ -54,15 +66,14 @@ class PairedComparison:
     only_baseline_right, only_candidate_right
         The patches that McNemar's test looks at.
     patches_to_see
-        How many independent test patches would show a difference in AUC of this size with
-        probability `POWER`; None where there is none to be shown.
+        How many test patches, in groups like these, would show a difference in AUC of this size
+        with probability `POWER`; None where there is none to be shown.
     verdict
-        `NO_EVIDENCE` unless DeLong's test, adjusted, and the group bootstrap's interval agree.
+        `NO_EVIDENCE` unless the test, adjusted, and the group bootstrap's interval agree.
     """
 
-    auc: Estimate
-    p_value: float
-    p_holm: float
+    auc: TestedDifference
+    delong: TestedDifference
     differences: dict[str, Estimate]
     mcnemar_p: float
     mcnemar_p_holm: float
@@ -78,12 +89,15 @@ class ComparedClassifiers:
 
     Attributes
     ----------
+    clustered
+        Whether the verdicts rest on Obuchowski's test.
     scores
         For each classifier, the baseline first, by name of the score.
     comparisons
         For each candidate.
     """
 
+    clustered: bool
     scores: list[dict[str, Estimate]]
     comparisons: list[PairedComparison]
 
@@ -115,7 +129,9 @@ def compare_classifiers(
     probabilities = np.stack([each.probabilities for each in classifiers])
     thresholds = np.array([each.threshold for each in classifiers])
     right = (probabilities >= thresholds[:, None]) == (labels == 1)
-    measured = correlated_aucs(labels, probabilities)
+    independent = correlated_aucs(labels, probabilities)
+    clustered = can_be_clustered(labels, groups)
+    measured = correlated_aucs(labels, probabilities, groups) if clustered else independent
     paired = PairedScores(labels, groups, probabilities, thresholds)
     observed, resampled = paired.observed(), paired.resampled(resamples, SEED)
 
@@ -130,8 +146,11 @@ def compare_classifiers(
         return percentile_estimate(value, spread, confidence=CONFIDENCE)
 
     candidates = range(1, len(classifiers))
-    tests = [compare_aucs(measured, 0, each, confidence=CONFIDENCE) for each in candidates]
-    p_holm = holm([test.p_value for test in tests])
+    tests, delong = (
+        [compare_aucs(aucs, 0, each, confidence=CONFIDENCE) for each in candidates]
+        for aucs in (measured, independent)
+    )
+    p_holm, delong_p_holm = (holm([test.p_value for test in each]) for each in (tests, delong))
     mcnemar_p = [mcnemar(right[0], right[each]) for each in candidates]
     mcnemar_p_holm = holm(mcnemar_p)
     comparisons = []
@@ -139,9 +158,10 @@ def compare_classifiers(
         differences = {name: difference(name, each) for name in observed}
         comparisons.append(
             PairedComparison(
-                auc=test.difference,
-                p_value=test.p_value,
-                p_holm=p_holm[position],
+                auc=TestedDifference(test.difference, test.p_value, p_holm[position]),
+                delong=TestedDifference(
+                    delong[position].difference, delong[position].p_value, delong_p_holm[position]
+                ),
                 differences=differences,
                 mcnemar_p=mcnemar_p[position],
                 mcnemar_p_holm=mcnemar_p_holm[position],
@@ -158,7 +178,7 @@ def compare_classifiers(
             )
         )
     scores = [{name: score(name, each) for name in observed} for each in range(len(classifiers))]
-    return ComparedClassifiers(scores, comparisons)
+    return ComparedClassifiers(clustered, scores, comparisons)
 
 
 def _verdict(difference: float, p_value: float, by_groups: Estimate) -> Verdict:

@@ -11,6 +11,7 @@ from nodules.comparison.verdict import (
     Classifier,
     ComparedClassifiers,
     PairedComparison,
+    TestedDifference,
     compare_classifiers,
 )
 from nodules.errors import RevisionError
@@ -96,8 +97,9 @@ def subject(report: Report) -> str:
 
 def verdict(report: Report, candidate: Revision, comparison: PairedComparison) -> str:
     """Say in one line whether the candidate is better or worse."""
-    p_value = p_text(comparison.p_holm, "adjusted p" if len(report.pairs) > 1 else "p")
-    difference = f"{comparison.auc.value:+.3f}, {interval_text(comparison.auc)}, {p_value}"
+    p_value = p_text(comparison.auc.p_holm, "adjusted p" if len(report.pairs) > 1 else "p")
+    estimate = comparison.auc.estimate
+    difference = f"{estimate.value:+.3f}, {interval_text(estimate)}, {p_value}"
     names = f"{candidate.name} against {report.baseline.name}"
     return f"{names}: {comparison.verdict} in AUC ({difference})"
 
@@ -106,9 +108,11 @@ def outlook(report: Report, comparison: PairedComparison) -> str:
     """Say how many test patches it would take to see a difference of this size."""
     if comparison.patches_to_see is None:
         return "the AUCs are equal"
+    in_groups = " in groups like these" if report.compared.clustered else ""
     return (
-        f"a difference of this size takes about {comparison.patches_to_see:,} test patches to see "
-        f"({POWER:.0%} power); here are {len(report.baseline.predictions.labels):,}"
+        f"a difference of this size takes about {comparison.patches_to_see:,} test patches"
+        f"{in_groups} to see ({POWER:.0%} power); "
+        f"here are {len(report.baseline.predictions.labels):,}"
     )
 
 
@@ -141,8 +145,10 @@ def comparison_table(report: Report, candidate: Revision, comparison: PairedComp
         values = [title, f"{ours[name].value:.3f}", f"{theirs[name].value:.3f}"]
         by_groups = _difference_cells(comparison.differences[name])
         if name == "auc":
-            p_value = p_text(comparison.p_holm)
-            rows.append([*values, *_difference_cells(comparison.auc), p_value, "DeLong"])
+            by = "Obuchowski" if report.compared.clustered else "DeLong"
+            rows.append([*values, *_tested_cells(comparison.auc), by])
+            if report.compared.clustered:
+                rows.append(["", "", "", *_tested_cells(comparison.delong), "DeLong"])
             rows.append(["", "", "", *by_groups, "", "bootstrap"])
         elif name == "accuracy":
             p_value = p_text(comparison.mcnemar_p_holm)
@@ -152,6 +158,10 @@ def comparison_table(report: Report, candidate: Revision, comparison: PairedComp
     head = ["", report.baseline.name, candidate.name, "difference", f"{CONFIDENCE:.0%} interval"]
     head += ["p (Holm)" if several else "p", "by"]
     return Table(f"{candidate.name} against {report.baseline.name}", head, rows)
+
+
+def _tested_cells(tested: TestedDifference) -> list[str]:
+    return [*_difference_cells(tested.estimate), p_text(tested.p_holm)]
 
 
 def _difference_cells(estimate: Estimate) -> list[str]:
@@ -191,10 +201,21 @@ def _value_text(params: dict[str, Any], key: str) -> str:
 def notes(report: Report) -> list[str]:
     """Say what the numbers rest on, and where they are weak."""
     groups = report.baseline.predictions.groups
-    unit = "single patches: the data set has no groups" if groups is None else "whole groups"
+    if report.compared.clustered:
+        tested = (
+            "Obuchowski's test and the bootstrap take groups as independent, for patches of one "
+            "scan are not; DeLong's stands beside them and takes patches as independent. A verdict "
+            "other than no evidence needs the first two to agree."
+        )
+    else:
+        few = "the data set has no groups" if groups is None else "there are too few groups"
+        unit = "single patches" if groups is None else "whole groups"
+        tested = (
+            f"DeLong's test takes patches as independent, since {few}; the bootstrap draws {unit}. "
+            "A verdict other than no evidence needs both to agree."
+        )
     said = [
-        "DeLong's test takes patches as independent, which patches of one scan are not; the "
-        f"bootstrap draws {unit}. A verdict other than no evidence needs both to agree.",
+        tested,
         "Sensitivity, specificity and accuracy are at each revision's own threshold. "
         "Of the Brier score less is better.",
     ]

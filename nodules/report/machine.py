@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from nodules.comparison.verdict import ALPHA, POWER
+from nodules.comparison.verdict import ALPHA, POWER, TestedDifference
 from nodules.report.content import Report
 
 
@@ -31,11 +31,8 @@ def as_json(report: Report) -> str:
                 "candidate": candidate.name,
                 "verdict": str(comparison.verdict),
                 "patches_to_see": comparison.patches_to_see,
-                "delong": {
-                    **comparison.auc._asdict(),
-                    "p": comparison.p_value,
-                    "p_holm": comparison.p_holm,
-                },
+                "obuchowski": _tested(comparison.auc) if report.compared.clustered else None,
+                "delong": _tested(comparison.delong),
                 "mcnemar": {
                     "only_baseline_right": comparison.only_baseline_right,
                     "only_candidate_right": comparison.only_candidate_right,
@@ -52,6 +49,10 @@ def as_json(report: Report) -> str:
         ],
     }
     return json.dumps(content, indent=2, allow_nan=False)
+
+
+def _tested(tested: TestedDifference) -> dict[str, float]:
+    return {**tested.estimate._asdict(), "p": tested.p_value, "p_holm": tested.p_holm}
 
 
 def _changes(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, dict[str, Any]]:
