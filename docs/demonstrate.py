@@ -28,7 +28,9 @@ SCREENS = {"desktop": (1280, 1500), "phone": (500, 1100)}
 TEXT = """\
 # Demonstration
 Three commits, and the comment and page that each of the last two would get as a pull request
-against the one before it. {training}. Made by `{command}`, which writes this file anew.
+against the one before it. {training}.
+
+Made by `{command}`, which writes this file anew.
 
 The embedded data set was frozen first, together with its split, so that `seed` changes the training
 alone:
@@ -63,6 +65,10 @@ and this page{screens}:
 ![The page on a desktop](demonstration/mobilenet-desktop.png)
 
 ## Another seed
+The verdict is about the AUC, how well the nodules are ranked above the rest. Scores at a threshold
+also follow where the validation split put the threshold. And every test here compares two trained
+networks: none of them knows how much a third training would differ.
+
 `python -m nodules.report.pull_request mobilenet other-seed`:
 
 ---

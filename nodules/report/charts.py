@@ -144,7 +144,8 @@ def _chart(
     near = {"param": "near", "empty": False, "value": 1}
     layers: list[Spec] = [
         {
-            "mark": {"type": "line", "clip": True},
+            # Mitred, the teeth of a precision-recall curve grow thorns.
+            "mark": {"type": "line", "clip": True, "strokeJoin": "round"},
             "params": [pick],
             "encoding": encoding | _dashes(rows),
         },

@@ -71,9 +71,13 @@ def _verdicts(report: Report) -> list[str]:
     return [
         f'<div class="card verdict {comparison.verdict.name.lower()}">'
         f"<strong>{escape(verdict(report, candidate, comparison))}</strong>"
-        f"<p>{escape(outlook(report, comparison))}</p></div>"
+        f"<p>{escape(_sentence(outlook(report, comparison)))}</p></div>"
         for candidate, comparison in report.pairs
     ]
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
 
 
 def _params(report: Report) -> str:
