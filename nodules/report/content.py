@@ -218,7 +218,8 @@ def notes(report: Report) -> list[str]:
         tested,
         "Sensitivity, specificity and accuracy are at each revision's own threshold. "
         "Of the Brier score less is better.",
-        "Two trained networks are compared. How much another seed would change either is not known.",
+        "Two trained networks are compared. How much another seed would change either is not "
+        "known.",
     ]
     if groups is not None and len(set(groups)) < FEW_GROUPS:
         said.append(f"{len(set(groups))} groups are few: the bootstrap's intervals are too narrow.")
