@@ -3,10 +3,8 @@
 import ast
 import csv
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from nodules.scoring import score
+from tests.tiny_project import commands_environment
 
 REPOSITORY = Path(__file__).parent.parent
 TINY = {
@@ -32,12 +31,7 @@ class Workspace:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        author = {"NAME": "Test", "EMAIL": "test@example.com"}
-        names = {
-            f"GIT_{role}_{k}": v for role in ("AUTHOR", "COMMITTER") for k, v in author.items()
-        }
-        self._environment = os.environ | names | {"PATH": places}
+        self._environment = commands_environment()
 
     @classmethod
     def copy(cls, path: Path) -> "Workspace":

@@ -127,7 +127,10 @@ def test_of_other_test_patches_the_comment_says_so_and_nothing_else(tmp_path: Pa
 
 def test_a_commit_that_cannot_be_reproduced_is_refused_in_one_line(inside: Project) -> None:
     report = ("python", "-m", "nodules.report.pull_request", "main")
+    (inside.path / "params.yaml").write_text(PARAMS.replace("luck: 1", "luck: 9"))
     result = inside(*report, "broken")
+    (inside.path / "params.yaml").write_text(PARAMS)
+    assert "note: what is not committed is not in the report\n" in result.stderr
     assert result.returncode == 1
     assert result.stdout == ""
     last = result.stderr.splitlines()[-1]

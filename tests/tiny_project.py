@@ -56,6 +56,14 @@ with h5py.File("data/splits/test.h5", "w") as file:
 PARAMS = "model: first\nskill: 1.0\nluck: 1\npatches: 400\n"
 
 
+def commands_environment() -> dict[str, str]:
+    """Give an environment in which `python` and `dvc` are this one's, and git knows an author."""
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    author = {"NAME": "Test", "EMAIL": "test@example.com"}
+    names = {f"GIT_{role}_{k}": v for role in ("AUTHOR", "COMMITTER") for k, v in author.items()}
+    return os.environ | names | {"PATH": places}
+
+
 class Project:
     """A git and DVC repository."""
 
@@ -80,13 +88,7 @@ class Project:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        author = {"NAME": "Test", "EMAIL": "test@example.com"}
-        names = {
-            f"GIT_{role}_{k}": v for role in ("AUTHOR", "COMMITTER") for k, v in author.items()
-        }
-        self._environment = os.environ | names
-        self._environment |= {"PATH": places, "PYTHONPATH": str(REPOSITORY)}
+        self._environment = commands_environment() | {"PYTHONPATH": str(REPOSITORY)}
 
     def __call__(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

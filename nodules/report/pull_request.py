@@ -9,6 +9,7 @@ that DVC cannot pull are made by `dvc repro` in a clone; the working tree is lef
 
 import argparse
 import shutil
+import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -87,6 +88,9 @@ def main() -> None:
     parser.add_argument("base", metavar="BASE", help="the target branch")
     parser.add_argument("candidate", metavar="CANDIDATE", nargs="?", default="HEAD")
     arguments = parser.parse_args()
+    changed = ["git", "status", "--porcelain", "--untracked-files=no"]
+    if subprocess.run(changed, capture_output=True, check=False).stdout:
+        print("note: what is not committed is not in the report", file=sys.stderr)
     with one_line_errors():
         comment = write_pull_request_report(arguments.base, arguments.candidate, FOLDER)
     sys.stdout.write(comment)
