@@ -1,10 +1,15 @@
 """The errors a person can mend: each is one sentence that says where, what and what instead."""
 
+import errno
+import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from nodules.interruption import raised_interruptions, sentence_of, signal_of
 
 
 class NodulesError(Exception):
@@ -114,14 +119,48 @@ class TrainingError(NodulesError):
     """Training cannot go on."""
 
 
+# What a person can mend outside the program: a full or read-only disk, a quota, a broken device.
+_STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn a `NodulesError` into its sentence on stderr and exit status 1.
+    """Turn what a person can mend, or has asked for, into one sentence on stderr.
 
-    Anything else is a bug and keeps its traceback.
+    A `NodulesError` and a full or read-only disk exit with status 1, Ctrl-C with 130 and SIGTERM
+    with 143, as shells count signals. Notes on the exception follow after a semicolon. Anything
+    else is a bug and keeps its traceback.
     """
     try:
-        yield
+        with raised_interruptions():
+            yield
     except NodulesError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+        _exit(error, str(error), 1)
+    except KeyboardInterrupt as interruption:
+        number = signal_of(interruption)
+        _exit(interruption, sentence_of(number), 128 + number)
+    except Exception as error:
+        problem = _storage_problem(error)
+        if problem is None:
+            raise
+        _exit(error, problem, 1)
+
+
+def _exit(error: BaseException, sentence: str, status: int) -> None:
+    notes = getattr(error, "__notes__", [])
+    print("; ".join([f"error: {sentence}", *notes]), file=sys.stderr)
+    raise SystemExit(status) from None
+
+
+def _storage_problem(error: BaseException | None) -> str | None:
+    """Say what the storage refused; writers such as HDF5's fail once more as they are closed."""
+    while error is not None:
+        number = getattr(error, "errno", None)
+        if number is None and (match := re.search(r"errno = (\d+)", str(error))):
+            number = int(match[1])
+        if number in _STORAGE_ERRORS:
+            place = getattr(error, "filename", None)
+            problem = os.strerror(number)
+            return f"{place}: {problem}" if place else f"an output cannot be written: {problem}"
+        error = error.__cause__ or error.__context__
+    return None

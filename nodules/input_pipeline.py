@@ -35,6 +35,7 @@ def training_batches(
     class_weights: tuple[float, float],
     label_smoothing: float,
     seed: int,
+    first_epoch: int = 0,
 ) -> tf.data.Dataset:
     """Stream all batches of a training, epoch after epoch.
 
@@ -56,12 +57,14 @@ def training_batches(
         Share of each label that is spread evenly over the classes.
     seed
         Of the order and the augmentation.
+    first_epoch
+        Where a resumed training goes on, from 0: its batches are those that it has missed.
 
     Returns
     -------
     tf.data.Dataset
         Of (batch, 50, 50, 1) float32 in 0..255, (batch, 2) float32 and (batch,) float32 weights;
-        `epochs * steps_per_epoch(N, batch_size)` batches in all.
+        `(epochs - first_epoch) * steps_per_epoch(N, batch_size)` batches in all.
     """
     steps = steps_per_epoch(len(patches), batch_size)
     targets = np.eye(len(CLASSES), dtype=np.float32) * (1 - label_smoothing)
@@ -85,6 +88,6 @@ def training_batches(
         changed = augment(tf.cast(batch, tf.float32), augmentation, tf.stack([seed, number]))
         return changed[..., tf.newaxis], tf.gather(targets, label), tf.gather(weights, label)
 
-    numbers = tf.data.Dataset.range(epochs * steps)
+    numbers = tf.data.Dataset.range(first_epoch * steps, epochs * steps)
     batches = numbers.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return batches.prefetch(tf.data.AUTOTUNE)

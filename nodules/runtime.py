@@ -38,8 +38,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Its start-up notices heed no log level, and would bury the one line that says what went wrong.
 with _stderr_held_back():
     import tensorflow as tf
+    from tensorflow.python.framework import config
 
 
 def be_deterministic() -> None:
     """Make TensorFlow's operations give the same bits on every run on one machine."""
     tf.config.experimental.enable_op_determinism()
+
+
+def is_deterministic() -> bool:
+    """Say whether `be_deterministic` is in force."""
+    return config.is_op_determinism_enabled()

@@ -2,7 +2,9 @@
 
 import math
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from dvclive import Live
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
+from nodules.atomic import write_json
+from nodules.checkpoint import Checkpoint, TrainingState, combination_of
 from nodules.class_weights import read_class_weights
 from nodules.errors import ParamsError, TrainingError
 from nodules.inference import nodule_probabilities
@@ -23,6 +27,7 @@ from nodules.models.cost import multiply_adds
 from nodules.models.registry import build_model
 from nodules.params import PARAMS_FILE, Params, Recipe
 from nodules.patches import Labels, Patches, open_patches
+from nodules.provenance import environment, stage_code
 from nodules.training_copy import training_copy
 
 
@@ -40,6 +45,12 @@ class TrainingFiles:
         The `.keras` archive to write.
     log
         Folder for dvclive.
+    checkpoints
+        Folder for checkpoints, by which a training that was stopped goes on; None for none.
+    workspace
+        Whether the training is that of the repository's workspace, as `Checkpoint` has it.
+    provenance
+        JSON to write about what DVC does not hash, durations among it; None for none.
     """
 
     train: Path
@@ -47,12 +58,18 @@ class TrainingFiles:
     class_weights: Path
     model: Path
     log: Path
+    checkpoints: Path | None = None
+    workspace: bool = True
+    provenance: Path | None = None
 
 
 def train(
     params: Params, files: TrainingFiles, callbacks: Iterable[keras.callbacks.Callback] = ()
 ) -> None:
     """Train the chosen model by the chosen recipe; write the model and the log of its epochs.
+
+    With `files.checkpoints`, a training that was stopped at any moment goes on after the last epoch
+    that it finished, and gives the same bytes as if it had not been stopped.
 
     Parameters
     ----------
@@ -62,7 +79,7 @@ def train(
         What to read and write.
     callbacks
         Further ones, which are called when an epoch has been scored and logged: their logs hold
-        `val_loss`, `val_accuracy` and `val_auc` too.
+        `val_loss`, `val_accuracy` and `val_auc` too. Of a resumed training they see the rest.
 
     Raises
     ------
@@ -79,6 +96,8 @@ def train(
     )
     strategy = training_strategy(params.strategy)
     devices = strategy.num_replicas_in_sync
+    checkpoint = _checkpoint(params, files)
+    state = checkpoint.load() if checkpoint else None
     with (
         open_patches(files.train) as train_split,
         open_patches(files.val) as val_split,
@@ -89,34 +108,109 @@ def train(
         steps = steps_per_epoch(len(patches), recipe.batch_size)
         with strategy.scope():
             trained = compiled_copy(model, recipe, steps, devices=devices)
-        batches = training_batches(
-            patches,
-            train_split.labels,
-            batch_size=recipe.batch_size,
-            epochs=recipe.epochs,
-            augmentation=recipe.augmentation,
-            class_weights=read_class_weights(files.class_weights),
-            label_smoothing=recipe.label_smoothing,
-            seed=params.seed,
-        )
         history = _History(live, model, select=recipe.select)
-        trained.fit(
-            batches,
-            epochs=recipe.epochs,
-            steps_per_epoch=steps,
-            shuffle=False,  # the batches come shuffled
-            # A progress bar redraws itself; in a log file a line an epoch reads better.
-            verbose=1 if sys.stdout.isatty() else 2,
-            callbacks=[
-                _ValidationScores(model, val_split.memory_map(), val_split.labels),
-                history,
-                *_early_stopping(recipe),
-                *callbacks,
-            ],
-        )
-        history.summarise(parameters=model.count_params(), multiply_adds=multiply_adds(model))
-    model.set_weights(history.selected_weights)
-    save_model(model, files.model)
+        if state:
+            _set_variables(trained, state.variables)
+            history.take_over(state)
+            print(f"going on after epoch {len(state.epochs)} of {recipe.epochs}")
+        first_epoch = len(history.epochs)
+        durations = _Durations()
+        with _progress_noted(history, recipe.epochs, resumable=checkpoint is not None):
+            if not (state and state.stopped) and first_epoch < recipe.epochs:
+                batches = training_batches(
+                    patches,
+                    train_split.labels,
+                    batch_size=recipe.batch_size,
+                    epochs=recipe.epochs,
+                    augmentation=recipe.augmentation,
+                    class_weights=read_class_weights(files.class_weights),
+                    label_smoothing=recipe.label_smoothing,
+                    seed=params.seed,
+                    first_epoch=first_epoch,
+                )
+                trained.fit(
+                    batches,
+                    initial_epoch=first_epoch,
+                    epochs=recipe.epochs,
+                    steps_per_epoch=steps,
+                    shuffle=False,  # the batches come shuffled
+                    # A progress bar redraws itself; in a log file a line an epoch reads better.
+                    verbose=1 if sys.stdout.isatty() else 2,
+                    callbacks=[
+                        _FiniteLoss(),
+                        _ValidationScores(model, val_split.memory_map(), val_split.labels),
+                        history,
+                        *([_EarlyStopping(recipe, history)] if recipe.patience else []),
+                        *([_CheckpointWriter(checkpoint, history)] if checkpoint else []),
+                        durations,
+                        *callbacks,
+                    ],
+                )
+            history.summarise(parameters=model.count_params(), multiply_adds=multiply_adds(model))
+            model.set_weights(history.selected_weights)
+            save_model(model, files.model)
+    if files.provenance:
+        write_json(files.provenance, _provenance(recipe, first_epoch, durations.seconds))
+    if checkpoint:
+        checkpoint.remove()
+
+
+def _checkpoint(params: Params, files: TrainingFiles) -> Checkpoint | None:
+    if not files.checkpoints:
+        return None
+    combination = combination_of(
+        {"train": files.train, "val": files.val, "class_weights": files.class_weights},
+        {
+            "model": params.model,
+            "config": params.chosen_model.model_dump(),
+            "recipe": params.chosen_recipe.model_dump(),
+            "seed": params.seed,
+            "strategy": params.strategy,
+        },
+        {"code": stage_code("train"), "environment": environment()},
+    )
+    checkpoint = Checkpoint(files.checkpoints, combination, workspace=files.workspace)
+    checkpoint.remove_stale()
+    return checkpoint
+
+
+@contextmanager
+def _progress_noted(history: "_History", epochs: int, *, resumable: bool) -> Iterator[None]:
+    """Note on whatever ends the training early where it was, and where it will go on."""
+    try:
+        yield
+    except BaseException as error:
+        done = len(history.epochs)
+        if isinstance(error, TrainingError):
+            raise  # it would end there again
+        error.add_note(f"training was in epoch {min(done + 1, epochs)} of {epochs}")
+        if resumable:
+            after = f"after epoch {done}" if done else "from the start: no epoch was finished"
+            error.add_note(f"`dvc repro` goes on {after}")
+        raise
+
+
+def _provenance(recipe: Recipe, first_epoch: int, seconds: list[float]) -> dict[str, Any]:
+    return environment() | {
+        "precision": recipe.precision,
+        "resumed_after_epoch": first_epoch,
+        "seconds_per_epoch": [round(duration, 3) for duration in seconds],
+    }
+
+
+def _training_variables(trained: keras.Model) -> list[keras.Variable]:
+    """List what changes in training, in a fixed order: the model's, the optimizer's.
+
+    Metrics start each epoch afresh. The generator that dropout draws from is among the model's.
+    """
+    metrics = {id(variable) for variable in trained.metrics_variables}
+    own = [variable for variable in trained.variables if id(variable) not in metrics]
+    return [*own, *trained.optimizer.variables]
+
+
+def _set_variables(trained: keras.Model, values: list[NDArray]) -> None:
+    for variable, value in zip(_training_variables(trained), values, strict=True):
+        variable.assign(value)
 
 
 def compiled_copy(
@@ -138,12 +232,13 @@ def compiled_copy(
     Returns
     -------
     keras.Model
-        Whose weights fit `model`.
+        Whose weights fit `model`; its optimizer has its variables.
     """
     copy = training_copy(model, devices=devices)
     copy.compile(
         optimizer=_optimizer(recipe, steps), loss="categorical_crossentropy", metrics=["accuracy"]
     )
+    copy.optimizer.build(copy.trainable_variables)
     return copy
 
 
@@ -198,10 +293,24 @@ def _learning_rate(
     )
 
 
-def _early_stopping(recipe: Recipe) -> list[keras.callbacks.Callback]:
-    if not recipe.patience:
-        return []
-    return [keras.callbacks.EarlyStopping("val_auc", mode="max", patience=recipe.patience)]
+class _FiniteLoss(keras.callbacks.Callback):
+    """Ends a training whose loss is no longer a number, at the step where that shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        assert logs is not None
+        loss = float(logs["loss"])
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"epoch {self._epoch + 1}: the loss is {loss} at step {batch + 1}; "
+                "a lower learning rate may help"
+            )
 
 
 class _ValidationScores(keras.callbacks.Callback):
@@ -223,10 +332,10 @@ class _ValidationScores(keras.callbacks.Callback):
         self._scored.set_weights(self.model.get_weights())
         self.model.set_weights(in_training)
         probabilities = nodule_probabilities(self._scored, self._patches)
-        if not (math.isfinite(logs["loss"]) and np.isfinite(probabilities).all()):
+        if not np.isfinite(probabilities).all():
             raise TrainingError(
-                f"epoch {epoch + 1}: the loss is {logs['loss']} and some probabilities are no "
-                "numbers; a lower learning rate may help"
+                f"epoch {epoch + 1}: some probabilities are no numbers; "
+                "a lower learning rate may help"
             )
         logs["val_loss"] = log_loss(self._labels, probabilities, labels=[0, 1])
         logs["val_accuracy"] = accuracy_score(self._labels, probabilities >= 0.5)
@@ -247,31 +356,90 @@ class _History(keras.callbacks.Callback):
     def __init__(self, live: Live, scored: keras.Model, *, select: str) -> None:
         super().__init__()
         self._live, self._scored, self._select = live, scored, select
-        self._epochs = 0
         self._selected_epoch = 0
-        self._selected_scores: dict[str, float] = {}
+        self.epochs: list[dict[str, float]] = []
         self.selected_weights: list[NDArray] = []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
-        scores = {name: float(logs[key]) for name, key in self.LOGGED.items()}
+        if self._add({name: float(logs[key]) for name, key in self.LOGGED.items()}):
+            self.selected_weights = self._scored.get_weights()
+
+    def take_over(self, state: TrainingState) -> None:
+        """Log the epochs before a resumption anew: DVC has removed what was logged of them."""
+        for scores in state.epochs:
+            self._add(scores)
+        self.selected_weights = state.selected_weights
+
+    def _add(self, scores: dict[str, float]) -> bool:
+        """Log an epoch; say whether its weights are to be kept."""
         for name, value in scores.items():
             self._live.log_metric(name, value)
         self._live.next_step()
-        self._epochs = epoch + 1
-        best = self._selected_scores.get("val/auc", -math.inf)
-        if self._select == "last" or scores["val/auc"] > best:
-            self._selected_epoch = epoch + 1
-            self._selected_scores = scores
-            self.selected_weights = self._scored.get_weights()
+        self.epochs.append(scores)
+        is_first = not self._selected_epoch
+        better = is_first or scores["val/auc"] > self._selected_scores["val/auc"]
+        if self._select == "last" or better:
+            self._selected_epoch = len(self.epochs)
+            return True
+        return False
+
+    @property
+    def _selected_scores(self) -> dict[str, float]:
+        return self.epochs[self._selected_epoch - 1]
 
     def summarise(self, **sizes: int) -> None:
         """Leave in metrics.json the scores of the epoch whose weights are saved, and the sizes."""
         summary = {
             **self._selected_scores,
-            "epochs": self._epochs,
+            "epochs": len(self.epochs),
             "best_epoch": self._selected_epoch,
             **sizes,
         }
         for name, value in summary.items():
             self._live.log_metric(name, value, plot=False)
+
+
+class _EarlyStopping(keras.callbacks.EarlyStopping):
+    """Keras's, on the validation AUC; it knows of the epochs before a resumption."""
+
+    def __init__(self, recipe: Recipe, history: _History) -> None:
+        super().__init__("val_auc", mode="max", patience=recipe.patience)
+        self._history = history
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        super().on_train_begin(logs)
+        for epoch, scores in enumerate(self._history.epochs):
+            self.on_epoch_end(epoch, {"val_auc": scores["val/auc"]})
+
+
+class _CheckpointWriter(keras.callbacks.Callback):
+    """Saves the state at the end of each epoch, when all else that decides has seen it."""
+
+    def __init__(self, checkpoint: Checkpoint, history: _History) -> None:
+        super().__init__()
+        self._checkpoint, self._history = checkpoint, history
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        state = TrainingState(
+            epochs=self._history.epochs,
+            variables=[variable.numpy() for variable in _training_variables(self.model)],
+            selected_weights=self._history.selected_weights,
+            stopped=self.model.stop_training,
+        )
+        self._checkpoint.save(state)
+
+
+class _Durations(keras.callbacks.Callback):
+    """Notes how long each epoch takes, scoring and checkpoint included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+        self._began = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._began = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.seconds.append(time.perf_counter() - self._began)

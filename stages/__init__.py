@@ -1,1 +1,7 @@
 """The stages of dvc.yaml, a file each: read params, call the library, write the outputs."""
+
+from nodules.interruption import end_with_dvc, exit_on_signals
+
+# Before a stage imports TensorFlow, which takes seconds.
+exit_on_signals()
+end_with_dvc()

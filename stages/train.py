@@ -5,6 +5,7 @@ from pathlib import Path
 # First of all, since it sets up TensorFlow, which others import.
 from nodules.runtime import be_deterministic  # isort: split
 
+from nodules.checkpoint import checkpoint_folder
 from nodules.errors import one_line_errors
 from nodules.params import read_params
 from nodules.training import TrainingFiles, train
@@ -12,11 +13,15 @@ from nodules.training import TrainingFiles, train
 if __name__ == "__main__":
     with one_line_errors():
         be_deterministic()
+        checkpoints, workspace = checkpoint_folder()
         files = TrainingFiles(
             train=Path("data/splits/train.h5"),
             val=Path("data/splits/val.h5"),
             class_weights=Path("data/class_weights.json"),
             model=Path("models/model.keras"),
             log=Path("metrics/train"),
+            checkpoints=checkpoints,
+            workspace=workspace,
+            provenance=Path("metrics/train/provenance.json"),
         )
         train(read_params(), files)

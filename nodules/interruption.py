@@ -1,0 +1,75 @@
+"""Ctrl-C, SIGTERM and the death of DVC: a program unwinds and says in one line that it did."""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
+
+
+class Interruption(KeyboardInterrupt):
+    """A signal asks the program to end; whatever handles Ctrl-C handles this."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def signal_of(interruption: KeyboardInterrupt) -> signal.Signals:
+    """Give the signal behind it: Python's own stands for SIGINT."""
+    return signal.Signals(getattr(interruption, "number", signal.SIGINT))
+
+
+def sentence_of(number: signal.Signals) -> str:
+    """Say what a signal did."""
+    return f"stopped by {'Ctrl-C' if number == signal.SIGINT else number.name}"
+
+
+@contextmanager
+def raised_interruptions() -> Iterator[None]:
+    """Raise an `Interruption` at SIGINT and SIGTERM, so that temporary files are removed."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interruption(number)
+
+    before = {number: signal.getsignal(number) for number in _heeded()}
+    try:
+        for number in before:
+            signal.signal(number, interrupt)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def exit_on_signals() -> None:
+    """End in one line, without a traceback, as long as there is nothing to unwind.
+
+    Importing TensorFlow takes seconds. `raised_interruptions` takes over from here.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        print(f"error: {sentence_of(signal.Signals(number))}", file=sys.stderr, flush=True)
+        os._exit(128 + number)
+
+    for number in _heeded():
+        signal.signal(number, end)
+
+
+def end_with_dvc() -> None:
+    """Ask for SIGTERM when DVC, if it runs this stage, dies (Linux).
+
+    A stage that outlives its `dvc repro` would write its outputs under the hands of the next one.
+    """
+    if sys.platform == "linux" and "DVC_STAGE" in os.environ:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _heeded() -> list[signal.Signals]:
+    """Leave out signals that are ignored, as under `nohup`, or not handled by Python."""
+    return [s for s in _ENDING if signal.getsignal(s) not in (signal.SIG_IGN, None)]
