@@ -4,6 +4,8 @@
 #   make test                      the test suite
 #   make lint                      what CI checks beside the tests
 #   make report BASE=main          what a pull request is told: HEAD against main, in report/
+#   make verify                    the pipeline twice for each model and recipe: the same bytes?
+#   make verify EPOCHS=1           the same, for people in a hurry
 #   make repro PYTHON=python3.12   with a certain Python, where .venv does not stand yet
 #   make repro GPU=1               with TensorFlow for NVIDIA GPUs (Linux), in .venv-gpu
 
@@ -17,7 +19,7 @@ VEGA := .dvc/tmp/vega.js
 # The stages in dvc.yaml call `python`, which must be the environment's.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test lint report setup lock
+.PHONY: repro test lint report verify setup lock
 
 repro: setup
 	dvc repro
@@ -35,6 +37,9 @@ lint: setup
 
 report: setup
 	@python -m nodules.report.pull_request '$(BASE)'
+
+verify: setup
+	python -m benchmarks.reproducibility $(if $(EPOCHS),--epochs $(EPOCHS))
 
 setup: $(INSTALLED) $(VEGA)
 

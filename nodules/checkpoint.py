@@ -69,12 +69,20 @@ class Checkpoint:
     workspace
         Whether the training runs in the repository's own workspace, and not in one of the
         temporary folders that DVC makes for experiments.
+
+    Attributes
+    ----------
+    path
+        The file that `save` writes.
+    saved_epochs
+        After how many epochs a training can go on, as far as it was read or written here.
     """
 
     def __init__(self, folder: Path, combination: Combination, *, workspace: bool) -> None:
         self._folder, self._combination = folder, combination
         self._name = f"{combination.program}-{combination.task}.npz"
         self.path = folder / f"{'workspace' if workspace else 'experiment'}-{self._name}"
+        self.saved_epochs = 0
 
     def save(self, state: TrainingState) -> None:
         """Put a state in the place of the one before; whenever this is cut off, one is whole."""
@@ -86,12 +94,15 @@ class Checkpoint:
         arrays = [*state.variables, *state.selected_weights]
         with replacing(self.path) as temporary:
             np.savez(temporary, *arrays, content=np.array(json.dumps(content)))
+        self.saved_epochs = len(state.epochs)
 
     def load(self) -> TrainingState | None:
         """Read the state to go on from, if a training of this combination has left one."""
         for path in self._own():
             try:
-                return _read(path)
+                state = _read(path)
+                self.saved_epochs = len(state.epochs)
+                return state
             except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
                 # After a power cut a file may be short of its end. All it would save is time.
                 reason = " ".join(str(error).split())[:200]
@@ -111,7 +122,7 @@ class Checkpoint:
         Those of experiments stay until their experiment is run again. Taking the file of a training
         that still runs does no harm: its next epoch writes it anew.
         """
-        for path in self._folder.glob("*.npz"):
+        for path in self._folder.glob("*-*-*.npz"):
             place, program, task = path.stem.split("-")
             superseded = place == "workspace" and self.path.name.startswith(place)
             other_task = task != self._combination.task

@@ -15,6 +15,9 @@ from nodules.runtime import is_deterministic
 REPOSITORY = Path(__file__).parent.parent
 # Whose other versions may give other bits.
 LIBRARIES = ("h5py", "keras", "numpy", "scikit-learn", "tensorflow")
+# Variables of the environment that change bits: `nodules.runtime` sets the first two where the user
+# has not; the third keeps oneDNN from using all that the processor has.
+SETTINGS = ("TF_NUM_INTRAOP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA")
 # Beginnings of the names of instruction sets among a processor's flags that compute with floats.
 VECTOR_INSTRUCTIONS = ("amx", "asimd", "avx", "f16c", "fma", "sse", "sve")
 
@@ -25,9 +28,8 @@ def environment() -> dict[str, Any]:
     Returns
     -------
     dict
-        As JSON takes it: `python`, `libraries`, `processor`, `instruction_sets`, `devices`,
-        `processors` (how many this process may use), `threads` (0 is TensorFlow's choice: as many
-        as it finds processors), `onednn` and `deterministic`.
+        As JSON takes it: `python`, `libraries`, `system`, `processor`, `instruction_sets`,
+        `devices`, `settings` of the environment, and whether TensorFlow is `deterministic`.
     """
     model, instructions = _processor()
     return {
@@ -37,13 +39,7 @@ def environment() -> dict[str, Any]:
         "processor": model,
         "instruction_sets": instructions,
         "devices": [_device_name(device) for device in tf.config.list_physical_devices()],
-        "processors": _usable_processors(),
-        "threads": {
-            "intra_op": tf.config.threading.get_intra_op_parallelism_threads(),
-            "inter_op": tf.config.threading.get_inter_op_parallelism_threads(),
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", ""),
-        },
-        "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", ""),
+        "settings": {name: os.environ.get(name, "") for name in SETTINGS},
         "deterministic": is_deterministic(),
     }
 
@@ -70,12 +66,6 @@ def stage_code(stage: str) -> dict[str, str]:
 def _device_name(device: tf.config.PhysicalDevice) -> str:
     details = tf.config.experimental.get_device_details(device)
     return details.get("device_name", device.device_type)
-
-
-def _usable_processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _processor() -> tuple[str, list[str]]:

@@ -10,6 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+def usable_processors() -> int:
+    """Count the processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @contextmanager
 def _stderr_held_back() -> Iterator[None]:
     """Keep what native code writes to stderr; show it only if the block raises."""
@@ -31,6 +38,11 @@ def _stderr_held_back() -> Iterator[None]:
 # TensorFlow takes oneDNN's kernels by itself only on CPUs with the newest instructions; they train
 # these networks faster on older ones too.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+# Into how many parts TensorFlow cuts an operation decides in which order sums are added up, and so
+# on their last bits. On how many processors the threads then run does not matter: the results of a
+# machine with another number of them can be had again with its number here.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(usable_processors()))
 
 # On a machine without a GPU TensorFlow calls that an error; real errors are raised as exceptions.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

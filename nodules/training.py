@@ -28,6 +28,7 @@ from nodules.models.registry import build_model
 from nodules.params import PARAMS_FILE, Params, Recipe
 from nodules.patches import Labels, Patches, open_patches
 from nodules.provenance import environment, stage_code
+from nodules.runtime import usable_processors
 from nodules.training_copy import training_copy
 
 
@@ -115,7 +116,7 @@ def train(
             print(f"going on after epoch {len(state.epochs)} of {recipe.epochs}")
         first_epoch = len(history.epochs)
         durations = _Durations()
-        with _progress_noted(history, recipe.epochs, resumable=checkpoint is not None):
+        with _progress_noted(history, recipe.epochs, checkpoint):
             if not (state and state.stopped) and first_epoch < recipe.epochs:
                 batches = training_batches(
                     patches,
@@ -175,33 +176,45 @@ def _checkpoint(params: Params, files: TrainingFiles) -> Checkpoint | None:
 
 
 @contextmanager
-def _progress_noted(history: "_History", epochs: int, *, resumable: bool) -> Iterator[None]:
+def _progress_noted(
+    history: "_History", epochs: int, checkpoint: Checkpoint | None
+) -> Iterator[None]:
     """Note on whatever ends the training early where it was, and where it will go on."""
     try:
         yield
+    except TrainingError:
+        raise  # there it would end again
     except BaseException as error:
-        done = len(history.epochs)
-        if isinstance(error, TrainingError):
-            raise  # it would end there again
-        error.add_note(f"training was in epoch {min(done + 1, epochs)} of {epochs}")
-        if resumable:
-            after = f"after epoch {done}" if done else "from the start: no epoch was finished"
-            error.add_note(f"`dvc repro` goes on {after}")
+        error.add_note(f"training was in epoch {min(len(history.epochs) + 1, epochs)} of {epochs}")
+        if checkpoint:
+            saved = checkpoint.saved_epochs
+            place = f"goes on after epoch {saved}" if saved else "starts it afresh"
+            error.add_note(f"`dvc repro` {place}")
         raise
 
 
 def _provenance(recipe: Recipe, first_epoch: int, seconds: list[float]) -> dict[str, Any]:
     return environment() | {
+        "processors": usable_processors(),
         "precision": recipe.precision,
         "resumed_after_epoch": first_epoch,
         "seconds_per_epoch": [round(duration, 3) for duration in seconds],
     }
 
 
-def _training_variables(trained: keras.Model) -> list[keras.Variable]:
-    """List what changes in training, in a fixed order: the model's, the optimizer's.
+def training_variables(trained: keras.Model) -> list[keras.Variable]:
+    """List what changes in training.
 
-    Metrics start each epoch afresh. The generator that dropout draws from is among the model's.
+    Parameters
+    ----------
+    trained
+        As of `compiled_copy`.
+
+    Returns
+    -------
+    list of keras.Variable
+        The model's, the generator that dropout draws from among them, then the optimizer's, moving
+        averages and step counter among them. Metrics are left out: each epoch starts them afresh.
     """
     metrics = {id(variable) for variable in trained.metrics_variables}
     own = [variable for variable in trained.variables if id(variable) not in metrics]
@@ -209,7 +222,7 @@ def _training_variables(trained: keras.Model) -> list[keras.Variable]:
 
 
 def _set_variables(trained: keras.Model, values: list[NDArray]) -> None:
-    for variable, value in zip(_training_variables(trained), values, strict=True):
+    for variable, value in zip(training_variables(trained), values, strict=True):
         variable.assign(value)
 
 
@@ -423,7 +436,7 @@ class _CheckpointWriter(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         state = TrainingState(
             epochs=self._history.epochs,
-            variables=[variable.numpy() for variable in _training_variables(self.model)],
+            variables=[variable.numpy() for variable in training_variables(self.model)],
             selected_weights=self._history.selected_weights,
             stopped=self.model.stop_training,
         )

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from benchmarks.pipeline_run import files_in
@@ -11,6 +12,7 @@ from nodules.patches import new_patch_file
 from nodules.training import TrainingFiles
 
 REPOSITORY = Path(__file__).parent.parent
+CHECKPOINTS = "checkpoints"
 SMALL_MODEL = {
     "builder": "squeezenet",
     "config": {
@@ -56,3 +58,37 @@ def write_training_files(folder: Path) -> TrainingFiles:
     write_discs(files.val, 60, seed=2)
     write_json(files.class_weights, {"non_nodule": 1.0, "nodule": 1.0})
     return files
+
+
+class Stopped(BaseException):
+    """Stands for the end of the process: nothing may catch it."""
+
+
+class StopIn(keras.callbacks.Callback):
+    """Ends a training in an epoch (from 1), at a step or, at -1, when all is done for the epoch.
+
+    Attributes
+    ----------
+    epochs
+        Those that have begun, from 1.
+    """
+
+    def __init__(self, epoch: int, step: int = -1) -> None:
+        super().__init__()
+        self._place = (epoch, step)
+        self.epochs: list[int] = []
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.epochs.append(epoch + 1)
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if (self.epochs[-1], batch) == self._place:
+            self.stop()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        if (epoch + 1, -1) == self._place:
+            self.stop()
+
+    def stop(self) -> None:
+        """End the training; another way is another class."""
+        raise Stopped

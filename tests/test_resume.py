@@ -1,99 +1,187 @@
 """A training that is stopped goes on, and gives the bytes that it would have given."""
 
 import dataclasses
-import json
-import os
-import signal
-from collections.abc import Callable
+import itertools
+import time
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 
-from nodules.atomic import write_json
-from nodules.checkpoint import Checkpoint, Combination, TrainingState, checkpoint_folder
-from nodules.errors import TrainingError
-from nodules.params import Params
+from nodules.checkpoint import (
+    Checkpoint,
+    Combination,
+    TrainingState,
+    checkpoint_folder,
+    combination_of,
+)
 from nodules.training import TrainingFiles, train
-from tests.small_training import small_params, write_training_files
+from tests.small_training import (
+    CHECKPOINTS,
+    StopIn,
+    Stopped,
+    small_params,
+    write_training_files,
+)
 
-
-class Stopped(BaseException):
-    """Stands for the end of the process: nothing may catch it."""
-
-
-class StopIn(keras.callbacks.Callback):
-    """Ends a training in an epoch (from 1), at a step or, at -1, when the epoch has been logged."""
-
-    def __init__(self, epoch: int, step: int = -1) -> None:
-        super().__init__()
-        self._place = (epoch - 1, step)
-        self._epoch = 0
-        self.epochs: list[int] = []
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self._epoch = epoch
-        self.epochs.append(epoch + 1)
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        if (self._epoch, batch) == self._place:
-            raise Stopped
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        if (epoch, -1) == self._place:
-            raise Stopped
+STATE = TrainingState(
+    epochs=[{"val/auc": 0.1 + 0.2}],
+    variables=[np.arange(6, dtype=np.float32).reshape(2, 3), np.array(7, np.int64)],
+    selected_weights=[np.array([np.pi], np.float32)],
+    stopped=True,
+)
 
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingFiles:
     # dvclive looks for a repository from here upwards, and must not find this one.
     monkeypatch.chdir(tmp_path)
-    return dataclasses.replace(
-        write_training_files(tmp_path), checkpoints=tmp_path / "checkpoints"
-    )
+    return dataclasses.replace(write_training_files(tmp_path), checkpoints=tmp_path / CHECKPOINTS)
 
 
-def outputs(files: TrainingFiles) -> dict[str, bytes]:
+def taken_outputs(files: TrainingFiles) -> dict[str, bytes]:
     """Read all that a training has written, and remove it, as DVC does before a stage runs."""
-    written = [files.model, *(path for path in files.log.rglob("*") if path.is_file())]
-    found = {path.name: path.read_bytes() for path in written if path.exists()}
-    found |= {str(path.relative_to(files.log.parent)): path.read_bytes() for path in written[1:]}
+    written = [path for path in [files.model, *files.log.rglob("*")] if path.is_file()]
+    found = {str(path): path.read_bytes() for path in written}
     for path in written:
-        path.unlink(missing_ok=True)
+        path.unlink()
     return found
 
 
-def stop(params: Params, files: TrainingFiles, epoch: int, step: int = -1) -> None:
-    with pytest.raises(Stopped):
-        train(params, files, [StopIn(epoch, step)])
-    outputs(files)
-
-
-RECIPES: dict[str, dict] = {
-    "averaged, with warm-up": {"ema": 0.9, "learning_rate": 0.01, "select": "best"},
-    "momentum, last epoch": {"optimizer": "sgd", "learning_rate": 0.01, "select": "last"},
-    "adam, no schedule": {
-        "optimizer": "adam",
-        "weight_decay": 0.0,
-        "schedule": "constant",
-        "warmup_epochs": 0.0,
-    },
+RECIPES: dict[str, tuple[dict, list[StopIn], list[int]]] = {
+    "moving average, warm-up, stopped twice": (
+        {"ema": 0.9, "learning_rate": 0.01},
+        [StopIn(1), StopIn(3, step=4)],
+        [3],
+    ),
+    "momentum, stopped when all epochs were done": (
+        {"optimizer": "sgd", "learning_rate": 0.01, "select": "last"},
+        [StopIn(3)],
+        [],
+    ),
+    # At a learning rate of next to nothing the AUC does not rise, and patience ends in epoch 3.
+    "patience, stopped while it ran out": (
+        {"learning_rate": 1e-12, "warmup_epochs": 0.0, "epochs": 9, "patience": 2},
+        [StopIn(2)],
+        [3],
+    ),
 }
 
 
-@pytest.mark.parametrize("changes", RECIPES.values(), ids=RECIPES.keys())
+@pytest.mark.parametrize(("changes", "stops", "last"), RECIPES.values(), ids=RECIPES.keys())
 def test_a_stopped_training_gives_the_bytes_of_one_that_was_not(
-    files: TrainingFiles, changes: dict
+    files: TrainingFiles,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict,
+    stops: list[StopIn],
+    last: list[int],
 ) -> None:
-    params = small_params(epochs=3, **changes)
+    params = small_params(**{"epochs": 3} | changes)
     params.models["small"].config["dropout"] = 0.5
     train(params, files)
-    expected = outputs(files)
-    stop(params, files, epoch=1)
-    stop(params, files, epoch=3, step=4)
+    expected = taken_outputs(files)
+    for stop in stops:
+        with pytest.raises(Stopped):
+            train(params, files, [stop])
+        taken_outputs(files)
+    # By the way: nothing depends on the time of day.
+    clock = itertools.cycle([4e9, 0.0, 1e9])
+    monkeypatch.setattr(time, "time", lambda: next(clock))
     rest = StopIn(99)
     train(params, files, [rest])
-    assert rest.epochs == [3]
-    assert outputs(files) == expected
-    assert list(files.checkpoints.iterdir()) == []  # type: ignore[union-attr]
+    assert rest.epochs == last
+    assert taken_outputs(files) == expected
+    assert list(Path(CHECKPOINTS).iterdir()) == []
+
+
+def test_a_checkpoint_of_other_parameters_is_not_used_and_removed(files: TrainingFiles) -> None:
+    with pytest.raises(Stopped):
+        train(small_params(epochs=2), files, [StopIn(1)])
+    assert len(list(Path(CHECKPOINTS).iterdir())) == 1
+    other = StopIn(99)
+    train(small_params(epochs=1), files, [other])
+    assert other.epochs == [1]
+    assert list(Path(CHECKPOINTS).iterdir()) == []
+
+
+def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
+    combination = Combination("program", "task")
+    Checkpoint(tmp_path, combination, workspace=False).save(STATE)
+    # An experiment left it; the workspace goes on with it.
+    checkpoint = Checkpoint(tmp_path, combination, workspace=True)
+    found = checkpoint.load()
+    assert found is not None
+    assert (found.epochs, found.stopped) == (STATE.epochs, STATE.stopped)
+    for name in ("variables", "selected_weights"):
+        for one, other in zip(getattr(found, name), getattr(STATE, name), strict=True):
+            assert one.dtype == other.dtype
+            assert np.array_equal(one, other)
+    checkpoint.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["short", "changed", "empty"])
+def test_a_damaged_checkpoint_costs_time_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    checkpoint = Checkpoint(tmp_path, Combination("program", "task"), workspace=True)
+    checkpoint.save(STATE)
+    content = checkpoint.path.read_bytes()
+    # The first array's values begin behind its headers; a changed one betrays itself by its sum.
+    place = content.index(STATE.variables[0].tobytes())
+    damaged = {
+        "short": content[: len(content) // 2],
+        "changed": content[:place] + b"\xff" + content[place + 1 :],
+        "empty": b"",
+    }
+    checkpoint.path.write_bytes(damaged[damage])
+    assert checkpoint.load() is None
+    assert "is left out" in capsys.readouterr().err
+    assert checkpoint.saved_epochs == 0
+
+
+def test_whatever_decides_on_the_result_decides_on_the_checkpoint(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_text("one")
+    two.write_text("two")
+    combinations = {
+        combination_of({"train": one, "val": two}, {"seed": 1}, {"code": "a"}),
+        combination_of({"train": two, "val": one}, {"seed": 1}, {"code": "a"}),
+        combination_of({"train": one, "val": two}, {"seed": 2}, {"code": "a"}),
+        combination_of({"train": one, "val": two}, {"seed": 1}, {"code": "b"}),
+    }
+    assert len(combinations) == 4
+    moved = tmp_path / "moved"
+    moved.write_text("one")
+    assert combination_of({"train": moved, "val": two}, {"seed": 1}, {"code": "a"}) in combinations
+
+
+def test_stale_checkpoints_go_and_those_of_other_experiments_stay(tmp_path: Path) -> None:
+    def saved(program: str, task: str, *, workspace: bool) -> Checkpoint:
+        checkpoint = Checkpoint(tmp_path, Combination(program, task), workspace=workspace)
+        checkpoint.save(STATE)
+        return checkpoint
+
+    old = saved("old", "task", workspace=False)
+    earlier = saved("new", "earlier", workspace=True)
+    queued = saved("new", "queued", workspace=False)
+    mine = saved("new", "task", workspace=True)
+    saved("new", "another", workspace=False).remove_stale()
+    assert not old.path.exists()
+    assert earlier.path.exists()
+    mine.remove_stale()
+    assert not earlier.path.exists()
+    assert queued.path.exists()
+    assert mine.path.exists()
+
+
+def test_an_experiments_checkpoint_is_kept_in_the_repository_and_not_in_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = tmp_path / ".dvc/tmp/exps/tmp1"
+    experiment.mkdir(parents=True)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.chdir(experiment)
+    assert checkpoint_folder() == (tmp_path / ".dvc/tmp/training", False)
+    monkeypatch.chdir(tmp_path)
+    assert checkpoint_folder() == (tmp_path / ".dvc/tmp/training", True)

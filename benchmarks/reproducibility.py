@@ -1,0 +1,90 @@
+"""Run the pipeline twice for each model and recipe; print the hashes of all outputs.
+
+python -m benchmarks.reproducibility             # or: make verify
+python -m benchmarks.reproducibility --epochs 1  # or: make verify EPOCHS=1
+
+It works in a temporary clone, uncommitted changes included, on the embedded data set. Exits with
+status 1 if an output differs.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.pipeline_clone import PipelineClone
+from nodules.errors import one_line_errors
+from nodules.params import read_params
+
+MODELS = ("squeezenet", "mobilenet")
+RECIPES = ("tuned", "published")
+
+
+def run_twice(clone: PipelineClone) -> list[dict[str, str]]:
+    """Run every stage twice, whatever DVC remembers.
+
+    Returns
+    -------
+    list of dict
+        For each run, the hash of each output by path.
+    """
+    runs = []
+    for _ in range(2):
+        with clone.dvc("repro", "--force", "--no-run-cache") as process:
+            output, _ = process.communicate()
+        if process.returncode:
+            sys.exit(f"{output}\nerror: dvc repro exits with status {process.returncode}")
+        runs.append(clone.output_hashes())
+    return runs
+
+
+def differing(runs: list[dict[str, str]]) -> list[str]:
+    """Name the outputs that are not the same in all runs."""
+    paths = {path for run in runs for path in run}
+    return sorted(path for path in paths if len({run.get(path) for run in runs}) > 1)
+
+
+def table(runs: list[dict[str, str]]) -> str:
+    """Lay out the hashes of two runs in Markdown."""
+    lines = ["| output | first run | second run | |", "| --- | --- | --- | --- |"]
+    different = differing(runs)
+    for path in sorted({path for run in runs for path in run}):
+        first, second = (run.get(path, "none") for run in runs)
+        verdict = "**differs**" if path in different else "same"
+        lines.append(f"| {path} | `{first}` | `{second}` | {verdict} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Compare two runs for each combination and print the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=MODELS, metavar="MODEL")
+    parser.add_argument("--recipes", nargs="+", default=RECIPES, metavar="RECIPE")
+    parser.add_argument("--epochs", type=int, help="fewer epochs than the recipe, to be quick")
+    parser.add_argument("--scans", type=int, help="fewer scans in the data set, to be quick")
+    arguments = parser.parse_args()
+    found: list[str] = []
+    with one_line_errors():
+        read_params()
+        for model in arguments.models:
+            for recipe in arguments.recipes:
+                changes: dict[str, Any] = {
+                    "model": model,
+                    "recipe": recipe,
+                    "dataset": "data/phantom.h5",
+                }
+                if arguments.epochs:
+                    changes["recipes"] = {recipe: {"epochs": arguments.epochs}}
+                if arguments.scans:
+                    changes["phantom"] = {"scans": arguments.scans}
+                with tempfile.TemporaryDirectory() as folder:
+                    runs = run_twice(PipelineClone(Path(folder), changes))
+                print(f"\n{model}, {recipe}:\n\n{table(runs)}", flush=True)
+                found += [f"{model}, {recipe}: {path}" for path in differing(runs)]
+    if found:
+        sys.exit("error: outputs differ between two runs: " + "; ".join(found))
+
+
+if __name__ == "__main__":
+    main()

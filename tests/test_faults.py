@@ -1,0 +1,310 @@
+"""Signals, full and read-only disks, damaged files, two runs at once: one line, and no harm."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kills import SMALL
+from benchmarks.pipeline_clone import PipelineClone
+from nodules.errors import OutputError, one_line_errors
+from nodules.evaluation import EvaluationFiles, evaluate
+from nodules.params import SplitParams
+from nodules.splitting import split_patches
+from nodules.training import TrainingFiles, train
+from tests.small_training import (
+    CHECKPOINTS,
+    REPOSITORY,
+    StopIn,
+    small_params,
+    write_discs,
+    write_training_files,
+)
+
+PATIENCE = 300  # seconds to wait for what takes one: other work may hold the machine up
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingFiles:
+    # dvclive looks for a repository from here upwards, and must not find this one.
+    monkeypatch.chdir(tmp_path)
+    return dataclasses.replace(write_training_files(tmp_path), checkpoints=tmp_path / CHECKPOINTS)
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen) -> None:
+    """Wait until a condition holds, as long as a process runs."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert process.poll() is None, "ended before"
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def one_error(text: str) -> str:
+    """Give the one line of an error output that is the error."""
+    assert "Traceback" not in text, text
+    assert "Exception ignored" not in text, text
+    (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
+    return line
+
+
+# --- signals
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Heed SIGINT, here and in child processes, where the shell of the tests has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+class Signal(StopIn):
+    """Sends this process a signal."""
+
+    def __init__(self, number: signal.Signals, epoch: int, step: int) -> None:
+        super().__init__(epoch, step)
+        self._number = number
+
+    def stop(self) -> None:
+        os.kill(os.getpid(), self._number)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_signals_end_a_training_in_one_line_that_says_where_it_goes_on(
+    files: TrainingFiles, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for number, epoch, status, name, rest in (
+        (signal.SIGTERM, 1, 143, "SIGTERM", "starts it afresh"),
+        (signal.SIGTERM, 2, 143, "SIGTERM", "goes on after epoch 1"),
+        (signal.SIGINT, 3, 130, "Ctrl-C", "goes on after epoch 2"),
+    ):
+        with pytest.raises(SystemExit) as exit_, one_line_errors():
+            train(small_params(epochs=4), files, [Signal(number, epoch, step=3)])
+        assert exit_.value.code == status
+        assert one_error(capfd.readouterr().err) == (
+            f"error: stopped by {name}; training was in epoch {epoch} of 4; `dvc repro` {rest}"
+        )
+    assert not files.model.exists()
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize(
+    ("number", "status", "name"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")]
+)
+def test_a_signal_while_a_stage_imports_its_libraries_is_one_line(
+    number: signal.Signals, status: int, name: str
+) -> None:
+    code = "import stages, time; print('ready', flush=True); time.sleep(600)"
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == status
+    assert errors == f"error: stopped by {name}\n"
+
+
+def test_sigterm_in_a_stage_leaves_no_temporary_file(tmp_path: Path) -> None:
+    params = (REPOSITORY / "params.yaml").read_text()
+    assert "scans: 160" in params
+    (tmp_path / "params.yaml").write_text(params.replace("scans: 160", "scans: 100000"))
+    data = tmp_path / "data"
+    with subprocess.Popen(
+        [sys.executable, "-m", "stages.phantom"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        wait_for(lambda: list(data.glob("*") if data.exists() else []), process)
+        process.terminate()
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 143
+    assert one_error(errors) == "error: stopped by SIGTERM"
+    assert list(data.iterdir()) == []
+
+
+def test_a_stage_ends_when_the_dvc_that_runs_it_is_killed(tmp_path: Path) -> None:
+    """Stands for DVC: a process that starts a stage and is killed."""
+    if sys.platform != "linux":
+        pytest.skip("only Linux tells a process that its parent has died")
+    child = "import stages, os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", parent],
+        cwd=REPOSITORY,
+        env=os.environ | {"DVC_STAGE": "train"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert int(process.stdout.readline())
+        process.kill()
+        # The pipe is closed when the stage, which holds it too, has ended.
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert errors == "error: stopped by SIGTERM\n"
+
+
+# --- disks
+
+
+@pytest.fixture
+def mounted() -> Iterator[Callable[..., Path]]:
+    """Give a function that mounts a file system in memory at a folder, with options."""
+    with ExitStack() as stack:
+
+        def mount(folder: Path, options: str) -> Path:
+            folder.mkdir(parents=True, exist_ok=True)
+            command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+            try:
+                result = subprocess.run(command, capture_output=True, text=True)
+            except FileNotFoundError:
+                pytest.skip("found no mount command")
+            if result.returncode:
+                pytest.skip(f"may not mount: {result.stderr.strip()}")
+            stack.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=True)
+            return folder
+
+        yield mount
+
+
+def fill(folder: Path) -> Path:
+    """Fill the disk of a folder to the last byte, with a file."""
+    filler = folder / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    return filler
+
+
+class Fill(StopIn):
+    """Fills the disk of a folder."""
+
+    def __init__(self, folder: Path, epoch: int) -> None:
+        super().__init__(epoch)
+        self._folder = folder
+
+    def stop(self) -> None:
+        fill(self._folder)
+
+
+def test_a_full_disk_is_one_line_and_the_training_goes_on_when_there_is_room(
+    files: TrainingFiles, mounted: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert files.checkpoints is not None
+    mounted(files.checkpoints, "size=2m")
+    params = small_params(epochs=3)
+    with pytest.raises(SystemExit) as exit_, one_line_errors():
+        train(params, files, [Fill(files.checkpoints, epoch=1)])
+    assert exit_.value.code == 1
+    line = one_error(capfd.readouterr().err)
+    assert "no space left on device" in line.lower()
+    assert line.endswith("`dvc repro` goes on after epoch 1")
+    (files.checkpoints / "filler").unlink()
+    rest = StopIn(99)
+    train(params, files, [rest])
+    assert rest.epochs == [2, 3]
+
+    # The same model, evaluated on a full disk.
+    folder = files.train.parent
+    write_discs(folder / "discs.h5", 60, seed=3)
+    split_patches(
+        folder / "discs.h5", folder / "splits", SplitParams(train=0.4, val=0.3, test=0.3), seed=1
+    )
+    full = mounted(folder / "full", "size=64k")
+    evaluation = EvaluationFiles(
+        files.model, folder / "splits", full / "log", full / "plots", full / "predictions.csv"
+    )
+    fill(full)
+    with pytest.raises(SystemExit) as exit_, one_line_errors():
+        evaluate(params.evaluate, params.seed, evaluation)
+    assert exit_.value.code == 1
+    assert "no space left on device" in one_error(capfd.readouterr().err).lower()
+    assert not evaluation.predictions.exists()
+
+
+def test_a_read_only_data_folder_is_one_line(tmp_path: Path, mounted: Callable[..., Path]) -> None:
+    mounted(tmp_path / "data", "ro,size=64k")
+    (tmp_path / "params.yaml").write_text((REPOSITORY / "params.yaml").read_text())
+    result = subprocess.run(
+        [sys.executable, "-m", "stages.phantom"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert "read-only file system" in one_error(result.stderr).lower()
+
+
+def test_any_other_error_of_the_system_keeps_its_traceback() -> None:
+    with pytest.raises(FileNotFoundError), one_line_errors():
+        Path("no such file").read_text()
+
+
+def test_notes_on_an_error_follow_in_the_same_line(capsys: pytest.CaptureFixture[str]) -> None:
+    error = OutputError(Path("out"), "cannot be written")
+    error.add_note("one")
+    error.add_note("two")
+    with pytest.raises(SystemExit), one_line_errors():
+        raise error
+    assert capsys.readouterr().err == "error: out: cannot be written; one; two\n"
+
+
+# --- DVC
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> PipelineClone:
+    """Give a clone whose pipeline has not run."""
+    return PipelineClone(tmp_path_factory.mktemp("clone"), SMALL)
+
+
+def test_of_two_pipelines_at_once_one_ends_well_and_the_other_too_or_in_dvcs_words(
+    clone: PipelineClone,
+) -> None:
+    processes = [clone.dvc("repro", "class_weights") for _ in range(2)]
+    outputs = [process.communicate(timeout=PATIENCE)[0] for process in processes]
+    statuses = [process.returncode for process in processes]
+    assert 0 in statuses, outputs
+    for status, output in zip(statuses, outputs, strict=True):
+        assert "Traceback" not in output
+        assert status == 0 or "ERROR: " in output
+    with clone.dvc("status", "class_weights") as process:
+        assert "up to date" in process.communicate()[0]
+
+
+def test_a_damaged_file_in_the_cache_is_noticed_and_its_stage_run_again(
+    clone: PipelineClone,
+) -> None:
+    with clone.dvc("repro", "class_weights") as process:
+        process.communicate()
+    path = "data/class_weights.json"
+    md5 = clone.output_hashes()[path]
+    cached = clone.path / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+    good = cached.read_bytes()
+    # DVC trusts what is write-protected; what damages a file by accident often lifts that.
+    cached.chmod(0o644)
+    cached.write_bytes(b"damaged")
+    (clone.path / path).unlink()
+    with clone.dvc("repro", "class_weights") as process:
+        output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert "Running stage 'class_weights'" in output
+    assert (clone.path / path).read_bytes() == good
+    assert cached.read_bytes() == good

@@ -1,0 +1,55 @@
+"""The same commit gives the same bytes, through DVC, however often the training is killed."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kills import SMALL
+from benchmarks.pipeline_clone import PipelineClone
+from benchmarks.reproducibility import differing, table
+
+PATIENCE = 300  # seconds to wait for what takes one: other work may hold the machine up
+TRAINED = ("models/model.keras", "metrics/train/plots", "metrics/train/metrics.json")
+
+
+def test_a_killed_experiment_goes_on_in_the_workspace_and_ends_in_the_bytes_of_another_run(
+    tmp_path: Path,
+) -> None:
+    clone = PipelineClone(tmp_path, SMALL | {"recipes": {"tuned": {"epochs": 12, "batch_size": 8}}})
+    # In a temporary folder of DVC's, of which the next run knows nothing.
+    with clone.dvc("exp", "run", "--temp", "train") as process:
+        end = time.monotonic() + PATIENCE
+        while not list((tmp_path / ".dvc/tmp/training").glob("experiment-*.npz")):
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert not (tmp_path / "models/model.keras").exists()
+    with clone.dvc("repro", "train") as process:
+        output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, output
+    assert "going on after epoch" in output
+    resumed = clone.output_hashes()
+    provenance = json.loads((tmp_path / "metrics/train/provenance.json").read_text())
+    assert provenance["resumed_after_epoch"] >= 1
+    assert len(provenance["seconds_per_epoch"]) == 12 - provenance["resumed_after_epoch"]
+    assert provenance["deterministic"] is True
+    assert list((tmp_path / ".dvc/tmp/training").iterdir()) == []
+    with clone.dvc("repro", "--single-item", "--force", "--no-run-cache", "train") as process:
+        output, _ = process.communicate(timeout=PATIENCE)
+    assert "going on after epoch" not in output
+    whole = clone.output_hashes()
+    assert {path: whole[path] for path in TRAINED} == {path: resumed[path] for path in TRAINED}
+
+
+@pytest.mark.parametrize("second", [{"a": "1", "b": "3"}, {"a": "1"}])
+def test_an_output_that_differs_or_is_missing_is_named(second: dict[str, str]) -> None:
+    runs = [{"a": "1", "b": "2"}, second]
+    assert differing(runs) == ["b"]
+    rows = table(runs).splitlines()[2:]
+    assert [row.split("|")[-2].strip() for row in rows] == ["same", "**differs**"]
