@@ -1,26 +1,36 @@
-"""Kill the pipeline again and again, at random moments; see whether it ends in the right result.
+"""Kill the pipeline again and again, in each stage, at random moments; check the result.
 
 python -m benchmarks.kills --kills 20
 
 It works in a temporary clone with a small network and few patches. First the pipeline runs in
-peace. Then it is started afresh and killed (SIGKILL, DVC and stage together) after a random share
-of the time that this took, as often as asked for; one that was done before its kill starts afresh.
-At last it runs to its end. Exits with status 1 if an output differs from that of the peaceful run.
+peace. Then it is started afresh and killed (SIGKILL, DVC and stage together) some time after a
+stage has begun, at most as long as that stage took in peace, as often as asked for, the stages in
+their order. At last it runs to its end. Exits with status 1 if an output differs.
 """
 
 import argparse
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.pipeline_clone import PipelineClone
 from benchmarks.reproducibility import differing
 from nodules.errors import one_line_errors
+
+
+class Run(NamedTuple):
+    """Whether a run was killed, how long each stage took in seconds, and what was printed."""
+
+    killed: bool
+    durations: dict[str, float]
+    output: str
+
 
 SMALL = {
     "phantom": {"scans": 24, "patches_per_scan": 10, "nodule_fraction": 0.3},
@@ -40,27 +50,40 @@ SMALL = {
 }
 
 
-def run_peacefully(clone: PipelineClone) -> tuple[dict[str, str], float, str]:
-    """Run to the end; give the hashes of the outputs, how many seconds it took, and the output."""
-    start = time.perf_counter()
-    with clone.dvc("repro", "--no-run-cache") as process:
-        output, _ = process.communicate()
-    if process.returncode:
-        sys.exit(f"{output}\nerror: dvc repro exits with status {process.returncode}")
-    return clone.output_hashes(), time.perf_counter() - start, output
+STAGES = ("phantom", "split", "class_weights", "train", "evaluate")
 
 
-def kill_after(clone: PipelineClone, seconds: float) -> str | None:
-    """Start the pipeline and kill it; give what it had said, or None if it was done before."""
+def run(clone: PipelineClone, kill_in: str = "", seconds: float = 0.0) -> Run:
+    """Run what has to be run.
+
+    Parameters
+    ----------
+    clone
+        Where.
+    kill_in, seconds
+        The stage to be killed in, and how long after its beginning; by default none.
+    """
+    began: dict[str, float] = {}
+    lines = []
     with clone.dvc("repro", "--no-run-cache") as process:
-        try:
-            process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            return process.communicate()[0]
-    if process.returncode:
-        sys.exit(f"error: dvc repro exits with status {process.returncode} by itself")
-    return None
+        killer = threading.Timer(seconds, os.killpg, (process.pid, signal.SIGKILL))
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("Running stage"):
+                stage = line.split("'")[1]
+                began[stage] = time.perf_counter()
+                if stage == kill_in:
+                    killer.start()
+                else:
+                    killer.cancel()
+        killer.cancel()
+        ended = time.perf_counter()
+    if process.returncode not in (0, -signal.SIGKILL):
+        sys.exit("".join(lines) + f"error: dvc repro exits with status {process.returncode}")
+    ends = [*list(began.values())[1:], ended]
+    durations = {stage: end - began[stage] for stage, end in zip(began, ends, strict=True)}
+    return Run(process.returncode != 0, durations, "".join(lines))
 
 
 def start_afresh(clone: PipelineClone) -> None:
@@ -71,16 +94,13 @@ def start_afresh(clone: PipelineClone) -> None:
     (clone.path / "dvc.lock").unlink()
 
 
-def place_of(output: str) -> str:
-    """Say in which stage, and in which epoch of the training, a pipeline was."""
-    lines = output.splitlines()
-    stages = [line.split("'")[1] for line in lines if line.startswith("Running stage")]
-    epochs = [line for line in lines if line.startswith(("Epoch ", "going on"))]
-    stage = stages[-1] if stages else "before any stage"
-    resumed = next((line for line in epochs if line.startswith("going on")), "")
-    if stage != "train":
-        return stage
-    return ", ".join(filter(None, [stage, resumed, epochs[-1] if epochs else "before an epoch"]))
+def place_of(run: Run) -> str:
+    """Say where a run was killed: the stage, and the epochs that a training had begun."""
+    stage = ["nothing", *run.durations][-1]
+    said = run.output.splitlines()
+    resumed = [line for line in said if line.startswith("going on")]
+    epochs = [line for line in said if line.startswith("Epoch ")]
+    return ", ".join([stage, *resumed, *epochs[-1:]])
 
 
 def main() -> None:
@@ -90,22 +110,34 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     arguments = parser.parse_args()
     moments = random.Random(arguments.seed)
+    kills = 0
     with one_line_errors(), tempfile.TemporaryDirectory() as folder:
         clone = PipelineClone(Path(folder), SMALL)
         start_afresh(clone)
-        expected, duration, _ = run_peacefully(clone)
-        print(f"in peace: {duration:.0f} s, {len(expected)} outputs", flush=True)
+        peaceful = run(clone)
+        expected = clone.output_hashes()
+        took = ", ".join(f"{stage} {span:.1f}" for stage, span in peaceful.durations.items())
+        print(f"in peace: {len(expected)} outputs; seconds: {took}", flush=True)
         start_afresh(clone)
-        for number in range(1, arguments.kills + 1):
-            seconds = moments.uniform(0, duration)
-            while (output := kill_after(clone, seconds)) is None:
-                print("done before the kill; afresh", flush=True)
+        for number in range(arguments.kills):
+            stage = STAGES[number * len(STAGES) // arguments.kills]
+            seconds = moments.uniform(0, peaceful.durations[stage])
+            killed = run(clone, stage, seconds)
+            if stage not in killed.durations:
+                # The stage was done before its last kill came.
                 start_afresh(clone)
-            print(f"kill {number:2}: after {seconds:5.1f} s, in {place_of(output)}", flush=True)
-        found, _, output = run_peacefully(clone)
+                killed = run(clone, stage, seconds)
+            if killed.killed:
+                kills += 1
+                print(f"kill {kills}: after {seconds:.1f} s in {place_of(killed)}", flush=True)
+            else:
+                print(f"done before the kill: {stage}", flush=True)
+        last = run(clone)
+        found = clone.output_hashes()
         different = differing([expected, found])
-        left = [p.name for p in (clone.path / ".dvc/tmp/training").glob("*")]
-    print(f"after the last kill: {len(found) - len(different)} of {len(found)} outputs as in peace")
+        left = [path.name for path in (clone.path / ".dvc/tmp/training").glob("*")]
+    print(f"after {kills} kills, {place_of(last)} to the end:", end=" ")
+    print(f"{len(found) - len(different)} of {len(found)} outputs as in peace")
     if different or left:
         sys.exit(f"error: outputs that differ: {different}; checkpoints left: {left}")
 

@@ -48,48 +48,52 @@ def taken_outputs(files: TrainingFiles) -> dict[str, bytes]:
     return found
 
 
-RECIPES: dict[str, tuple[dict, list[StopIn], list[int]]] = {
+# What to change in the recipe; where to stop, as epochs before the last and, if not at the end of
+# the epoch, a step; how many epochs are then left.
+RECIPES: dict[str, tuple[dict, list[tuple[int, int]], int]] = {
     "moving average, warm-up, stopped twice": (
         {"ema": 0.9, "learning_rate": 0.01},
-        [StopIn(1), StopIn(3, step=4)],
-        [3],
+        [(2, -1), (0, 4)],
+        1,
     ),
     "momentum, stopped when all epochs were done": (
         {"optimizer": "sgd", "learning_rate": 0.01, "select": "last"},
-        [StopIn(3)],
-        [],
+        [(0, -1)],
+        0,
     ),
-    # At a learning rate of next to nothing the AUC does not rise, and patience ends in epoch 3.
+    # At a learning rate of next to nothing the AUC soon does not rise any more.
     "patience, stopped while it ran out": (
-        {"learning_rate": 1e-12, "warmup_epochs": 0.0, "epochs": 9, "patience": 2},
-        [StopIn(2)],
-        [3],
+        {"learning_rate": 1e-12, "warmup_epochs": 0.0, "epochs": 20, "patience": 2},
+        [(1, -1)],
+        1,
     ),
 }
 
 
-@pytest.mark.parametrize(("changes", "stops", "last"), RECIPES.values(), ids=RECIPES.keys())
+@pytest.mark.parametrize(("changes", "stops", "left"), RECIPES.values(), ids=RECIPES.keys())
 def test_a_stopped_training_gives_the_bytes_of_one_that_was_not(
     files: TrainingFiles,
     monkeypatch: pytest.MonkeyPatch,
     changes: dict,
-    stops: list[StopIn],
-    last: list[int],
+    stops: list[tuple[int, int]],
+    left: int,
 ) -> None:
     params = small_params(**{"epochs": 3} | changes)
     params.models["small"].config["dropout"] = 0.5
-    train(params, files)
+    whole, rest = StopIn(99), StopIn(99)
+    train(params, files, [whole])
+    count = len(whole.epochs)
+    assert count < 20
     expected = taken_outputs(files)
-    for stop in stops:
+    for before_last, step in stops:
         with pytest.raises(Stopped):
-            train(params, files, [stop])
+            train(params, files, [StopIn(count - before_last, step)])
         taken_outputs(files)
     # By the way: nothing depends on the time of day.
-    clock = itertools.cycle([4e9, 0.0, 1e9])
+    clock = itertools.cycle([4e9, 1e9, 2e9])
     monkeypatch.setattr(time, "time", lambda: next(clock))
-    rest = StopIn(99)
     train(params, files, [rest])
-    assert rest.epochs == last
+    assert rest.epochs == whole.epochs[count - left :]
     assert taken_outputs(files) == expected
     assert list(Path(CHECKPOINTS).iterdir()) == []
 
@@ -124,8 +128,9 @@ def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_a_damaged_checkpoint_costs_time_and_nothing_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
-    checkpoint = Checkpoint(tmp_path, Combination("program", "task"), workspace=True)
-    checkpoint.save(STATE)
+    combination = Combination("program", "task")
+    Checkpoint(tmp_path, combination, workspace=True).save(STATE)
+    checkpoint = Checkpoint(tmp_path, combination, workspace=True)
     content = checkpoint.path.read_bytes()
     # The first array's values begin behind its headers; a changed one betrays itself by its sum.
     place = content.index(STATE.variables[0].tobytes())

@@ -4,6 +4,7 @@ python -m tests.train_on_two_devices FOLDER
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -17,9 +18,10 @@ import tensorflow as tf
 from nodules.errors import ParamsError
 from nodules.inference import nodule_probabilities
 from nodules.model_file import load_model
+from nodules.params import Params
 from nodules.patches import open_patches
 from nodules.training import TrainingFiles, train, training_strategy
-from tests.small_training import small_params, write_training_files
+from tests.small_training import StopIn, Stopped, small_params, write_training_files
 
 # Dropout draws its masks for the rows of a device; without it both trainings do the same sums.
 RECIPE = {"learning_rate": 0.003, "ema": 0.9, "select": "last", "epochs": 3}
@@ -37,14 +39,28 @@ def main() -> None:
     with contextlib.redirect_stdout(sys.stderr):
         for strategy in ("one_device", "mirrored"):
             results[strategy] = _train(files, strategy)
+        results["resumed"] = _train_with_a_stop(
+            dataclasses.replace(files, checkpoints=folder / "checkpoints")
+        )
         results["dropout"] = _train(files, "mirrored", dropout=0.5)
         results["uneven"] = _train(files, "mirrored", batch_size=15)
     print(json.dumps(results))
 
 
-def _train(files: TrainingFiles, strategy: str, *, dropout: float = 0.0, **changes) -> dict:
+def _params(strategy: str, *, dropout: float = 0.0, **changes) -> Params:
     params = small_params(**RECIPE | changes).model_copy(update={"strategy": strategy})
     params.models["small"].config["dropout"] = dropout
+    return params
+
+
+def _train_with_a_stop(files: TrainingFiles) -> dict:
+    with contextlib.suppress(Stopped):
+        train(_params("mirrored"), files, [StopIn(2)])
+    return _train(files, "mirrored")
+
+
+def _train(files: TrainingFiles, strategy: str, *, dropout: float = 0.0, **changes) -> dict:
+    params = _params(strategy, dropout=dropout, **changes)
     try:
         train(params, files)
     except ParamsError as error:
