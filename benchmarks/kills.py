@@ -4,11 +4,13 @@ python -m benchmarks.kills --kills 20
 
 It works in a temporary clone with a small network and few patches. First the pipeline runs in
 peace. Then it is started afresh and killed (SIGKILL, DVC and stage together) some time after a
-stage has begun, at most as long as that stage took in peace, as often as asked for, the stages in
-their order. At last it runs to its end. Exits with status 1 if an output differs.
+stage has begun, at most as long as that stage took in peace, or when the stage is done. That is
+done as often as asked for, the stages in their order. At last the pipeline runs to its end. Exits
+with status 1 if an output differs.
 """
 
 import argparse
+import itertools
 import os
 import random
 import signal
@@ -53,36 +55,39 @@ SMALL = {
 STAGES = ("phantom", "split", "class_weights", "train", "evaluate")
 
 
-def run(clone: PipelineClone, kill_in: str = "", seconds: float = 0.0) -> Run:
-    """Run what has to be run.
+def run(clone: PipelineClone, *arguments: str, kill_in: str = "", seconds: float = 0.0) -> Run:
+    """Run the pipeline.
 
     Parameters
     ----------
     clone
         Where.
+    arguments
+        Of `dvc repro`.
     kill_in, seconds
         The stage to be killed in, and how long after its beginning; by default none.
     """
     began: dict[str, float] = {}
     lines = []
-    with clone.dvc("repro", "--no-run-cache") as process:
+    with clone.dvc("repro", "--no-run-cache", *arguments) as process:
         killer = threading.Timer(seconds, os.killpg, (process.pid, signal.SIGKILL))
         assert process.stdout is not None
         for line in process.stdout:
             lines.append(line)
             if line.startswith("Running stage"):
+                if kill_in in began:
+                    os.killpg(process.pid, signal.SIGKILL)
                 stage = line.split("'")[1]
                 began[stage] = time.perf_counter()
                 if stage == kill_in:
                     killer.start()
-                else:
-                    killer.cancel()
         killer.cancel()
-        ended = time.perf_counter()
+        began["end"] = time.perf_counter()
     if process.returncode not in (0, -signal.SIGKILL):
         sys.exit("".join(lines) + f"error: dvc repro exits with status {process.returncode}")
-    ends = [*list(began.values())[1:], ended]
-    durations = {stage: end - began[stage] for stage, end in zip(began, ends, strict=True)}
+    durations = {
+        stage: began[following] - began[stage] for stage, following in itertools.pairwise(began)
+    }
     return Run(process.returncode != 0, durations, "".join(lines))
 
 
@@ -94,13 +99,13 @@ def start_afresh(clone: PipelineClone) -> None:
     (clone.path / "dvc.lock").unlink()
 
 
-def place_of(run: Run) -> str:
+def place_of(run: Run) -> list[str]:
     """Say where a run was killed: the stage, and the epochs that a training had begun."""
     stage = ["nothing", *run.durations][-1]
     said = run.output.splitlines()
     resumed = [line for line in said if line.startswith("going on")]
     epochs = [line for line in said if line.startswith("Epoch ")]
-    return ", ".join([stage, *resumed, *epochs[-1:]])
+    return [stage, *resumed, *epochs[-1:]]
 
 
 def main() -> None:
@@ -111,6 +116,7 @@ def main() -> None:
     arguments = parser.parse_args()
     moments = random.Random(arguments.seed)
     kills = 0
+    done: set[str] = set()
     with one_line_errors(), tempfile.TemporaryDirectory() as folder:
         clone = PipelineClone(Path(folder), SMALL)
         start_afresh(clone)
@@ -122,21 +128,18 @@ def main() -> None:
         for number in range(arguments.kills):
             stage = STAGES[number * len(STAGES) // arguments.kills]
             seconds = moments.uniform(0, peaceful.durations[stage])
-            killed = run(clone, stage, seconds)
-            if stage not in killed.durations:
-                # The stage was done before its last kill came.
-                start_afresh(clone)
-                killed = run(clone, stage, seconds)
-            if killed.killed:
-                kills += 1
-                print(f"kill {kills}: after {seconds:.1f} s in {place_of(killed)}", flush=True)
-            else:
-                print(f"done before the kill: {stage}", flush=True)
+            again = ("--single-item", "--force", stage) if stage in done else ()
+            killed = run(clone, *again, kill_in=stage, seconds=seconds)
+            if not killed.killed or place_of(killed)[0] != stage:
+                done.add(stage)
+            kills += killed.killed
+            how = f"kill {kills} after {seconds:.1f} s" if killed.killed else "done before the kill"
+            print(f"{how}: {', '.join(place_of(killed))}", flush=True)
         last = run(clone)
         found = clone.output_hashes()
         different = differing([expected, found])
         left = [path.name for path in (clone.path / ".dvc/tmp/training").glob("*")]
-    print(f"after {kills} kills, {place_of(last)} to the end:", end=" ")
+    print(f"after {kills} kills, run to the end ({', '.join(place_of(last))}):", end=" ")
     print(f"{len(found) - len(different)} of {len(found)} outputs as in peace")
     if different or left:
         sys.exit(f"error: outputs that differ: {different}; checkpoints left: {left}")
