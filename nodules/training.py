@@ -97,8 +97,6 @@ def train(
     )
     strategy = training_strategy(params.strategy)
     devices = strategy.num_replicas_in_sync
-    checkpoint = _checkpoint(params, files)
-    state = checkpoint.load() if checkpoint else None
     with (
         open_patches(files.train) as train_split,
         open_patches(files.val) as val_split,
@@ -106,6 +104,8 @@ def train(
     ):
         patches = train_split.memory_map()
         _check_batches(min(recipe.batch_size, len(patches)), devices)
+        checkpoint = _checkpoint(params, files)
+        state = checkpoint.load() if checkpoint else None
         steps = steps_per_epoch(len(patches), recipe.batch_size)
         with strategy.scope():
             trained = compiled_copy(model, recipe, steps, devices=devices)

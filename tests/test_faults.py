@@ -118,6 +118,22 @@ def test_a_signal_while_a_stage_imports_its_libraries_is_one_line(
     assert errors == f"error: stopped by {name}\n"
 
 
+def test_a_second_sigterm_does_not_cut_the_unwinding_short(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    unwound = []
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit), one_line_errors():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            unwound.append(True)
+    assert unwound
+    assert capsys.readouterr().err == "error: stopped by SIGTERM\n"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_sigterm_in_a_stage_leaves_no_temporary_file(tmp_path: Path) -> None:
     params = (REPOSITORY / "params.yaml").read_text()
     assert "scans: 160" in params

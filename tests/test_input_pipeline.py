@@ -163,6 +163,16 @@ def test_batches_depend_on_seed_epoch_and_step_alone(random_patches) -> None:
     assert not np.array_equal(first[0][0], first[5][0])
 
 
+def test_batches_from_a_later_epoch_on_are_those_that_are_left(random_patches) -> None:
+    patches, labels = random_patches(40), np.arange(40, dtype=np.uint8) % 2
+    whole = batches(patches, labels, epochs=3)
+    rest = batches(patches, labels, epochs=3, first_epoch=2)
+    assert len(rest) == 5
+    for one, two in zip(whole[10:], rest, strict=True):
+        for a, b in zip(one, two, strict=True):
+            assert np.array_equal(a, b)
+
+
 def test_an_epoch_holds_each_patch_once_with_its_label_and_weight() -> None:
     values = np.arange(40, dtype=np.uint8)
     patches = np.broadcast_to(values[:, None, None], (40, 50, 50))
