@@ -123,12 +123,16 @@ def test_a_second_sigterm_does_not_cut_the_unwinding_short(
 ) -> None:
     unwound = []
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit), one_line_errors():
+
+    def work() -> None:
         try:
             os.kill(os.getpid(), signal.SIGTERM)
         finally:
             os.kill(os.getpid(), signal.SIGTERM)
             unwound.append(True)
+
+    with pytest.raises(SystemExit), one_line_errors():
+        work()
     assert unwound
     assert capsys.readouterr().err == "error: stopped by SIGTERM\n"
     assert signal.getsignal(signal.SIGTERM) == before
