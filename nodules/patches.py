@@ -29,7 +29,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import h5py
 import numpy as np
@@ -54,6 +54,14 @@ Patches = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
 Columns = Mapping[str, np.dtype]
 Groups = NDArray[np.int64] | NDArray[np.object_]
+
+
+class Known(NamedTuple):
+    """What a file says of each patch; None where it says nothing. `PatchFile` describes each."""
+
+    labels: Labels | None
+    groups: Groups | None
+    split: NDArray[np.object_] | None
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,7 @@ class PatchFile:
         PatchFileError
             If a float patch holds NaN, or a value outside 0..1; the first such row is named.
         """
-        raw = _read(self.path, "X", self._data, slice(start, stop)).reshape(
+        raw = read_rows(self.path, "X", self._data, slice(start, stop)).reshape(
             -1, PATCH_SIZE, PATCH_SIZE
         )
         if raw.dtype == np.uint8:
@@ -126,7 +134,7 @@ class PatchFile:
         if data.dtype.kind not in "iu":
             problem = f"found {_type_name(data)}, expected integers"
             raise PatchFileError(self.path, problem, dataset="index")
-        return _read(self.path, "index", data, slice(None)).astype(np.int64)
+        return read_rows(self.path, "index", data, slice(None)).astype(np.int64)
 
     def blocks(self, size: int = BLOCK_PATCHES) -> Iterator[tuple[int, Patches]]:
         """Read all patches in order, `size` at a time, each block with its first row."""
@@ -192,18 +200,39 @@ def open_patches(path: Path, *, labelled: bool = True) -> Iterator[PatchFile]:
     PatchFileError
         If the layout is broken. Values of `X` are checked as they are read.
     """
-    with _open(path) as file:
+    with open_hdf5(path) as file:
         data = _patch_data(path, file)
-        count = data.shape[0]
-        labels = _labels(path, file, count) if labelled or _holds(path, file, "Y") else None
-        groups = _groups(path, file, count) if _holds(path, file, "group") else None
-        split = _split(path, file, count) if _holds(path, file, "split") else None
-        if groups is not None and split is not None:
-            _check_groups_are_whole(path, groups, split)
-        yield PatchFile(path, labels, groups, split, data)
+        known = read_known(path, file, data.shape[0], labelled=labelled)
+        yield PatchFile(path, *known, data)
 
 
-def _open(path: Path) -> h5py.File:
+def read_known(path: Path, file: h5py.File, count: int, *, labelled: bool) -> Known:
+    """Read and check what a file says of each patch, whatever the size of its patches.
+
+    Parameters
+    ----------
+    path, file
+        An HDF5 file, and the same opened.
+    count
+        Of its patches.
+    labelled
+        Whether `Y` must be there.
+
+    Raises
+    ------
+    PatchFileError
+        If `Y`, `group` or `split` breaks the layout.
+    """
+    labels = _labels(path, file, count) if labelled or _holds(path, file, "Y") else None
+    groups = _groups(path, file, count) if _holds(path, file, "group") else None
+    split = _split(path, file, count) if _holds(path, file, "split") else None
+    if groups is not None and split is not None:
+        _check_groups_are_whole(path, groups, split)
+    return Known(labels, groups, split)
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """Open an HDF5 file for reading; PatchFileError where it is none, or cannot be read."""
     expected = "expected a patch file (HDF5)"
     try:
         mode = path.stat().st_mode
@@ -249,7 +278,7 @@ def _holds(path: Path, file: h5py.File, name: str) -> bool:
         return holds(file, name)
 
 
-def _data_set(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
+def stored_data_set(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
     """Find a data set, all of which is stored in this very file."""
     with _reading(path, name):
         there = holds(file, name)
@@ -266,7 +295,8 @@ def _data_set(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
     return found
 
 
-def _read(path: Path, name: str, data: h5py.Dataset, rows: slice) -> NDArray:
+def read_rows(path: Path, name: str, data: h5py.Dataset, rows: slice) -> NDArray:
+    """Read rows of a data set; PatchFileError where the file is damaged."""
     with _reading(path, name):
         return data[rows]
 
@@ -282,7 +312,7 @@ def _range(values: NDArray[np.floating]) -> str:
 
 
 def _patch_data(path: Path, file: h5py.File) -> h5py.Dataset:
-    data = _data_set(path, file, "X")
+    data = stored_data_set(path, file, "X")
     expected = f"(N, {PATCH_SIZE}, {PATCH_SIZE}) or (N, {PATCH_SIZE}, {PATCH_SIZE}, 1)"
     square = (PATCH_SIZE, PATCH_SIZE)
     if data.shape[1:] not in (square, (*square, 1)):
@@ -298,7 +328,7 @@ def _patch_data(path: Path, file: h5py.File) -> h5py.Dataset:
 
 
 def _labels(path: Path, file: h5py.File, count: int) -> Labels:
-    data = _data_set(path, file, "Y")
+    data = stored_data_set(path, file, "Y")
     if data.shape not in ((count,), (count, 2)):
         problem = f"found shape {data.shape}, expected ({count},) or ({count}, 2), as X has rows"
         if len(data.shape) == 2 and data.shape[0] == count and data.shape[1] > 2:
@@ -307,7 +337,7 @@ def _labels(path: Path, file: h5py.File, count: int) -> Labels:
     if data.dtype.kind not in "iufb":
         problem = f"found {_type_name(data)}, expected numbers"
         raise PatchFileError(path, problem, dataset="Y")
-    raw = _read(path, "Y", data, slice(None))
+    raw = read_rows(path, "Y", data, slice(None))
     binary = np.isin(raw, (0, 1))
     one_hot = raw.ndim == 2
     valid = binary.all(axis=1) & (raw.sum(axis=1) == 1) if one_hot else binary
@@ -320,7 +350,7 @@ def _labels(path: Path, file: h5py.File, count: int) -> Labels:
 
 
 def _column(path: Path, file: h5py.File, name: str, count: int) -> h5py.Dataset:
-    data = _data_set(path, file, name)
+    data = stored_data_set(path, file, name)
     if data.shape != (count,):
         problem = f"found shape {data.shape}, expected ({count},), as X has rows"
         raise PatchFileError(path, problem, dataset=name)
@@ -350,7 +380,7 @@ def _groups(path: Path, file: h5py.File, count: int) -> Groups:
     if data.dtype.kind not in "iu":
         problem = f"found {data.dtype}, expected integers or strings"
         raise PatchFileError(path, problem, dataset="group")
-    return _read(path, "group", data, slice(None)).astype(np.int64)
+    return read_rows(path, "group", data, slice(None)).astype(np.int64)
 
 
 def _split(path: Path, file: h5py.File, count: int) -> NDArray[np.object_]:
