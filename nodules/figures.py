@@ -1,6 +1,6 @@
 """Pictures for people: the ROC curve, samples of the data, and the hardest mistakes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ COLOURS = {"test": "#0072B2", "val": "#E69F00"}
 SAMPLES_PER_ROW = 12
 DOTS_PER_INCH = 150
 PATCH_INCHES = 0.75
+MOST_DUPLICATES = 2 * SAMPLES_PER_ROW
 
 
 class RocCurve(NamedTuple):
@@ -28,6 +29,14 @@ class RocCurve(NamedTuple):
     probabilities: NDArray[np.floating]
     auc: float
     interval: tuple[float, float]
+
+
+class Duplicate(NamedTuple):
+    """A pair in the figure of duplicates: the patches, where they stand, how alike they are."""
+
+    patches: tuple[Patches, Patches]
+    places: tuple[str, str]
+    likeness: str
 
 
 def roc(curves: Mapping[str, RocCurve], threshold: float, confidence: float, path: Path) -> None:
@@ -134,6 +143,37 @@ def hardest(
         for ax, row in zip(axes, worst, strict=False):
             _show(ax, patches[row])
             ax.set_title(f"{probabilities[row]:.3f}\n#{index[row]}", fontsize=5, pad=2)
+    _save(figure, path)
+
+
+def near_duplicates(pairs: Sequence[Duplicate], *, exact: int, near: int, path: Path) -> None:
+    """Show duplicates that stand in different splits, one above the other; or that there are none.
+
+    Parameters
+    ----------
+    pairs
+        The ones to show, the most alike first.
+    exact, near
+        How many pairs there are of either kind.
+    path
+        PNG to write.
+    """
+    if not pairs:
+        figure = Figure(figsize=(6, 1))
+        sentence = "No patch of one split is a duplicate or near-duplicate of a patch of another."
+        figure.text(0.5, 0.5, sentence, ha="center", va="center", fontsize=8)
+        _save(figure, path)
+        return
+    bands = -(-len(pairs) // SAMPLES_PER_ROW)
+    figure, grid = _patch_grid(2 * bands, SAMPLES_PER_ROW, caption_inches=0.25)
+    title = f"Pairs in different splits: {exact:,} exact and {near:,} near-duplicates"
+    figure.suptitle(f"{title}; shown: {len(pairs)}", fontsize=8)
+    for number, pair in enumerate(pairs):
+        band, column = divmod(number, SAMPLES_PER_ROW)
+        for row, (patch, place) in enumerate(zip(pair.patches, pair.places, strict=True)):
+            axes = grid[2 * band + row, column]
+            _show(axes, patch)
+            axes.set_title(f"{pair.likeness}\n{place}" if row == 0 else place, fontsize=5, pad=2)
     _save(figure, path)
 
 

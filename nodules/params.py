@@ -49,11 +49,22 @@ class PhantomParams(_Block):
 
 
 class SplitParams(_Block):
-    """Share of the patches that each split gets; the three add up to 1."""
+    """How the data set is divided.
+
+    Attributes
+    ----------
+    train, val, test
+        Share of the patches that each split gets; the three add up to 1.
+    near_duplicates
+        What happens to patches that show the same piece of a scan: `report` counts those that
+        stand in different splits, `together` joins them before splitting, `fail` refuses a split
+        with any.
+    """
 
     train: Fraction
     val: Fraction
     test: Fraction
+    near_duplicates: Literal["report", "together", "fail"] = "report"
 
     @model_validator(mode="after")
     def _add_up_to_one(self) -> Self:

@@ -1,7 +1,10 @@
 """Dividing patches into train, val and test so that no scan or patient stands on two sides."""
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,17 +12,38 @@ from tqdm import tqdm
 
 from nodules.errors import SplitError
 from nodules.params import SplitParams
-from nodules.patches import SPLITS, Groups, Labels, PatchFile, new_patch_files, open_patches
+from nodules.patches import (
+    SPLITS,
+    Groups,
+    Labels,
+    Patches,
+    PatchFile,
+    new_patch_files,
+    open_patches,
+)
+
+if TYPE_CHECKING:
+    from nodules.near_duplicates import Crossings, Duplicates
 
 # Fractions are met by dealing whole folds out to the splits; 100 folds meet any whole percentage.
 MOST_FOLDS = 100
+# scikit-learn deals groups one by one in Python: half a million would take minutes.
+MOST_GROUPS_BY_SIZE = 20_000
 
 Assignment = NDArray[np.int8]
 Counts = dict[str, dict[str, int]]
 
 
-def split_patches(dataset: Path, folder: Path, fractions: SplitParams, seed: int) -> Counts:
-    """Write train.h5, val.h5 and test.h5.
+def split_patches(
+    dataset: Path,
+    folder: Path,
+    params: SplitParams,
+    seed: int,
+    *,
+    picture: Path | None = None,
+    search: bool = True,
+) -> Counts:
+    """Write train.h5, val.h5 and test.h5, and say what they share.
 
     `X` is streamed in blocks, so that memory does not grow with its size. Each file carries
     `index`, the row in `dataset`, and `group` where `dataset` has it.
@@ -30,31 +54,65 @@ def split_patches(dataset: Path, folder: Path, fractions: SplitParams, seed: int
         A labelled patch file.
     folder
         Where the three files go.
-    fractions
-        Share of the patches that each split gets; not used for a split that `dataset` brings.
+    params
+        Share of the patches that each split gets, not used for a split that `dataset` brings; and
+        what happens to near-duplicates.
     seed
         Of the shuffling.
+    picture
+        PNG for the duplicates that stand in different splits; by default none is drawn.
+    search
+        Whether to look for duplicates at all.
 
     Returns
     -------
     Counts
         For each split the number of `patches`, `nodules` and `groups`; 0 of these where the data
-        set has none.
+        set has none. After a search, in `leaks`: the `groups` in more than one split, the pairs of
+        `exact_duplicates` and of `near_duplicates` in different splits; and with `together` the
+        patches in the `largest_group` that must stay together.
 
     Raises
     ------
     PatchFileError
         If the file breaks the layout.
     SplitError
-        If the classes or groups cannot be divided as asked.
+        If the classes or groups cannot be divided as asked, or duplicates stand in different splits
+        and must not.
     """
     with open_patches(dataset) as patches:
-        assignment = assign_splits(patches, fractions, seed)
+        # What cannot be divided is refused before the search, which takes longer.
+        assignment = assign_splits(patches, params, seed)
+        leaks: dict[str, int] = {}
+        if search:
+            # Imported late, as is what draws: a file with a mistake is refused before.
+            from nodules.near_duplicates import across_splits, find_duplicates
+
+            together = params.near_duplicates == "together"
+            duplicates = find_duplicates(patches, None if together else assignment)
+            if together:
+                leaks["largest_group"], assignment = _keep_together(
+                    patches, duplicates, params, seed
+                )
+            crossings = across_splits(duplicates, assignment)
+            if params.near_duplicates != "report":
+                _refuse(patches.path, crossings, assignment, params.near_duplicates)
+            leaks = {
+                "groups": _groups_in_two_splits(patches.groups, assignment),
+                "exact_duplicates": crossings.exact,
+                "near_duplicates": crossings.near,
+                **leaks,
+            }
         _write_splits(patches, patches.labels, assignment, folder)
-        return _count(patches.labels, patches.groups, assignment)
+        if search and picture is not None:
+            _draw(patches, crossings, assignment, picture)
+        counts = _count(patches.labels, patches.groups, assignment)
+        return {**counts, "leaks": leaks} if search else counts
 
 
-def assign_splits(patches: PatchFile, fractions: SplitParams, seed: int) -> Assignment:
+def assign_splits(
+    patches: PatchFile, params: SplitParams, seed: int, joined: NDArray[np.int32] | None = None
+) -> Assignment:
     """Decide on the split of each patch.
 
     Parameters
@@ -62,8 +120,10 @@ def assign_splits(patches: PatchFile, fractions: SplitParams, seed: int) -> Assi
     patches
         An open, labelled patch file. Its own `split` is kept; if that lacks val or test, the
         missing one is cut from the other.
-    fractions, seed
+    params, seed
         As for `split_patches`.
+    joined
+        (N,) units that stand in one split each, in place of the file's groups.
 
     Returns
     -------
@@ -75,8 +135,9 @@ def assign_splits(patches: PatchFile, fractions: SplitParams, seed: int) -> Assi
     SplitError
         As for `split_patches`.
     """
-    labels, groups, path = patches.labels, patches.groups, patches.path
-    shares = {"train": fractions.train, "val": fractions.val, "test": fractions.test}
+    labels, path = patches.labels, patches.path
+    groups: Groups | None = patches.groups if joined is None else joined.astype(np.int64)
+    shares = {"train": params.train, "val": params.val, "test": params.test}
     if patches.split is None:
         rows = np.arange(len(patches))
         assignment = _deal(path, labels, groups, rows, shares, seed)
@@ -132,7 +193,11 @@ def _deal(
     shares: Mapping[str, float],
     seed: int,
 ) -> Assignment:
-    """Divide `rows` among the splits named in `shares`; all other rows get -1."""
+    """Divide `rows` among the splits named in `shares`; all other rows get -1.
+
+    Groups are dealt by size and class. Where there are very many, they are dealt by whether they
+    hold a nodule alone, and their sizes even out.
+    """
     nodules = int(labels[rows].sum())
     units = {"nodules": nodules, "non-nodules": len(rows) - nodules}
     if groups is not None:
@@ -151,10 +216,18 @@ def _deal(
     # Imported late, since it costs over a second: a file with a mistake is refused before.
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
-    dealt = splitter(n_splits=sum(folds), shuffle=True, random_state=seed).split(
-        rows, labels[rows], None if groups is None else groups[rows]
-    )
+    options = {"n_splits": sum(folds), "shuffle": True, "random_state": seed}
+    if groups is None:
+        dealt: Iterator = StratifiedKFold(**options).split(rows, labels[rows])
+    else:
+        names, unit_of = np.unique(groups[rows], return_inverse=True)
+        if len(names) <= MOST_GROUPS_BY_SIZE:
+            dealt = StratifiedGroupKFold(**options).split(rows, labels[rows], groups[rows])
+        else:
+            holds_nodule = np.bincount(unit_of, weights=labels[rows]) > 0
+            dealt_units = StratifiedKFold(**options).split(names, holds_nodule)
+            # Positions of the rows whose unit is in the fold.
+            dealt = ((None, np.flatnonzero(np.isin(unit_of, fold))) for _, fold in dealt_units)
     # The splitter puts the largest groups into the first folds; which split those belong to is
     # drawn, or train would get all of them.
     owner = np.repeat([SPLITS.index(name) for name in shares], folds)
@@ -196,6 +269,87 @@ def _check_classes(path: Path, labels: Labels, assignment: Assignment) -> None:
                     f"found no {kind} for the {name} split, expected at least one of each class"
                 )
                 raise SplitError(path, problem)
+
+
+def _keep_together(
+    patches: PatchFile, duplicates: Duplicates, params: SplitParams, seed: int
+) -> tuple[int, Assignment]:
+    """Split anew with duplicates joined; give the size of the largest group, too."""
+    from nodules.near_duplicates import connected
+
+    joined = duplicates.joined()
+    if patches.groups is not None:
+        rows = np.arange(len(patches))
+        _, groups = np.unique(patches.groups, return_inverse=True)
+        # Patches and groups are nodes: each patch is tied to its group, and to its duplicates.
+        nodes = len(patches) + int(groups.max()) + 1
+        firsts = np.concatenate([rows, len(patches) + groups])
+        _, first_row = np.unique(joined, return_index=True)
+        seconds = np.concatenate([first_row[joined], rows])
+        joined = connected(firsts, seconds, nodes)[: len(patches)]
+    sizes = np.bincount(joined)
+    largest = int(sizes.max())
+    problem = (
+        f"split.near_duplicates: together: the largest group that duplicates join holds {largest} "
+        f"of {len(patches)} patches"
+    )
+    if patches.split is None and largest > max(params.train, params.val, params.test) * len(joined):
+        raise SplitError(
+            patches.path, f"{problem}, expected at most as many as the largest split gets"
+        )
+    try:
+        return largest, assign_splits(patches, params, seed, joined)
+    except SplitError as error:
+        _, _, reason = str(error).partition(f"{patches.path}: ")
+        raise SplitError(patches.path, f"{problem}: {reason}") from None
+
+
+def _refuse(path: Path, crossings: Crossings, assignment: Assignment, mode: str) -> None:
+    """Refuse duplicates in different splits."""
+    if not crossings.examples:
+        return
+    first = crossings.examples[0]
+    places = " and ".join(
+        f"{row} ({SPLITS[assignment[row]]})" for row in (first.first, first.second)
+    )
+    found = (
+        f"found {crossings.exact} exact and {crossings.near} near-duplicate pairs in different "
+        f"splits, the first in rows {places}"
+    )
+    if mode == "together":
+        expected = "none, since the file's own split is kept: use report, or leave out `split`"
+    else:
+        expected = "none: `together` joins them, `report` shows them"
+    raise SplitError(path, f"split.near_duplicates: {mode}: {found}; expected {expected}")
+
+
+def _groups_in_two_splits(groups: Groups | None, assignment: Assignment) -> int:
+    if groups is None:
+        return 0
+    names, numbers = np.unique(groups, return_inverse=True)
+    held = np.zeros((len(names), len(SPLITS)), dtype=np.bool_)
+    held[numbers, assignment] = True
+    return int((held.sum(axis=1) > 1).sum())
+
+
+def _draw(patches: PatchFile, crossings: Crossings, assignment: Assignment, picture: Path) -> None:
+    from nodules import figures
+
+    def pixels(row: int) -> Patches:
+        return patches.read(row, row + 1)[0]
+
+    def place(row: int) -> str:
+        return f"{SPLITS[assignment[row]]} #{row}"
+
+    shown = [
+        figures.Duplicate(
+            (pixels(first), pixels(second)),
+            (place(first), place(second)),
+            "exact" if pair is None else f"r = {pair.correlation:.3f}",
+        )
+        for first, second, pair in crossings.examples[: figures.MOST_DUPLICATES]
+    ]
+    figures.near_duplicates(shown, exact=crossings.exact, near=crossings.near, path=picture)
 
 
 def _write_splits(patches: PatchFile, labels: Labels, assignment: Assignment, folder: Path) -> None:

@@ -11,7 +11,8 @@ from nodules.trial_reading import try_reading
 if __name__ == "__main__":
     with one_line_errors():
         params = read_params()
-        dataset = Path(params.dataset)
+        dataset, folder = Path(params.dataset), Path("data/splits")
         try_reading(dataset)
-        counts = split_patches(dataset, Path("data/splits"), params.split, params.seed)
+        picture = Path("plots/near_duplicates.png")
+        counts = split_patches(dataset, folder, params.split, params.seed, picture=picture)
         write_json(Path("metrics/split.json"), counts)

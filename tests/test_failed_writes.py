@@ -161,14 +161,14 @@ def test_nan_in_the_last_row_leaves_all_three_splits_as_they_were(
     patches[-1, 49, 49] = np.nan
     broken = patch_file("broken.h5", X=patches, Y=labels)
     with pytest.raises(PatchFileError, match="X: row 4199: found NaN"):
-        split_patches(broken, folder, SHARES, seed=1)
+        split_patches(broken, folder, SHARES, seed=1, search=False)
     assert list(folder.iterdir()) == []
     write_labelled(tmp_path / "good.h5", 40)
     split_patches(tmp_path / "good.h5", folder, SHARES, seed=1)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert set(before) == {f"{name}.h5" for name in SPLITS}
     with pytest.raises(PatchFileError, match="X: row 4199: found NaN"):
-        split_patches(broken, folder, SHARES, seed=1)
+        split_patches(broken, folder, SHARES, seed=1, search=False)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -244,7 +244,12 @@ STUCK = """\
 import runpy, signal, sys
 from nodules.patches import PatchFile
 
+read_through = PatchFile.blocks
+
 def blocks(self, size=0):
+    if size:  # the search for duplicates, before anything is written
+        yield from read_through(self, size)
+        return
     yield 0, self.read(0, 2)
     print("half way", flush=True)
     signal.pause()

@@ -62,6 +62,11 @@ def test_the_published_recipe_is_as_published() -> None:
         ),
         ("phantom.colour", 3, "phantom.colour: unknown key"),
         ("split.test", 0.3, "split: train, val and test add up to 1.15, expected 1"),
+        (
+            "split.near_duplicates",
+            "apart",
+            "split.near_duplicates: found 'apart', expected 'report', 'together' or 'fail'",
+        ),
         ("class_weights.tuned", "fair", "class_weights.tuned: found 'fair', expected balanced"),
         ("class_weights.tuned", [1.0], "class_weights.tuned: found [1.0], expected balanced"),
         (

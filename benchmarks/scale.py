@@ -1,0 +1,255 @@
+"""How split, class weights, training input and predict grow with the data set, in time and memory.
+
+python -m benchmarks.scale --patches 10000 100000
+
+Each step runs in a process of its own. Patches are mixtures of two phantom patches; few are near
+enough to each other to count as near-duplicates. A plain chunked copy of the same file is what
+writing the splits is held against. The network is tiny, so that its input is what is measured.
+Files go to --folder and are deleted.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+from tqdm import tqdm
+
+from nodules.params import ModelParams, Params, read_params
+from nodules.patches import BLOCK_PATCHES, PATCH_SIZE, new_patch_file, open_patches
+
+PHANTOM_SCANS = 40
+PATCHES_PER_SCAN = 600  # as in LUNA16's list of candidates
+CHUNK = (64, PATCH_SIZE, PATCH_SIZE)
+TINY = ModelParams(
+    builder="squeezenet",
+    config={
+        "margin": 0,
+        "stem_filters": 4,
+        "stem_stride": 2,
+        "fires": [[2, 4]],
+        "pool_before": [0],
+        "bypass": False,
+        "batch_norm": True,
+        "batch_norm_momentum": 0.9,
+        "pooling": "average",
+        "dropout": 0.0,
+    },
+)
+
+
+class Usage(NamedTuple):
+    """Of a process: wall-clock and processor seconds, peak resident memory in megabytes."""
+
+    seconds: float
+    processor: float
+    megabytes: int
+
+
+def main() -> None:
+    """Print a table of the steps, sizes and ways to store, or run one step."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--patches", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--folder", type=Path, help="for the files; a temporary one by default")
+    parser.add_argument("--storage", nargs="+", choices=STORAGE, default=list(STORAGE))
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
+    parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.step:
+        STEPS[arguments.step](arguments.work)
+        return
+    print("| patches | stored | step | seconds | processor s | us a patch | peak MB |")
+    print("| ---: | --- | --- | ---: | ---: | ---: | ---: |", flush=True)
+    for count in arguments.patches:
+        for storage in arguments.storage:
+            with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+                work = Path(name)
+                write_patches(work / "patches.h5", count, compression=STORAGE[storage])
+                for step in arguments.steps:
+                    used = _run(step, work)
+                    print(
+                        f"| {count:,} | {storage} | {step} | {used.seconds:.1f} "
+                        f"| {used.processor:.1f} | {used.processor / count * 1e6:.0f} "
+                        f"| {used.megabytes} |",
+                        flush=True,
+                    )
+                if "shuffling" in arguments.steps:
+                    print(f"\n{(work / 'shuffling.md').read_text()}\n", flush=True)
+
+
+def write_patches(path: Path, count: int, *, compression: str | None) -> None:
+    """Write a patch file with groups.
+
+    Parameters
+    ----------
+    path
+        The file.
+    count
+        Patches.
+    compression
+        HDF5's name of the method, or None for a contiguous `X`.
+    """
+    from nodules.params import PhantomParams
+    from nodules.phantom_file import write_phantom
+
+    phantom = path.with_name("phantom.h5")
+    size = PhantomParams(scans=PHANTOM_SCANS, patches_per_scan=25, nodule_fraction=0.17)
+    write_phantom(size, 0, phantom)
+    with open_patches(phantom) as source:
+        base, labels = source.read(0, len(source)), source.labels
+    phantom.unlink()
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        layout = {"chunks": CHUNK, "compression": compression} if compression else {}
+        pixels = file.create_dataset("X", (count, PATCH_SIZE, PATCH_SIZE), np.uint8, **layout)
+        marks = file.create_dataset("Y", (count,), np.uint8)
+        file["group"] = np.arange(count) // PATCHES_PER_SCAN
+        for start in tqdm(range(0, count, 1000), desc="write", unit="kilopatch"):
+            here = min(1000, count - start)
+            one, other = rng.integers(0, len(base), (2, here))
+            weight = rng.uniform(0.5, 0.9, (here, 1, 1)).astype(np.float32)
+            mixed = base[one] * weight + np.roll(base[other], 7, axis=1) * (1 - weight)
+            pixels[start : start + here] = np.rint(mixed).astype(np.uint8)
+            marks[start : start + here] = labels[one]
+
+
+def _run(step: str, work: Path) -> Usage:
+    command = [sys.executable, "-m", "benchmarks.scale", "--step", step, "--work", str(work)]
+    began = time.perf_counter()
+    with (work / f"{step.replace(' ', '_')}.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.stderr.write(Path(log.name).read_text())
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return Usage(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss // 1024)
+
+
+def _copy(work: Path) -> None:
+    """Copy `X` in blocks as HDF5 gives and takes it."""
+    target = work / "copy.h5"
+    with h5py.File(work / "patches.h5") as source, h5py.File(target, "w") as file:
+        data = source["X"]
+        pixels = file.create_dataset("X", data.shape, np.uint8)
+        for start in range(0, len(data), BLOCK_PATCHES):
+            pixels[start : start + BLOCK_PATCHES] = data[start : start + BLOCK_PATCHES]
+    target.unlink()
+
+
+def _split(work: Path, *, search: bool) -> None:
+    from nodules.splitting import split_patches
+
+    params = read_params()
+    folder, picture = work / "splits", work / "near_duplicates.png"
+    shutil.rmtree(folder, ignore_errors=True)
+    counts = split_patches(
+        work / "patches.h5", folder, params.split, params.seed, picture=picture, search=search
+    )
+    print(counts)
+
+
+def _class_weights(work: Path) -> None:
+    from nodules.atomic import write_json
+    from nodules.class_weights import class_weights
+
+    with open_patches(work / "splits" / "train.h5") as split:
+        write_json(work / "splits" / "class_weights.json", class_weights(split.labels, "balanced"))
+
+
+def _params() -> Params:
+    params = read_params()
+    tuned = params.recipes["tuned"].model_copy(update={"epochs": 1})
+    changes = {"model": "tiny", "recipe": "tuned", "models": {"tiny": TINY}}
+    return params.model_copy(update={**changes, "recipes": {"tuned": tuned}})
+
+
+def _train(work: Path) -> None:
+    from nodules.runtime import be_deterministic  # isort: split
+
+    from benchmarks.pipeline_run import files_in
+    from nodules.training import train
+
+    be_deterministic()
+    files = files_in(work / "splits")
+    # A hundred patches to score after the epoch: its input is what is measured.
+    with open_patches(files.val) as val:
+        rows = np.r_[np.flatnonzero(val.labels)[:50], np.flatnonzero(val.labels == 0)[:50]]
+        pixels, labels = val.memory_map()[rows], val.labels[rows]
+    few = work / "few.h5"
+    with new_patch_file(few, len(rows)) as file:
+        file.append(pixels, labels)
+    train(_params(), files.__class__(**{**files.__dict__, "val": few}))
+
+
+def _predict(work: Path) -> None:
+    from nodules.runtime import be_deterministic  # isort: split
+
+    from nodules.prediction import predict_file
+
+    be_deterministic()
+    predict_file(work / "splits" / "model.keras", work / "patches.h5", work / "scores.csv")
+
+
+def _shuffling(work: Path) -> None:
+    """Say how well the rows are shuffled: in each epoch, and from one to the next."""
+    from scipy.stats import chisquare, hypergeom, spearmanr
+
+    from nodules.input_pipeline import epoch_order, steps_per_epoch
+
+    params = _params()
+    size = params.chosen_recipe.batch_size
+    with open_patches(work / "splits" / "train.h5") as split:
+        labels = split.labels
+    steps = steps_per_epoch(len(labels), size)
+    lines = [
+        "| epoch | rank correlation with the file | with the epoch before "
+        "| nodules a batch, mean and SD | SD of a fair draw | p of a fair draw |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    places = np.arange(len(labels))
+    before = places
+    for epoch in range(3):
+        order = epoch_order(len(labels), seed=params.seed, epoch=epoch)
+        with_file = spearmanr(places, order).statistic
+        with_last = spearmanr(np.argsort(before), np.argsort(order)).statistic
+        nodules = labels[order[: steps * size]].reshape(steps, size).sum(axis=1)
+        fair = hypergeom(len(labels), int(labels.sum()), size)
+        # Cells that a fair draw fills at least five times each, as the test wants.
+        expected = fair.pmf(np.arange(size + 1)) * steps
+        cells = np.minimum(np.cumsum(expected) // 5, expected.sum() // 5 - 1).astype(int)
+        _, cells = np.unique(cells, return_inverse=True)
+        counts = np.bincount(cells, np.bincount(nodules, minlength=size + 1))
+        shares = np.bincount(cells, expected)
+        p = chisquare(counts, shares / shares.sum() * counts.sum()).pvalue
+        lines.append(
+            f"| {epoch + 1} | {with_file:+.4f} | {'' if not epoch else f'{with_last:+.4f}'} "
+            f"| {nodules.mean():.2f}, {nodules.std():.2f} | {fair.std():.2f} | {p:.2f} |"
+        )
+        before = order
+    (work / "shuffling.md").write_text("\n".join(lines))
+
+
+STORAGE = {"contiguous": None, "gzip": "gzip"}
+STEPS: dict[str, Callable[[Path], None]] = {
+    "plain copy": _copy,
+    "split, no search": lambda work: _split(work, search=False),
+    "split, report": lambda work: _split(work, search=True),
+    "class weights": _class_weights,
+    "train, one epoch": _train,
+    "predict": _predict,
+    "shuffling": _shuffling,
+}
+
+if __name__ == "__main__":
+    main()
