@@ -105,7 +105,7 @@ def _score(params: Params, dataset: Path, folder: Path) -> tuple[int, float]:
     files = run_training(params, dataset, folder)
     model = load_model(files.model)
     with open_patches(folder / "test.h5") as test:
-        auc = roc_auc_score(test.labels, nodule_probabilities(model, test.memory_map()))
+        auc = roc_auc_score(test.labels, nodule_probabilities(model, test.on_disk()))
     with open_patches(dataset) as patches:
         assignment = np.empty(len(patches), np.int8)
         for position, name in enumerate(SPLITS):

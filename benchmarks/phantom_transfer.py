@@ -76,7 +76,7 @@ def _transfer(params: Params, real: Path) -> float:
 
 def _auc(model: keras.Model, path: Path) -> float:
     with open_patches(path) as split:
-        return float(roc_auc_score(split.labels, nodule_probabilities(model, split.memory_map())))
+        return float(roc_auc_score(split.labels, nodule_probabilities(model, split.on_disk())))
 
 
 if __name__ == "__main__":

@@ -185,7 +185,7 @@ def _train(work: Path) -> None:
     # A hundred patches to score after the epoch: its input is what is measured.
     with open_patches(files.val) as val:
         rows = np.r_[np.flatnonzero(val.labels)[:50], np.flatnonzero(val.labels == 0)[:50]]
-        pixels, labels = val.memory_map()[rows], val.labels[rows]
+        pixels, labels = val.on_disk()[rows], val.labels[rows]
     few = work / "few.h5"
     with new_patch_file(few, len(rows)) as file:
         file.append(pixels, labels)

@@ -12,7 +12,7 @@ from nodules import figures
 from nodules.inference import nodule_probabilities
 from nodules.model_file import load_model
 from nodules.params import EvaluateParams
-from nodules.patches import CLASSES, SPLITS, Groups, Labels, Patches, open_patches
+from nodules.patches import CLASSES, SPLITS, Groups, Labels, PatchRows, open_patches
 from nodules.predictions import new_table, write_split
 from nodules.scoring import (
     auc_interval,
@@ -34,7 +34,7 @@ class ScoredSplit:
     Attributes
     ----------
     patches
-        (N, 50, 50) uint8, memory-mapped.
+        (N, 50, 50) uint8, on disk.
     labels
         (N,) uint8.
     groups
@@ -45,7 +45,7 @@ class ScoredSplit:
         (N,) float32.
     """
 
-    patches: Patches
+    patches: PatchRows
     labels: Labels
     groups: Groups | None
     index: NDArray[np.int64]
@@ -142,7 +142,7 @@ def _score_splits(files: EvaluationFiles, params: EvaluateParams) -> dict[str, S
     scored = {}
     for name in SPLITS:
         with open_patches(files.splits / f"{name}.h5") as split:
-            patches = split.memory_map()
+            patches = split.on_disk()
             probabilities = nodule_probabilities(
                 model, patches, batch_size=params.batch_size, views=params.views
             )

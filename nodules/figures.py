@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
 from nodules.atomic import replacing
-from nodules.patches import PATCH_SIZE, Labels, Patches
+from nodules.patches import PATCH_SIZE, Labels, Patches, PatchRows
 
 # Blue and orange of Okabe and Ito's palette, told apart by colour-blind readers too.
 COLOURS = {"test": "#0072B2", "val": "#E69F00"}
@@ -77,7 +77,7 @@ def roc(curves: Mapping[str, RocCurve], threshold: float, confidence: float, pat
     _save(figure, path)
 
 
-def samples(splits: Mapping[str, tuple[Patches, Labels]], seed: int, path: Path) -> None:
+def samples(splits: Mapping[str, tuple[PatchRows, Labels]], seed: int, path: Path) -> None:
     """Show patches picked at random: a row of nodules and a row of non-nodules for each split.
 
     Parameters
@@ -105,7 +105,7 @@ def samples(splits: Mapping[str, tuple[Patches, Labels]], seed: int, path: Path)
 
 
 def hardest(
-    patches: Patches,
+    patches: PatchRows,
     labels: Labels,
     probabilities: NDArray[np.floating],
     index: NDArray[np.int64],

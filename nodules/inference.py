@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodules.params import Views
-from nodules.patches import Patches
+from nodules.patches import Patches, PatchRows
 
 # It changes speed and memory, not the result.
 BATCH_SIZE = 512
 
 
 def nodule_probabilities(
-    model: keras.Model, patches: Patches, *, batch_size: int = BATCH_SIZE, views: Views = 1
+    model: keras.Model, patches: PatchRows, *, batch_size: int = BATCH_SIZE, views: Views = 1
 ) -> NDArray[np.float32]:
     """Score patches.
 
@@ -23,7 +23,7 @@ def nodule_probabilities(
     model
         As the builders make it.
     patches
-        (N, 50, 50) uint8, which may be memory-mapped: they are read a batch at a time.
+        (N, 50, 50) uint8, which may stay on disk: they are read a batch at a time.
     batch_size
         Patches scored at once.
     views

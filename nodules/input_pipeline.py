@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from nodules.augmentation import augment
 from nodules.params import AugmentationParams
-from nodules.patches import CLASSES, PATCH_SIZE, Labels, Patches
+from nodules.patches import CLASSES, PATCH_SIZE, Labels, Patches, PatchRows
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
@@ -26,7 +26,7 @@ def epoch_order(count: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 def training_batches(
-    patches: Patches,
+    patches: PatchRows,
     labels: Labels,
     *,
     batch_size: int,
@@ -44,7 +44,7 @@ def training_batches(
     Parameters
     ----------
     patches
-        (N, 50, 50) uint8, which may be memory-mapped: rows are read as they are needed.
+        (N, 50, 50) uint8, which may stay on disk: rows are read as they are needed.
     labels
         (N,) uint8.
     batch_size, epochs

@@ -22,12 +22,14 @@ links say, and nothing is allocated that the file does not store.
 """
 
 import io
-import math
+import os
 import re
 import stat
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -54,6 +56,42 @@ Patches = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
 Columns = Mapping[str, np.dtype]
 Groups = NDArray[np.int64] | NDArray[np.object_]
+
+
+class StoredPatches:
+    """Patches that stay on disk: the rows that are asked for are read when they are.
+
+    Indexed by a slice or by an array of rows, it gives what an (N, 50, 50) uint8 array would. It is
+    no memory map, of which every page once touched counts as the memory of the process: an epoch
+    touches all.
+    """
+
+    def __init__(self, path: Path, offset: int, count: int) -> None:
+        self._path, self._offset, self._count = path, offset, count
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, rows: slice | NDArray[np.integer]) -> Patches:
+        if isinstance(rows, slice):
+            rows = np.arange(self._count)[rows]
+        patches = np.empty((len(rows), PATCH_SIZE, PATCH_SIZE), np.uint8)
+        # Neighbouring rows are read at once; the rows of a shuffled batch are no neighbours.
+        starts = np.flatnonzero(np.append(True, np.diff(rows) != 1)[: len(rows)])
+        for start, stop in pairwise([*starts.tolist(), len(rows)]):
+            row = int(rows[start])
+            if not 0 <= row <= self._count - (stop - start):
+                raise IndexError(f"found row {row}, expected 0 to {self._count - 1}")
+            piece, place = patches[start:stop], self._offset + row * PATCH_SIZE**2
+            if os.preadv(self._file, [piece.data], place) != piece.nbytes:
+                raise PatchFileError(self._path, "cut short while it was read")
+        return patches
+
+
+# What training and scoring take: they ask for a batch of rows at a time.
+PatchRows = Patches | StoredPatches
 
 
 class Known(NamedTuple):
@@ -141,13 +179,8 @@ class PatchFile:
         for start in range(0, len(self), size):
             yield start, self.read(start, min(start + size, len(self)))
 
-    def memory_map(self) -> Patches:
-        """Map all patches into memory without reading them.
-
-        Returns
-        -------
-        (N, 50, 50) uint8
-            Any row costs one page read, so that a shuffled epoch needs no shuffled file.
+    def on_disk(self) -> StoredPatches:
+        """Give all patches without reading them; they outlive the open file.
 
         Raises
         ------
@@ -160,11 +193,9 @@ class PatchFile:
                 f"found {self.stored_as}, chunked or converted; expected a file that `split` wrote"
             )
             raise PatchFileError(self.path, problem, dataset="X")
-        shape = (len(self), PATCH_SIZE, PATCH_SIZE)
-        if offset + math.prod(shape) > self.path.stat().st_size:
-            # Beyond the end of a file, a map is a crash at the first touch.
+        if offset + len(self) * PATCH_SIZE**2 > self.path.stat().st_size:
             raise PatchFileError(self.path, "found patches beyond the file's end", dataset="X")
-        return np.memmap(self.path, dtype=np.uint8, mode="r", offset=offset, shape=shape)
+        return StoredPatches(self.path, offset, len(self))
 
     def _check_unit_range(self, raw: NDArray[np.floating], start: int) -> None:
         # NaN fails both comparisons, so that one test finds it too.
@@ -457,7 +488,7 @@ class PatchWriter:
     """Appends patches to a new patch file whose length is known from the start.
 
     Use `new_patch_file`. `X` and `Y` are uint8; `X` is stored contiguously, so that
-    `PatchFile.memory_map` works.
+    `PatchFile.on_disk` works.
     """
 
     def __init__(

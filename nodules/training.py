@@ -26,7 +26,7 @@ from nodules.model_file import save_model
 from nodules.models.cost import multiply_adds
 from nodules.models.registry import build_model
 from nodules.params import PARAMS_FILE, Params, Recipe
-from nodules.patches import Labels, Patches, open_patches
+from nodules.patches import Labels, PatchRows, open_patches
 from nodules.provenance import environment, stage_code
 from nodules.runtime import usable_processors
 from nodules.training_copy import training_copy
@@ -102,7 +102,7 @@ def train(
         open_patches(files.val) as val_split,
         Live(str(files.log), dvcyaml=None, save_dvc_exp=False) as live,
     ):
-        patches = train_split.memory_map()
+        patches = train_split.on_disk()
         _check_batches(min(recipe.batch_size, len(patches)), devices)
         checkpoint = _checkpoint(params, files)
         state = checkpoint.load() if checkpoint else None
@@ -139,7 +139,7 @@ def train(
                     verbose=1 if sys.stdout.isatty() else 2,
                     callbacks=[
                         _FiniteLoss(),
-                        _ValidationScores(model, val_split.memory_map(), val_split.labels),
+                        _ValidationScores(model, val_split.on_disk(), val_split.labels),
                         history,
                         *([_EarlyStopping(recipe, history)] if recipe.patience else []),
                         *([_CheckpointWriter(checkpoint, history)] if checkpoint else []),
@@ -333,7 +333,7 @@ class _ValidationScores(keras.callbacks.Callback):
     model in training. Keras's own AUC is an approximation over fixed thresholds; this one is exact.
     """
 
-    def __init__(self, scored: keras.Model, patches: Patches, labels: Labels) -> None:
+    def __init__(self, scored: keras.Model, patches: PatchRows, labels: Labels) -> None:
         super().__init__()
         self._scored, self._patches, self._labels = scored, patches, labels
 

@@ -121,7 +121,7 @@ def test_patches_are_the_voxels_around_candidates_padded_with_air(
     with open_patches(out) as patches:
         found = patches.read(0, len(patches))
         assert patches.labels.tolist() == [row[-1] for row in rows]
-        assert patches.memory_map().shape == (len(rows), 50, 50)
+        assert patches.on_disk()[:].shape == (len(rows), 50, 50)
     for patch, (x, y, z) in zip(found, nearest, strict=True):
         assert np.array_equal(patch, grey[z, y : y + 50, x : x + 50]), (x, y, z)
 

@@ -61,7 +61,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path, patches, data) -> None:
         file.append(patches[1:], labels[1:], group=groups[1:])
     with open_patches(path) as file:
         assert np.array_equal(file.read(0, count), patches)
-        assert np.array_equal(file.memory_map(), patches)
+        assert np.array_equal(file.on_disk()[:], patches)
         assert file.labels.tolist() == labels.tolist()
         assert file.groups is not None
         assert file.groups.tolist() == groups.tolist()
@@ -226,10 +226,32 @@ def test_labels_are_needed_only_where_they_are_asked_for(patch_file) -> None:
             _ = file.labels
 
 
-def test_only_contiguous_patches_are_mapped(tmp_path: Path) -> None:
+def test_patches_on_disk_are_indexed_as_an_array_is(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    patches = rng.integers(0, 256, (40, 50, 50), dtype=np.uint8)
+    path = tmp_path / "patches.h5"
+    with new_patch_file(path, 40) as file:
+        file.append(patches, np.zeros(40, np.uint8))
+    with open_patches(path) as opened:
+        stored = opened.on_disk()
+    assert len(stored) == 40
+    for rows in (slice(None), slice(5, 9), slice(38, 99), slice(9, 9), slice(0, 40, 7)):
+        assert np.array_equal(stored[rows], patches[rows])
+    runs = np.array([39, 0, 1, 2, 2, 3, 17, 16, 15])
+    for order in (runs, rng.permutation(40), np.array([], np.int64)):
+        assert np.array_equal(stored[order], patches[order])
+    for outside in (40, -1):
+        with pytest.raises(IndexError, match=f"found row {outside}, expected 0 to 39"):
+            stored[np.array([outside])]
+    path.write_bytes(path.read_bytes()[:-2500])
+    with pytest.raises(PatchFileError, match="cut short"):
+        stored[np.array([39])]
+
+
+def test_only_contiguous_patches_are_read_from_disk_by_rows(tmp_path: Path) -> None:
     path = tmp_path / "chunked.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("X", data=GOOD_X, chunks=(1, 50, 50))
         file["Y"] = GOOD_Y
     with open_patches(path) as patches, pytest.raises(PatchFileError, match="`split` wrote"):
-        patches.memory_map()
+        patches.on_disk()

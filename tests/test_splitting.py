@@ -79,7 +79,7 @@ def test_each_patch_lands_once_in_the_file_of_its_split(tmp_path: Path) -> None:
     seen = []
     for name in SPLITS:
         with open_patches(tmp_path / "splits" / f"{name}.h5") as split:
-            assert np.array_equal(split.memory_map()[:, 0, 0], split.read_index())
+            assert np.array_equal(split.on_disk()[:][:, 0, 0], split.read_index())
             assert (split.labels == labels[split.read_index()]).all()
             assert split.groups is not None
             assert split.groups.tolist() == [groups[row] for row in split.read_index()]

@@ -66,7 +66,7 @@ def _train(files: TrainingFiles, strategy: str, *, dropout: float = 0.0, **chang
     except ParamsError as error:
         return {"error": str(error)}
     with open_patches(files.val) as val:
-        probabilities = nodule_probabilities(load_model(files.model), val.memory_map())
+        probabilities = nodule_probabilities(load_model(files.model), val.on_disk())
     return {
         "replicas": training_strategy(strategy).num_replicas_in_sync,
         "loss": json.loads((files.log / "metrics.json").read_text())["train"]["loss"],
