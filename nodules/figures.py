@@ -140,8 +140,8 @@ def hardest(
     for block, (title, worst) in zip(blocks, shown.items(), strict=True):
         axes = block.ravel()
         _row_title(axes[0], f"{title}\n({len(worst)} of {len(kinds[title])})")
-        for ax, row in zip(axes, worst, strict=False):
-            _show(ax, patches[row])
+        for ax, row, patch in zip(axes, worst, patches[worst], strict=False):
+            _show(ax, patch)
             ax.set_title(f"{probabilities[row]:.3f}\n#{index[row]}", fontsize=5, pad=2)
     _save(figure, path)
 
