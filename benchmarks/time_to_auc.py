@@ -1,25 +1,29 @@
-"""How long training takes to reach an AUC on the val split: both networks in one run.
+"""How long training takes to reach an AUC on the val split: both recipes in one run.
 
 python -m benchmarks.time_to_auc data/luna16.h5 --target 0.97
+
+By the recipe `published` it trains the networks as published, by any other those of params.yaml's
+own. A table is printed as soon as its training has ended.
 """
 
 import argparse
-import contextlib
-import os
 import sys
 import tempfile
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 # First of all, since it sets up TensorFlow, which others import.
-from nodules.runtime import be_deterministic  # isort: split
+from nodules.runtime import be_deterministic, usable_processors  # isort: split
 
 import keras
 
 from benchmarks.pipeline_run import run_training
 from nodules.errors import one_line_errors
 from nodules.params import read_params
+
+MODELS = ("squeezenet", "mobilenet")
 
 
 class Curve(keras.callbacks.Callback):
@@ -49,48 +53,51 @@ class Curve(keras.callbacks.Callback):
 
 
 def main() -> None:
-    """Train each model by its recipe and print its curve and what it took, in Markdown."""
+    """Train each model by each recipe and print the curves and what they took, in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("dataset", type=Path, help="patch file")
     params = read_params()
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument(
-        "--models", nargs="+", choices=list(params.models), default=["squeezenet", "mobilenet"]
+        "--recipes", nargs="+", choices=list(params.recipes), default=list(params.recipes)
     )
-    parser.add_argument("--recipe", choices=list(params.recipes), default="tuned")
     parser.add_argument("--target", type=float, default=0.97, help="AUC to wait for")
     arguments = parser.parse_args()
     be_deterministic()
-    curves = {}
+    print(f"On {usable_processors()} processors, {arguments.dataset.name}, seed {params.seed}:")
+    curves: dict[tuple[str, str], Curve] = {}
     with one_line_errors():
-        params = params.model_copy(update={"recipe": arguments.recipe})
-        for model in arguments.models:
-            chosen = params.model_copy(update={"model": model})
-            curves[model] = Curve()
-            with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-                run_training(chosen, arguments.dataset, Path(folder), [curves[model]])
-    print(f"\nOn {os.cpu_count()} processors, `{arguments.recipe}` on {arguments.dataset.name}:\n")
+        for recipe in arguments.recipes:
+            for network in arguments.models:
+                model = f"{network}_published" if recipe == "published" else network
+                chosen = params.model_copy(update={"model": model, "recipe": recipe})
+                curve = curves[model, recipe] = Curve()
+                with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
+                    run_training(chosen, arguments.dataset, Path(folder), [curve])
+                _print_curve(f"{model}, {recipe}", curve)
     _print_summary(curves, arguments.target)
-    _print_curves(curves)
 
 
-def _print_summary(curves: dict[str, Curve], target: float) -> None:
-    print(f"| model | minutes to AUC {target} | minutes in all | epochs | last AUC | best AUC |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    for model, curve in curves.items():
+def _print_curve(title: str, curve: Curve) -> None:
+    print(f"\n{title}:\n\n| epoch | minutes | val AUC |\n| ---: | ---: | ---: |")
+    for number, (seconds, auc) in enumerate(zip(curve.seconds, curve.aucs, strict=True), 1):
+        print(f"| {number} | {seconds / 60:.1f} | {auc:.4f} |", flush=True)
+
+
+def _print_summary(curves: dict[tuple[str, str], Curve], target: float) -> None:
+    print(
+        f"\n| model | recipe | minutes to AUC {target} | minutes in all | epochs | last AUC "
+        "| best AUC |"
+    )
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
+    for (model, recipe), curve in curves.items():
         points = zip(curve.seconds, curve.aucs, strict=True)
         reached = next((seconds for seconds, auc in points if auc >= target), None)
         until = "never" if reached is None else f"{reached / 60:.1f}"
         print(
-            f"| {model} | {until} | {curve.seconds[-1] / 60:.1f} | {len(curve.aucs)} "
+            f"| {model} | {recipe} | {until} | {curve.seconds[-1] / 60:.1f} | {len(curve.aucs)} "
             f"| {curve.aucs[-1]:.4f} | {max(curve.aucs):.4f} |"
         )
-
-
-def _print_curves(curves: dict[str, Curve]) -> None:
-    for model, curve in curves.items():
-        print(f"\n{model}:\n\n| epoch | minutes | val AUC |\n| ---: | ---: | ---: |")
-        for number, (seconds, auc) in enumerate(zip(curve.seconds, curve.aucs, strict=True), 1):
-            print(f"| {number} | {seconds / 60:.1f} | {auc:.4f} |")
 
 
 if __name__ == "__main__":
