@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import dvc.api
 
+from benchmarks import MODELS
 from nodules.errors import ParamsError, one_line_errors
 from nodules.params import PARAMS_FILE, read_params
 
@@ -57,7 +58,6 @@ CHANGES = {
     "half the epochs": ("recipes.tuned.epochs={half}",),
     "bfloat16": ("recipes.tuned.precision=mixed_bfloat16",),
 }
-MODELS = ("squeezenet", "mobilenet")
 
 
 def runs(models: Iterable[str]) -> Iterator[Run]:

@@ -12,6 +12,7 @@ from nodules.runtime import be_deterministic, usable_processors  # isort: split
 
 import numpy as np
 
+from benchmarks import MODELS
 from nodules.errors import one_line_errors
 from nodules.input_pipeline import training_batches
 from nodules.models.registry import build_model
@@ -50,7 +51,7 @@ def hashes(params: Params, model: str) -> tuple[str, str]:
 def main() -> None:
     """Print the hashes in Markdown."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=["squeezenet", "mobilenet"], metavar="MODEL")
+    parser.add_argument("--models", nargs="+", default=MODELS, metavar="MODEL")
     parser.add_argument("--recipe", default="tuned")
     parser.add_argument("--not-deterministic", action="store_true")
     arguments = parser.parse_args()

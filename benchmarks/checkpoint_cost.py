@@ -14,14 +14,13 @@ from nodules.runtime import be_deterministic  # isort: split
 
 import numpy as np
 
+from benchmarks import MODELS
 from nodules.checkpoint import Checkpoint, Combination, TrainingState
 from nodules.errors import one_line_errors
 from nodules.input_pipeline import steps_per_epoch
 from nodules.models.registry import build_model
 from nodules.params import Params, read_params
 from nodules.training import compiled_copy, training_variables
-
-MODELS = ("squeezenet", "mobilenet")
 
 
 def measure(params: Params, model: str, steps: int) -> tuple[float, float, int]:

@@ -21,6 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks import MODELS
 from nodules.inference import BATCH_SIZE
 from nodules.model_file import save_model
 from nodules.models.registry import build_model
@@ -36,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--patches", type=int, default=100_000)
     known = list(read_params().models)
-    parser.add_argument("--models", nargs="+", choices=known, default=["squeezenet", "mobilenet"])
+    parser.add_argument("--models", nargs="+", choices=known, default=MODELS)
     arguments = parser.parse_args()
     be_deterministic()
     rows = []

@@ -13,11 +13,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks import MODELS
 from benchmarks.pipeline_clone import PipelineClone
 from nodules.errors import one_line_errors
 from nodules.params import read_params
 
-MODELS = ("squeezenet", "mobilenet")
 RECIPES = ("tuned", "published")
 
 

@@ -27,6 +27,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from benchmarks import MODELS
 from benchmarks.pipeline_run import files_in
 from benchmarks.stopwatch import steps_per_second
 from benchmarks.throughput_table import (
@@ -62,7 +63,7 @@ def main() -> None:
     params = read_params()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     add = parser.add_argument
-    add("--models", nargs="+", choices=list(params.models), default=["squeezenet", "mobilenet"])
+    add("--models", nargs="+", choices=list(params.models), default=MODELS)
     add("--patches", type=int, default=5186, help="in an epoch")
     add("--val-patches", type=int, default=649, help="scored after an epoch")
     add("--rounds", type=int, default=5, help="epochs timed, after each of which all others work")

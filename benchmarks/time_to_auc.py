@@ -19,11 +19,10 @@ from nodules.runtime import be_deterministic, usable_processors  # isort: split
 
 import keras
 
+from benchmarks import MODELS
 from benchmarks.pipeline_run import run_training
 from nodules.errors import one_line_errors
 from nodules.params import read_params
-
-MODELS = ("squeezenet", "mobilenet")
 
 
 class Curve(keras.callbacks.Callback):

@@ -21,7 +21,6 @@ DAMAGE = (
     TypeError,
     AttributeError,
     OverflowError,
-    NotImplementedError,
     SystemError,
     MemoryError,
 )

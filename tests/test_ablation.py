@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from benchmarks.ablation import MODELS, Run, runs
+from benchmarks import MODELS
+from benchmarks.ablation import Run, runs
 from nodules.params import Params
 
 PARAMS_FILE = Path(__file__).parent.parent / "params.yaml"
