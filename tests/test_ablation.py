@@ -6,7 +6,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from benchmarks import MODELS
-from benchmarks.ablation import Run, runs
+from benchmarks.ablation import SHORT, Run, runs
 from nodules.params import Params
 
 PARAMS_FILE = Path(__file__).parent.parent / "params.yaml"
@@ -35,9 +35,16 @@ def test_names_differ_and_are_names_of_git_references() -> None:
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
-def test_each_experiment_differs_from_the_tuned_one_of_its_seed(run: Run) -> None:
+def test_each_experiment_differs_from_what_it_is_set_beside(run: Run) -> None:
+    short = run.row.startswith(SHORT) and run.row != SHORT
+    beside = next(other for other in RUNS if other.row == (SHORT if short else "tuned"))
     found = changed(run)
-    tuned = changed(Run("tuned", run.model, run.seed))
-    what_counts = [(p.chosen_recipe, p.chosen_model, p.evaluate) for p in (found, tuned)]
-    is_tuned = run.row == "tuned" or run.row == "published network"
-    assert (what_counts[0] == what_counts[1]) == is_tuned
+    reference = changed(beside._replace(model=run.model.removesuffix("_published"), seed=run.seed))
+    what_counts = [(p.chosen_recipe, p.chosen_model, p.evaluate) for p in (found, reference)]
+    assert (what_counts[0] == what_counts[1]) == (run.row == "tuned")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_networks_are_trained_before_eight_views_take_them_over(model: str) -> None:
+    rows = [run.row for run in RUNS if run.model == model]
+    assert max(i for i, row in enumerate(rows) if row == "tuned") < rows.index("tuned, eight views")
