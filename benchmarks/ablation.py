@@ -2,7 +2,7 @@
 
 python -m benchmarks.ablation queue data/luna16.h5
 dvc queue start
-python -m benchmarks.ablation table
+python -m benchmarks.ablation table data/luna16.h5
 
 The data set has to be under `dvc add`, with its .dvc file in git, and to bring its split: else the
 seed divides it anew. The table shows the experiments of the commit that is checked out. Whole are
@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import dvc.api
@@ -34,11 +35,10 @@ class Run(NamedTuple):
     seed: int = SEEDS[0]
     changes: tuple[str, ...] = ()
 
-    @property
-    def name(self) -> str:
-        """Under which DVC keeps it; letters, digits and dashes alone."""
-        row = "".join(letter if letter.isalnum() else "-" for letter in self.row)
-        return f"{PREFIX}-{self.model.replace('_', '-')}-{row}-{self.seed}"
+    def name(self, dataset: Path) -> str:
+        """Under which DVC keeps it on a data set; letters, digits and dashes alone."""
+        name = f"{PREFIX}-{dataset.with_suffix('')}-{self.model}-{self.row}-{self.seed}"
+        return "".join(letter if letter.isalnum() else "-" for letter in name)
 
 
 # Whole trainings of every row would take hours more than what they tell is worth.
@@ -83,21 +83,18 @@ def runs(models: Iterable[str]) -> Iterator[Run]:
         yield from (Run("tuned, eight views", model, seed, ("evaluate.views=8",)) for seed in SEEDS)
 
 
-def queue(dataset: str, models: Iterable[str]) -> None:
+def queue(dataset: Path, models: Iterable[str]) -> None:
     """Queue every experiment of this commit that has not been run and is not waiting to be."""
     if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "params.yaml"]).returncode:
         raise ParamsError(PARAMS_FILE, "", "found uncommitted changes, expected none: commit them")
-    done = {
-        name
-        for name, row in _experiments("Success", "Queued", "Running").items()
-        if row.get("dataset") == dataset
-    }
+    done = _experiments("Success", "Queued", "Running")
     for run in runs(models):
-        if run.name in done:
+        name = run.name(dataset)
+        if name in done:
             continue
         settings = (f"dataset={dataset}", f"model={run.model}", f"seed={run.seed}", *run.changes)
         options = [word for setting in settings for word in ("--set-param", setting)]
-        command = [sys.executable, "-m", "dvc", "exp", "run", "--queue", "--name", run.name]
+        command = [sys.executable, "-m", "dvc", "exp", "run", "--queue", "--name", name]
         subprocess.run([*command, *options], check=True)
 
 
@@ -107,8 +104,8 @@ def _experiments(*states: str) -> dict[str, dict[str, Any]]:
     return {row["Experiment"]: row for row in rows if (row.get("State") or "Success") in states}
 
 
-def table(models: Iterable[str]) -> None:
-    """Print the table of what has been run, in Markdown: a row an ingredient.
+def table(dataset: Path, models: Iterable[str]) -> None:
+    """Print the table of what has been run on a data set, in Markdown: a row an ingredient.
 
     The recipe may choose its epoch on the val split, not on the test split. Means over seeds, which
     change the initial weights, order, augmentation and dropout, with the lowest and highest AUC.
@@ -118,8 +115,8 @@ def table(models: Iterable[str]) -> None:
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
     rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for run in runs(models):
-        if run.name in found:
-            rows.setdefault((run.model, run.row), []).append(found[run.name])
+        if (name := run.name(dataset)) in found:
+            rows.setdefault((run.model, run.row), []).append(found[name])
     for (model, row), results in rows.items():
         val_auc, auc, sensitivity, ece = (
             [float(result[key]) for result in results]
@@ -148,16 +145,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     commands = parser.add_subparsers(required=True, dest="command")
     queue_command = commands.add_parser("queue", help="queue what has not been run")
-    queue_command.add_argument("dataset", help="patch file with real patches")
     table_command = commands.add_parser("table", help="print what has been run")
     for command in (queue_command, table_command):
+        command.add_argument("dataset", type=Path, help="patch file with real patches")
         command.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     arguments = parser.parse_args()
     with one_line_errors():
         if arguments.command == "queue":
             queue(arguments.dataset, arguments.models)
         else:
-            table(arguments.models)
+            table(arguments.dataset, arguments.models)
 
 
 if __name__ == "__main__":

@@ -29,12 +29,13 @@ def changed(run: Run) -> Params:
 
 
 def test_names_differ_and_are_names_of_git_references() -> None:
-    names = [run.name for run in RUNS]
+    files = Path("data/luna16.h5"), Path("data/own.h5")
+    names = [run.name(file) for run in RUNS for file in files]
     assert len(set(names)) == len(names)
     assert all(name.replace("-", "").isalnum() for name in names)
 
 
-@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run.model}, {run.row}, {run.seed}")
 def test_each_experiment_differs_from_what_it_is_set_beside(run: Run) -> None:
     short = run.row.startswith(SHORT) and run.row != SHORT
     beside = next(other for other in RUNS if other.row == (SHORT if short else "tuned"))
