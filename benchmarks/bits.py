@@ -51,14 +51,15 @@ def hashes(params: Params, model: str) -> tuple[str, str]:
 def main() -> None:
     """Print the hashes in Markdown."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=MODELS, metavar="MODEL")
-    parser.add_argument("--recipe", default="tuned")
+    params = read_params()
+    parser.add_argument("--models", nargs="+", choices=list(params.models), default=MODELS)
+    parser.add_argument("--recipe", choices=list(params.recipes), default="tuned")
     parser.add_argument("--not-deterministic", action="store_true")
     arguments = parser.parse_args()
     with one_line_errors():
         if not arguments.not_deterministic:
             be_deterministic()
-        params = read_params().model_copy(update={"recipe": arguments.recipe})
+        params = params.model_copy(update={"recipe": arguments.recipe})
         settings = environment()["settings"]
         described = ", ".join(f"{name}={value}" for name, value in settings.items() if value)
         print(f"{usable_processors()} processors, {described}\n")

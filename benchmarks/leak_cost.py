@@ -35,6 +35,7 @@ SMALL = ModelParams(
         "fires": [[8, 16], [8, 16], [16, 32]],
         "pool_before": [0, 2],
         "batch_norm": True,
+        "batch_norm_momentum": 0.9,
         "dropout": 0.0,
     },
 )

@@ -52,7 +52,7 @@ def _transfer(params: Params, real: Path) -> float:
         model = load_model(files.model)
         internal = _auc(model, folder / "test.h5")
     with open_patches(real) as patches:
-        labels = patches.labels
+        labels, groups = patches.labels, patches.groups
         probabilities = np.concatenate(
             [nodule_probabilities(model, block) for _, block in patches.blocks()]
         )
@@ -61,7 +61,7 @@ def _transfer(params: Params, real: Path) -> float:
     low, high = auc_interval(
         labels,
         probabilities,
-        None,
+        groups,
         resamples=evaluate.bootstrap_resamples,
         confidence=evaluate.confidence,
         seed=params.seed,

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -82,19 +83,35 @@ def write_json(target: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+def remove_abandoned(folder: Path, suffix: str, *, stem: str | None = None) -> None:
+    """Remove the temporary files that killed processes of this machine have left.
+
+    Parameters
+    ----------
+    folder
+        Where they were to become files.
+    suffix
+        Of those files, such as `.npz`.
+    stem
+        Of the one file whose leftovers to remove; None for those of all files with the suffix.
+    """
+    wanted, host = ".+" if stem is None else re.escape(stem), re.escape(socket.gethostname())
+    name = re.compile(rf"\.{wanted}\.{host}\.([0-9]+)\.tmp{re.escape(suffix)}")
+    for path in folder.iterdir():
+        if (found := name.fullmatch(path.name)) and _has_ended(found[1]):
+            path.unlink(missing_ok=True)
+
+
 def _temporary(target: Path) -> Path:
     """Choose a name beside `target`, and remove what killed processes left there."""
     try:
         if target.is_dir():
             raise OutputError(target, "found a folder, expected the name of a file to write")
         target.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(target.parent, target.suffix, stem=target.stem)
         # The host is named since a folder may be shared, and a process is known on its own alone.
-        start, end = f".{target.stem}.{socket.gethostname()}.", f".tmp{target.suffix}"
-        for other in target.parent.iterdir():
-            number = other.name.removeprefix(start).removesuffix(end)
-            if other.name == start + number + end and number.isdecimal() and _has_ended(number):
-                other.unlink(missing_ok=True)
-        return target.with_name(f"{start}{os.getpid()}{end}")
+        name = f".{target.stem}.{socket.gethostname()}.{os.getpid()}.tmp{target.suffix}"
+        return target.with_name(name)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise OutputError(target, f"its folder cannot be made or written ({reason})") from None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nodules.atomic import replacing
+from nodules.atomic import remove_abandoned, replacing
 
 # Of this file's layout; another number makes all earlier checkpoints stale.
 LAYOUT = 1
@@ -122,14 +122,14 @@ class Checkpoint:
         Those of experiments stay until their experiment is run again. Taking the file of a training
         that still runs does no harm: its next epoch writes it anew.
         """
-        for path in self._folder.glob("*-*-*.npz"):
+        if not self._folder.is_dir():
+            return
+        remove_abandoned(self._folder, ".npz")
+        for path in self._folder.glob("[!.]*-*-*.npz"):
             place, program, task = path.stem.split("-")
             superseded = place == "workspace" and self.path.name.startswith(place)
             other_task = task != self._combination.task
             if program != self._combination.program or (superseded and other_task):
-                path.unlink(missing_ok=True)
-        for path in self._folder.glob(".*.tmp.npz"):
-            if not _runs(int(path.name.split(".")[-3])):
                 path.unlink(missing_ok=True)
 
     def _own(self) -> list[Path]:
@@ -189,13 +189,3 @@ def _read(path: Path) -> TrainingState:
         arrays = [file[f"arr_{number}"] for number in range(len(file.files) - 1)]
     count = content["variables"]
     return TrainingState(content["epochs"], arrays[:count], arrays[count:], content["stopped"])
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -13,7 +13,7 @@ from nodules.inference import nodule_probabilities
 from nodules.model_file import load_model
 from nodules.params import EvaluateParams
 from nodules.patches import CLASSES, SPLITS, Groups, Labels, PatchRows, open_patches
-from nodules.predictions import new_table, write_split
+from nodules.predictions import COLUMNS, new_table, write_split
 from nodules.scoring import (
     auc_interval,
     calibration_curve,
@@ -22,7 +22,6 @@ from nodules.scoring import (
     sensitivity_at_specificity,
 )
 
-PREDICTION_COLUMNS = ("split", "index", "group", "label", "probability")
 # Fit on the train split says little, so its rows would only make the table five times as long.
 PREDICTED_SPLITS = ("val", "test")
 
@@ -131,7 +130,7 @@ def evaluate(params: EvaluateParams, seed: int, files: EvaluationFiles) -> None:
         params.hardest,
         files.figures / "hardest.png",
     )
-    with new_table(files.predictions, PREDICTION_COLUMNS) as table:
+    with new_table(files.predictions, COLUMNS) as table:
         for name in PREDICTED_SPLITS:
             split = scored[name]
             write_split(table, name, split.index, split.groups, split.labels, split.probabilities)

@@ -58,13 +58,13 @@ def roc(curves: Mapping[str, RocCurve], threshold: float, confidence: float, pat
     axes.plot([0, 1], [0, 1], color="0.8", linewidth=1, linestyle="--")
     for name, curve in curves.items():
         fpr, tpr, _ = roc_curve(curve.labels, curve.probabilities)
-        low, high = curve.interval
-        label = f"{name}: AUC {curve.auc:.3f} ({confidence:.0%} interval {low:.3f} to {high:.3f})"
+        interval = "{:g}% interval {:.3f} to {:.3f}".format(100 * confidence, *curve.interval)
+        label = f"{name}: AUC {curve.auc:.3f} ({interval})"
         axes.plot(fpr, tpr, color=COLOURS[name], label=label)
         called = curve.probabilities >= threshold
         point = called[curve.labels == 0].mean(), called[curve.labels == 1].mean()
         axes.plot(*point, "o", color=COLOURS[name], markeredgecolor="white", clip_on=False)
-    axes.plot([], [], "o", color="0.5", label=f"threshold {threshold:.3f}, chosen on val")
+    axes.plot([], [], "o", color="0.5", label=f"threshold {threshold:.3f}")
     axes.set(
         xlabel="False positive rate (1 - specificity)",
         ylabel="True positive rate (sensitivity)",

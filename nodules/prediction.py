@@ -7,6 +7,7 @@ from tqdm import tqdm
 
 from nodules.inference import nodule_probabilities
 from nodules.model_file import load_model
+from nodules.output import check_output
 from nodules.params import Views
 from nodules.patches import open_patches
 from nodules.predictions import new_table, probability_text
@@ -35,7 +36,10 @@ def predict_file(model_path: Path, patches_path: Path, out: Path, *, views: View
     ------
     ModelFileError, PatchFileError
         If a file is not what it should be.
+    OutputError
+        If `out` is one of the files to read, or cannot be written.
     """
+    check_output(out, [model_path, patches_path])
     with ExitStack() as stack:
         patches = stack.enter_context(open_patches(patches_path, labelled=False))
         model = load_model(model_path)

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from nodules.atomic import replacing
 from nodules.patches import Groups, Labels
 
+# Of data/predictions.csv.
+COLUMNS = ("split", "index", "group", "label", "probability")
+
 
 class _Table(Protocol):
     def writerow(self, row: Iterable[object], /) -> object: ...

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from nodules.errors import ResultsMissingError, RevisionError, TestSetError
 from nodules.patches import Labels, Patches
+from nodules.predictions import COLUMNS
 from nodules.self_contained import DAMAGE, link_problem, storage_problem
 
 WORKSPACE = "workspace"
@@ -31,7 +32,6 @@ PREDICTIONS = "data/predictions.csv"
 METRICS = "metrics/evaluate/metrics.json"
 TEST_PATCHES = "data/splits/test.h5"
 TRAINING_CURVES = "metrics/train/plots/metrics"
-COLUMNS = ("split", "index", "group", "label", "probability")
 
 # What DVC raises where a file is in no place that it knows, or a place cannot be reached.
 _UNREADABLE = (OSError, DvcException)
@@ -189,7 +189,8 @@ def read_revision(name: str, repository: Path | None = None) -> Revision:
     text = _read(files, name, PREDICTIONS, way)
     threshold = _threshold(name, _read(files, name, METRICS, way))
     predictions = parse_predictions(text, f"{name}: {PREDICTIONS}", split="test")
-    stale = name == WORKSPACE and bool(files.repo.status())
+    with _readable(name):
+        stale = name == WORKSPACE and bool(files.repo.status())
     return Revision(name, commit[:7], predictions, threshold, _flat(params), stale, files)
 
 

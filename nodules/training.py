@@ -147,13 +147,22 @@ def train(
                         *callbacks,
                     ],
                 )
-            history.summarise(parameters=model.count_params(), multiply_adds=multiply_adds(model))
+            history.summarise(parameters=model.count_params(), **_cost(model))
             model.set_weights(history.selected_weights)
             save_model(model, files.model)
     if files.provenance:
         write_json(files.provenance, _provenance(recipe, first_epoch, durations.seconds))
     if checkpoint:
         checkpoint.remove()
+
+
+def _cost(model: keras.Model) -> dict[str, int]:
+    """Give the network's `multiply_adds`; nothing where a layer's are not known."""
+    try:
+        return {"multiply_adds": multiply_adds(model)}
+    except TypeError as error:
+        print(f"multiply_adds is left out of the metrics: {error}", file=sys.stderr)
+        return {}
 
 
 def _checkpoint(params: Params, files: TrainingFiles) -> Checkpoint | None:

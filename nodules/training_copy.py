@@ -7,6 +7,8 @@ import tensorflow as tf
 class FusedBatchNormalization(keras.layers.BatchNormalization):
     """Keras's layer over the channels of (batch, height, width, channels), computed in one pass.
 
+    It needs both a scale and an offset.
+
     Keras composes its layer of some ten elementwise operations, each of which reads and writes the
     whole feature map; TensorFlow's fused operation takes a third of the time on a CPU. The running
     variance is fed with the unbiased variance of a batch (N / (N - 1) times Keras's), which is no
@@ -38,8 +40,9 @@ def training_copy(model: keras.Model, *, devices: int = 1) -> keras.Model:
     model
         As the builders make it.
     devices
-        That share each batch. On one, batch normalisation is fused. On several it is Keras's own,
-        synchronised: its statistics are those of the whole batch, as they would be on one.
+        That share each batch. On one, batch normalisation is fused where the operation can compute
+        it. On several it is Keras's own, synchronised: its statistics are those of the whole batch,
+        as they would be on one.
 
     Returns
     -------
@@ -53,8 +56,14 @@ def training_copy(model: keras.Model, *, devices: int = 1) -> keras.Model:
             return type(layer).from_config(config)
         if devices > 1:
             return keras.layers.BatchNormalization.from_config({**config, "synchronized": True})
-        return FusedBatchNormalization.from_config(config)
+        kind = FusedBatchNormalization if _can_be_fused(layer) else type(layer)
+        return kind.from_config(config)
 
     copy = keras.models.clone_model(model, clone_function=exchanged)
     copy.set_weights(model.get_weights())
     return copy
+
+
+def _can_be_fused(layer: keras.layers.BatchNormalization) -> bool:
+    over_channels = len(layer.input.shape) == 4 and layer.axis in (-1, 3)
+    return over_channels and layer.scale and layer.center

@@ -174,6 +174,11 @@ def test_predict_refuses_what_is_no_model_and_no_patch_file(
     bad_patches = nodules("predict", model_path, model_path, "--out", out)
     assert_one_line_error(bad_patches, str(model_path), "not a readable HDF5 file")
     assert not out.exists()
+    for read in (model_path, patches):
+        before = read.read_bytes()
+        onto_input = nodules("predict", model_path, patches, "--out", read)
+        assert_one_line_error(onto_input, str(read), "found the same file as input")
+        assert read.read_bytes() == before
 
 
 LAYOUTS = ("folder", "npz", "hdf5", "legacy", "luna16")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dvc.lock import LockError
+from dvc.repo import Repo
 from sklearn.metrics import roc_auc_score
 
 from nodules.errors import RevisionError
@@ -74,6 +76,17 @@ def test_a_workspace_that_was_not_reproduced_is_said_to_be_old(inside: Project) 
         assert "The workspace has changed since its last `dvc repro`" in printed("HEAD")
     finally:
         params.write_text(PARAMS)
+
+
+def test_a_workspace_that_is_being_reproduced_is_one_line(
+    inside: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(repo: Repo) -> None:
+        raise LockError("data/predictions.csv is busy")
+
+    monkeypatch.setattr(Repo, "status", locked)
+    with pytest.raises(RevisionError, match=r"^workspace: data/predictions\.csv is busy$"):
+        read_revision("workspace")
 
 
 def test_the_json_holds_what_scikit_learn_and_holm_give(inside: Project) -> None:

@@ -447,10 +447,17 @@ def test_the_command_says_what_to_do_next(
     run(monkeypatch, *needed, "--jobs", 1, "--size-mm", 40, "--seed", 7)
     assert out.read_bytes() == (tmp_path / "api.h5").read_bytes()
     assert not np.array_equal(contents(out)["X"], default["X"])
-    for wrong in (("--negatives", 0), ("--size-mm", "nan"), ("--jobs", "many")):
+    for wrong in (
+        ("--negatives", 0),
+        ("--negatives", "x"),
+        ("--size-mm", "nan"),
+        ("--jobs", "many"),
+        ("--seed", -1),
+    ):
         with pytest.raises(SystemExit) as stop:
             run(monkeypatch, *needed, *wrong)
         assert stop.value.code == 2
+        assert "lambda" not in capsys.readouterr().err
     truncate_voxels(tmp_path)
     with pytest.raises(SystemExit) as stop:
         run(monkeypatch, *needed, "--jobs", 1)

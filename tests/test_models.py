@@ -116,6 +116,27 @@ def test_fused_normalisation_trains_as_keras_own_does() -> None:
     assert plain(patches).numpy() == pytest.approx(fused(patches).numpy(), abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [((50, 50, 3), {"scale": False}), ((50, 50, 3), {"center": False}), ((7,), {})],
+)
+def test_a_normalisation_that_cannot_be_fused_is_trained_as_it_is(
+    shape: tuple[int, ...], options: dict
+) -> None:
+    inputs = keras.Input(shape)
+    x = keras.layers.BatchNormalization(name="norm", **options)(inputs)
+    outputs = keras.layers.Dense(2, "softmax", name="dense")(keras.layers.Flatten(name="flat")(x))
+    copy = training_copy(keras.Model(inputs, outputs))
+    copy.compile(keras.optimizers.SGD(0.01), "categorical_crossentropy")
+    values = np.random.default_rng(0).normal(size=(8, *shape)).astype(np.float32)
+    assert np.isfinite(copy.train_on_batch(values, np.eye(2)[np.arange(8) % 2]))
+
+
+def test_the_pipelines_seed_is_no_part_of_a_config() -> None:
+    with pytest.raises(ParamsError, match=r"models\.small\.config\.seed: found 3, expected none"):
+        build_model("small", "squeezenet", SMALL | {"seed": 3}, seed=0)
+
+
 MOBILE = {
     "stem_filters": 4,
     "stem_stride": 2,

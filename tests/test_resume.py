@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -178,6 +180,22 @@ def test_stale_checkpoints_go_and_those_of_other_experiments_stay(tmp_path: Path
     assert not earlier.path.exists()
     assert queued.path.exists()
     assert mine.path.exists()
+
+
+@pytest.mark.parametrize("host", ["laptop", "my-own-laptop.example.org"])
+def test_what_a_killed_writer_left_goes_and_what_another_writes_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: host)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left = tmp_path / f".workspace-old-task.{host}.{ended.pid}.tmp.npz"
+    written = tmp_path / f".experiment-old-task.{host}.{os.getpid()}.tmp.npz"
+    elsewhere = tmp_path / f".workspace-old-task.desk.{ended.pid}.tmp.npz"
+    for path in (left, written, elsewhere):
+        path.write_bytes(b"half a checkpoint")
+    Checkpoint(tmp_path, Combination("new", "task"), workspace=True).remove_stale()
+    assert sorted(tmp_path.iterdir()) == sorted([written, elsewhere])
 
 
 def test_an_experiments_checkpoint_is_kept_in_the_repository_and_not_in_its_own_folder(

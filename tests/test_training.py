@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -12,6 +13,8 @@ from nodules.atomic import write_json
 from nodules.errors import TrainingError
 from nodules.inference import nodule_probabilities
 from nodules.model_file import load_model
+from nodules.models import registry
+from nodules.params import ModelParams
 from nodules.patches import open_patches
 from nodules.training import TrainingFiles, train
 from tests.small_training import small_params, write_training_files
@@ -92,6 +95,21 @@ def test_class_weights_shift_the_probabilities(files) -> None:
             patches = val.read(0, len(val))
         means.append(nodule_probabilities(load_model(files.model), patches).mean())
     assert means[0] > means[1] + 0.2
+
+
+def test_a_network_whose_cost_is_unknown_is_trained_all_the_same(files, monkeypatch) -> None:
+    def build(*, seed: int) -> keras.Model:
+        inputs = keras.Input((50, 50, 1))
+        x = keras.layers.SeparableConv2D(4, 3, strides=4, name="separable")(inputs)
+        x = keras.layers.GlobalAveragePooling2D(name="mean")(x)
+        return keras.Model(inputs, keras.layers.Dense(2, "softmax", name="classes")(x))
+
+    monkeypatch.setitem(registry._builders, "separable", build)
+    params = small_params(epochs=1)
+    entry = ModelParams(builder="separable", config={})
+    train(params.model_copy(update={"models": {"small": entry}}), files)
+    assert files.model.exists()
+    assert "multiply_adds" not in metrics_of(files)
 
 
 def test_a_loss_that_is_no_number_stops_with_one_line_and_saves_nothing(files) -> None:

@@ -134,12 +134,12 @@ def _add_luna16(layouts: argparse._SubParsersAction) -> None:
     _add_window(luna16, "Hounsfield units", default=(-1000.0, 400.0))
     add(
         "--negatives",
-        type=lambda text: None if text == "all" else _positive(int)(text),
+        type=_count_or_all,
         default=5,
         metavar="N",
         help="candidates of class 0 drawn for each of class 1, or `all` (default: 5)",
     )
-    add("--seed", type=int, default=0, help="of that draw (default: 0)")
+    add("--seed", type=_seed, default=0, help="of that draw, 0 or more (default: 0)")
     add("--skip-missing", action="store_true", help="leave out candidates without a scan")
     where = luna16.add_mutually_exclusive_group()
     where.add_argument(
@@ -180,6 +180,19 @@ def _positive(number: type[int] | type[float]) -> Callable[[str], float]:
 
     positive.__name__ = number.__name__  # argparse names the type by it
     return positive
+
+
+def _count_or_all(text: str) -> float | None:
+    try:
+        return None if text == "all" else _positive(int)(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"found {text}, expected a whole number or all") from None
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"found {text}, expected a whole number, 0 or more")
+    return int(text)
 
 
 def _import_folder(arguments: argparse.Namespace) -> None:

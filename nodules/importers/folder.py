@@ -13,8 +13,8 @@ from tqdm import tqdm
 from nodules.errors import GroupError, ImageError
 from nodules.importers.grey import SIXTEEN_BITS, Window
 from nodules.importers.images import is_image, read_image
-from nodules.importers.output import check_output
 from nodules.importers.resampling import resample
+from nodules.output import check_output
 from nodules.patches import SPLITS, Labels, Patches, new_patch_file
 
 BLOCK_IMAGES = 256

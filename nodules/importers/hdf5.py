@@ -11,8 +11,8 @@ from tqdm import tqdm
 from nodules.atomic import replacing
 from nodules.errors import PatchFileError
 from nodules.importers.grey import Window
-from nodules.importers.output import check_output
 from nodules.importers.stack import Stack
+from nodules.output import check_output
 from nodules.patches import (
     Labels,
     new_patch_file,

@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nodules.errors import PatchFileError
-from nodules.importers.output import check_output
+from nodules.output import check_output
 from nodules.patches import PatchFile, new_patch_file, open_patches
 
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nodules.errors import ScanError, TableError
-from nodules.importers.output import check_output
 from nodules.importers.points import (
     Matches,
     Points,
@@ -22,6 +21,7 @@ from nodules.importers.points import (
 )
 from nodules.importers.pool import run_in_order
 from nodules.importers.scans import Crop, cut_patches, find_scans, read_geometry
+from nodules.output import check_output
 from nodules.patches import new_patch_file
 
 LEGACY_CROP = Crop()

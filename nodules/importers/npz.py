@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nodules.errors import PatchFileError
-from nodules.importers.output import check_output
 from nodules.importers.stack import Stack
+from nodules.output import check_output
 from nodules.patches import SPLITS, Labels, Patches, new_patch_file
 
 CHANNELS = (1, 3)

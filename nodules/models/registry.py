@@ -88,6 +88,9 @@ def build_model(
     if builder not in known:
         problem = f"found {builder!r}, expected one of {', '.join(known)}"
         raise ParamsError(PARAMS_FILE, f"models.{entry}.builder", problem)
+    if "seed" in config:
+        problem = f"found {config['seed']!r}, expected none: builders get the seed of the pipeline"
+        raise ParamsError(PARAMS_FILE, f"models.{entry}.config.seed", problem)
     # Initialisers draw from Keras's global generator, and layers without a name are numbered by a
     # global counter: both start afresh, so that a model does not depend on what was built before.
     keras.utils.clear_session()

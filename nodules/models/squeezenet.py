@@ -23,12 +23,12 @@ def build_squeezenet(
     pool_before: list[Annotated[int, Field(ge=0)]],
     bypass: bool = False,
     batch_norm: bool,
-    batch_norm_momentum: Fraction = 0.9,
+    batch_norm_momentum: Fraction = 0.99,
     pooling: Pooling = "average",
     dropout: Annotated[float, Field(ge=0, lt=1)],
     seed: int,
 ) -> keras.Model:
-    """Build a SqueezeNet: a 3x3 convolution, fire modules, global average pooling, softmax.
+    """Build a SqueezeNet: a 3x3 convolution, fire modules, global pooling, softmax.
 
     After Iandola et al. (2016), "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and
     <0.5MB model size", https://arxiv.org/abs/1602.07360, made for small grayscale patches: the
@@ -53,8 +53,8 @@ def build_squeezenet(
     batch_norm
         Whether each convolution is followed by batch normalisation, which the original lacks.
     batch_norm_momentum
-        Of its running statistics. Keras's 0.99 needs several hundred steps to forget the start,
-        which short trainings do not have.
+        Of its running statistics: 0.99 needs several hundred steps to forget the start, so that a
+        short training may want less.
     pooling, dropout
         Of the features before the classifier; `ends.class_probabilities` says what they do.
     seed

@@ -1,4 +1,4 @@
-"""A check before any work: what is imported is never overwritten."""
+"""A check before any work: what is read is never overwritten."""
 
 from collections.abc import Iterable
 from pathlib import Path
