@@ -65,7 +65,7 @@ CHANGES = {
 
 
 def runs(models: Iterable[str]) -> Iterator[Run]:
-    """List the experiments for some models: seeds, ablations, eight views, the published ones."""
+    """List the experiments for some models: seeds, ablations, the published ones."""
     models = list(models)
     shorter = (f"recipes.tuned.epochs={SHORT_EPOCHS}",)
     for model in models:
@@ -76,9 +76,6 @@ def runs(models: Iterable[str]) -> Iterator[Run]:
             settings = (change.format(model=model) for change in changes)
             yield Run(f"{SHORT}, {row}", model, changes=(*shorter, *settings))
         yield Run("published recipe", model, changes=("recipe=published",))
-    # Late, since they take over the networks of the rows "tuned", which have to be there by then.
-    for model in models:
-        yield from (Run("tuned, eight views", model, seed, ("evaluate.views=8",)) for seed in SEEDS)
     for seed in SEEDS:
         yield from (Run("published", f"{m}_published", seed, ("recipe=published",)) for m in models)
 

@@ -43,9 +43,3 @@ def test_each_experiment_differs_from_what_it_is_set_beside(run: Run) -> None:
     reference = changed(beside._replace(model=run.model.removesuffix("_published"), seed=run.seed))
     what_counts = [(p.chosen_recipe, p.chosen_model, p.evaluate) for p in (found, reference)]
     assert (what_counts[0] == what_counts[1]) == (run.row == "tuned")
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_networks_are_trained_before_eight_views_take_them_over(model: str) -> None:
-    rows = [run.row for run in RUNS if run.model == model]
-    assert max(i for i, row in enumerate(rows) if row == "tuned") < rows.index("tuned, eight views")
