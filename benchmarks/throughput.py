@@ -295,6 +295,9 @@ class _Rounds(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         scored = time.perf_counter()
         if epoch == 0:
+            # That training began made TensorFlow forget the graphs of the others.
+            for contestant in self._contestants.values():
+                contestant()
             return
         self.rates[EPOCH].append(self._patches / (scored - self._start))
         self.rates[UNSCORED_EPOCH].append(self._patches / (self._trained - self._start))
