@@ -145,10 +145,21 @@ def read_revisions(names: Sequence[str]) -> list[Revision]:
     chosen = list(names) or ["HEAD"]
     if len(chosen) == 1:
         chosen.append(WORKSPACE)
-    for name in chosen:
-        if chosen.count(name) > 1:
-            raise RevisionError(name, "found twice, expected different revisions")
+    check_different(chosen)
     return [read_revision(name) for name in chosen]
+
+
+def check_different(names: Sequence[str]) -> None:
+    """Refuse to compare a revision with itself.
+
+    Raises
+    ------
+    RevisionError
+        If a name is there twice.
+    """
+    for name in names:
+        if names.count(name) > 1:
+            raise RevisionError(name, "found twice, expected different revisions")
 
 
 def resolve(name: str) -> str:

@@ -253,6 +253,16 @@ def test_what_is_no_comment_of_ours_is_not_posted(text: str, problem: str, tmp_p
         read_comment(tmp_path / "missing.md", "https://forge.example/run")
 
 
+def test_a_comment_names_the_page_and_the_picture_where_they_are(tmp_path: Path) -> None:
+    path, run = tmp_path / "comment.md", "https://forge.example/run"
+    path.write_text(f"{MARKER}\nThey cannot be compared.\n")
+    assert read_comment(path, run).endswith(f"compared.\n\nBy [this run]({run}).\n")
+    for name in ("comparison.html", "roc.png"):
+        (tmp_path / name).touch()
+    expected = f"`comparison.html` and `roc.png` are in `report`, of [this run]({run}).\n"
+    assert read_comment(path, run).endswith(expected)
+
+
 @pytest.mark.parametrize("ref", ["refs/heads/main", "refs/pull/5/merge/../6", "refs/pull/x/merge"])
 def test_a_run_that_is_for_no_pull_request_is_refused(ref: str) -> None:
     environment = github_environment("http://127.0.0.1:9") | {"GITHUB_REF": ref}

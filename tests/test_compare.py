@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from nodules.errors import RevisionError
 from nodules.report.content import make_report
+from nodules.report.markdown import escaped
 from nodules.report.page import write_page
 from nodules.report.terminal import as_text
 from nodules.revisions import parse_predictions, read_revision, read_revisions
@@ -117,6 +118,11 @@ def test_markdown_has_whole_tables_and_the_verdict_first(project: Project) -> No
     assert len(rows) > 15
     assert all(line.endswith("|") for line in rows)
     assert "| skill | 1.0 | 2.5 |" in rows
+
+
+def test_in_markdown_names_mention_nobody() -> None:
+    assert escaped("by @someone, see #12 and !3") == "by @\u200bsomeone, see #\u200b12 and !\u200b3"
+    assert escaped("a_b*") == "a\\_b\\*"
 
 
 @pytest.mark.parametrize(

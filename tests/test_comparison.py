@@ -211,6 +211,18 @@ def test_equal_rankings_are_no_difference(asah) -> None:
     assert patches_to_see(0.0, 0.0, 113, alpha=0.05, power=0.8) is None
 
 
+def test_equal_aucs_of_other_rankings_are_no_difference() -> None:
+    # The nodules outrank 1, 2 and 3 of ten others, or 3, 3 and none: shares whose floats do not
+    # add up to the same.
+    labels = np.repeat([0, 1], [10, 3])
+    others = np.arange(1.0, 11.0)
+    probabilities = np.stack([[*others, 1.5, 2.5, 3.5], [*others, 3.5, 3.5, 0.5]])
+    test = compare_aucs(correlated_aucs(labels, probabilities), 0, 1, confidence=0.95)
+    assert test.standard_error > 0
+    assert test.difference.value == 0
+    assert test.p_value == 1
+
+
 def scikit_learn_scores(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float
 ) -> dict[str, float]:
@@ -296,3 +308,27 @@ def test_a_verdict_needs_the_groups_to_agree() -> None:
     assert grouped.comparisons[0].delong.p_value < 0.05
     assert grouped.comparisons[0].auc.p_value > 0.05
     assert grouped.comparisons[0].verdict == Verdict.NO_EVIDENCE
+
+
+def test_a_single_group_is_no_evidence_however_small_delongs_p_value() -> None:
+    labels, scores = draw_binormal(np.random.default_rng(5), 400, (1.0, 1.6))
+    classifiers = [Classifier(row, 0.5) for row in scores]
+    groups = np.zeros(len(labels), int)
+    compared = compare_classifiers(labels, groups, classifiers, resamples=100)
+    assert compared.comparisons[0].auc.p_value < 0.001
+    assert compared.comparisons[0].verdict == Verdict.NO_EVIDENCE
+
+
+def test_with_more_candidates_a_difference_takes_more_patches_to_see() -> None:
+    labels, scores = draw_binormal(np.random.default_rng(5), 400, (1.0, 1.1))
+    baseline, candidate = (Classifier(row, 0.5) for row in scores)
+    sizes = []
+    for count in (1, 2):
+        several = [baseline, *[candidate] * count]
+        compared = compare_classifiers(labels, None, several, resamples=100)
+        size = compared.comparisons[0].patches_to_see
+        assert size is not None
+        sizes.append(size)
+    # Of the normal quantiles at 1 - 0.05 / 2, at 1 - 0.05 / 4 and, for the power, at 0.8.
+    one, two = (1.9600 + 0.8416) ** 2, (2.2414 + 0.8416) ** 2
+    assert sizes[1] / sizes[0] == pytest.approx(two / one, rel=1e-2)

@@ -125,6 +125,13 @@ def test_of_other_test_patches_the_comment_says_so_and_nothing_else(tmp_path: Pa
     assert [path.name for path in folder.iterdir()] == ["comment.md"]
 
 
+def test_a_revision_is_not_compared_with_itself(inside: Project) -> None:
+    result = inside("python", "-m", "nodules.report.pull_request", "main", "main")
+    assert result.returncode == 1
+    expected = "error: main: found twice, expected different revisions"
+    assert result.stderr.splitlines() == [expected]
+
+
 def test_a_commit_that_cannot_be_reproduced_is_refused_in_one_line(inside: Project) -> None:
     report = ("python", "-m", "nodules.report.pull_request", "main")
     (inside.path / "params.yaml").write_text(PARAMS.replace("luck: 1", "luck: 9"))

@@ -32,10 +32,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def _resamples(text: str) -> int:
-    number = int(text)
-    if number < 100:
-        raise argparse.ArgumentTypeError(f"found {number}, expected 100 or more")
-    return number
+    if not text.isdecimal() or int(text) < 100:
+        raise argparse.ArgumentTypeError(f"found {text}, expected a whole number, 100 or more")
+    return int(text)
 
 
 def _run(arguments: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -262,8 +263,9 @@ def _print_written(out: Path, lines: Sequence[str], *, labelled: bool = True) ->
     """Say what was written, and the commands that put it to use."""
     summary, *notes = lines
     print("\n".join([f"wrote {out}: {summary}", *notes]))
+    folder, file = (shlex.quote(str(path)) for path in (out.parent, out))
     if not labelled:
-        print(f"next:\n  python -m nodules predict models/model.keras {out} --out scores.csv")
+        print(f"next:\n  python -m nodules predict models/model.keras {file} --out scores.csv")
         return
-    print(f"next:\n  dvc add {out}\n  git add {out}.dvc {out.parent}/.gitignore")
-    print(f"  dvc exp run --set-param dataset={out}")
+    print(f"next:\n  dvc add {file}\n  git add {file}.dvc {folder}/.gitignore")
+    print(f"  dvc exp run --set-param dataset={file}")

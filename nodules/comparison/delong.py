@@ -65,9 +65,11 @@ def correlated_aucs(
     ranks = rankdata(np.concatenate([nodules, others], axis=1), axis=1)
     # Of each nodule, the share of the others that it outranks; of each other, the share of the
     # nodules that outrank it. A tie counts half.
-    of_nodules = (ranks[:, :m] - rankdata(nodules, axis=1)) / n
+    outranked = ranks[:, :m] - rankdata(nodules, axis=1)
+    of_nodules = outranked / n
     of_others = 1 - (ranks[:, m:] - rankdata(others, axis=1)) / m
-    aucs = of_nodules.mean(axis=1)
+    # Halves add up without rounding, so that equal AUCs are equal here too.
+    aucs = outranked.sum(axis=1) / (m * n)
     if groups is None:
         covariance = np.cov(of_nodules) / m + np.cov(of_others) / n
         return CorrelatedAucs(aucs, np.atleast_2d(covariance))

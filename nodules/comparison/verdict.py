@@ -67,9 +67,11 @@ class PairedComparison:
         The patches that McNemar's test looks at.
     patches_to_see
         How many test patches, in groups like these, would show a difference in AUC of this size
-        with probability `POWER`; None where there is none to be shown.
+        with probability `POWER`, at the level that Holm's method begins with; None where there is
+        none to be shown.
     verdict
-        `NO_EVIDENCE` unless the test, adjusted, and the group bootstrap's interval agree.
+        `NO_EVIDENCE` unless the test, adjusted, and the group bootstrap's interval agree; always,
+        where there are groups but too few for Obuchowski's test.
     """
 
     auc: TestedDifference
@@ -153,6 +155,8 @@ def compare_classifiers(
     p_holm, delong_p_holm = (holm([test.p_value for test in each]) for each in (tests, delong))
     mcnemar_p = [mcnemar(right[0], right[each]) for each in candidates]
     mcnemar_p_holm = holm(mcnemar_p)
+    # Of one group the bootstrap's interval has no width, and DeLong's test knows of no groups.
+    too_few_groups = groups is not None and not clustered
     comparisons = []
     for position, (each, test) in enumerate(zip(candidates, tests, strict=True)):
         differences = {name: difference(name, each) for name in observed}
@@ -171,10 +175,12 @@ def compare_classifiers(
                     test.difference.value,
                     test.standard_error,
                     len(labels),
-                    alpha=ALPHA,
+                    alpha=ALPHA / len(candidates),
                     power=POWER,
                 ),
-                verdict=_verdict(test.difference.value, p_holm[position], differences["auc"]),
+                verdict=Verdict.NO_EVIDENCE
+                if too_few_groups
+                else _verdict(test.difference.value, p_holm[position], differences["auc"]),
             )
         )
     scores = [{name: score(name, each) for name in observed} for each in range(len(classifiers))]

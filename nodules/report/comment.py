@@ -194,7 +194,7 @@ def post(forge: Forge, body: str) -> str:
 
 
 def read_comment(path: Path, run: str) -> str:
-    """Read a comment that another job wrote, and add where its pictures are.
+    """Read a comment that another job wrote, and add which run that was and what else it wrote.
 
     Parameters
     ----------
@@ -214,11 +214,19 @@ def read_comment(path: Path, run: str) -> str:
         raise CommentError(f"{path}: found no text ({error}), expected a comment") from None
     if not text.startswith(MARKER):
         raise CommentError(f"{path}: found {text[:40]!r}, expected {MARKER} at its start")
-    body = f"{text}\n`comparison.html` and `roc.png` are in `report`, of [this run]({run}).\n"
+    body = f"{text}\n{_whereabouts(path.parent, run)}\n"
     if len(body) > MOST_CHARACTERS:
         problem = f"found {len(body):,} characters, expected {MOST_CHARACTERS:,} at most"
         raise CommentError(f"{path}: {problem}")
     return body
+
+
+def _whereabouts(folder: Path, run: str) -> str:
+    """Say where the page and the picture are; of what cannot be compared there are none."""
+    names = ("comparison.html", "roc.png")
+    if all((folder / name).is_file() for name in names):
+        return f"`{names[0]}` and `{names[1]}` are in `report`, of [this run]({run})."
+    return f"By [this run]({run})."
 
 
 def forge_and_run(environment: Mapping[str, str]) -> tuple[Forge, str]:

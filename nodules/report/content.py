@@ -207,12 +207,16 @@ def notes(report: Report) -> list[str]:
             "scan are not; DeLong's stands beside them and takes patches as independent. A verdict "
             "other than no evidence needs the first two to agree."
         )
-    else:
-        few = "the data set has no groups" if groups is None else "there are too few groups"
-        unit = "single patches" if groups is None else "whole groups"
+    elif groups is None:
         tested = (
-            f"DeLong's test takes patches as independent, since {few}; the bootstrap draws {unit}. "
-            "A verdict other than no evidence needs both to agree."
+            "DeLong's test takes patches as independent, since the data set has no groups; the "
+            "bootstrap draws single patches. A verdict other than no evidence needs both to agree."
+        )
+    else:
+        tested = (
+            "There are too few groups with nodules, or with other patches, for evidence of a "
+            "difference: DeLong's test takes patches as independent, which those of one scan are "
+            "not."
         )
     said = [
         tested,

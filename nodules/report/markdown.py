@@ -14,6 +14,9 @@ from nodules.report.content import (
 
 # What Markdown or HTML would read as markup in the middle of a line.
 MARKUP = "\\`*_{}[]<>|~&"
+# What begins the mention of a person, or of an issue or merge request.
+MENTION = "@#!"
+ZERO_WIDTH_SPACE = "\u200b"
 
 
 def as_markdown(report: Report) -> str:
@@ -45,7 +48,12 @@ def _table(table: Table) -> str:
 
 
 def escaped(text: str) -> str:
-    """Keep text from being read as markup, and on one line."""
-    return "".join(
-        f"\\{letter}" if letter in MARKUP else letter for letter in " ".join(text.split())
-    )
+    """Keep text from being read as markup or a mention, and on one line."""
+    return "".join(map(_escaped_letter, " ".join(text.split())))
+
+
+def _escaped_letter(letter: str) -> str:
+    if letter in MENTION:
+        # A backslash stops neither GitHub nor GitLab from finding the person or the issue.
+        return f"{letter}{ZERO_WIDTH_SPACE}"
+    return f"\\{letter}" if letter in MARKUP else letter

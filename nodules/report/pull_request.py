@@ -22,6 +22,7 @@ from nodules.report.markdown import as_markdown, escaped
 from nodules.report.page import write_page
 from nodules.report.roc import roc_mermaid, write_roc_png
 from nodules.reproduction import Obtained, obtain
+from nodules.revisions import check_different
 
 FOLDER = Path("report")
 HEADING = "### Is it better, or is it luck?"
@@ -50,8 +51,9 @@ def write_pull_request_report(
     Raises
     ------
     RevisionError
-        If there is no such revision, or its results can neither be read nor made.
+        If there is no such revision, its results can neither be read nor made, or both are one.
     """
+    check_different([base, candidate])
     with ExitStack() as clones:
         obtained = [obtain(name, clones) for name in (base, candidate)]
         shutil.rmtree(folder, ignore_errors=True)
