@@ -130,10 +130,8 @@ class Clone:
         """Make a report, keep its pictures, and give its comment."""
         comment = self.run("python", "-m", "nodules.report.pull_request", base, candidate)
         shutil.copy(self.path / "report" / "roc.png", PICTURES / f"{candidate}-roc.png")
-        page = self.path / "report" / f"{candidate}.html"
-        (self.path / "report" / "comparison.html").rename(page)
-        kept = self.path.parent / page.name
-        shutil.move(page, kept)
+        page = self.path / "report" / "comparison.html"
+        shutil.move(page, self.path.parent / f"{candidate}.html")
         return comment.strip()
 
 
