@@ -13,7 +13,7 @@ import argparse
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,9 +64,8 @@ CHANGES = {
 }
 
 
-def runs(models: Iterable[str]) -> Iterator[Run]:
+def runs(models: Sequence[str]) -> Iterator[Run]:
     """List the experiments for some models: seeds, ablations, the published ones."""
-    models = list(models)
     shorter = (f"recipes.tuned.epochs={SHORT_EPOCHS}",)
     for model in models:
         yield from (Run("tuned", model, seed) for seed in SEEDS)
@@ -80,7 +79,7 @@ def runs(models: Iterable[str]) -> Iterator[Run]:
         yield from (Run("published", f"{m}_published", seed, ("recipe=published",)) for m in models)
 
 
-def queue(dataset: Path, models: Iterable[str]) -> None:
+def queue(dataset: Path, models: Sequence[str]) -> None:
     """Queue every experiment of this commit that has not been run and is not waiting to be."""
     if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "params.yaml"]).returncode:
         raise ParamsError(PARAMS_FILE, "", "found uncommitted changes, expected none: commit them")
@@ -101,7 +100,7 @@ def _experiments(*states: str) -> dict[str, dict[str, Any]]:
     return {row["Experiment"]: row for row in rows if (row.get("State") or "Success") in states}
 
 
-def table(dataset: Path, models: Iterable[str]) -> None:
+def table(dataset: Path, models: Sequence[str]) -> None:
     """Print the table of what has been run on a data set, in Markdown: a row an ingredient.
 
     The recipe may choose its epoch on the val split, not on the test split. Means over seeds, which

@@ -155,8 +155,6 @@ def compare_classifiers(
     p_holm, delong_p_holm = (holm([test.p_value for test in each]) for each in (tests, delong))
     mcnemar_p = [mcnemar(right[0], right[each]) for each in candidates]
     mcnemar_p_holm = holm(mcnemar_p)
-    # Of one group the bootstrap's interval has no width, and DeLong's test knows of no groups.
-    too_few_groups = groups is not None and not clustered
     comparisons = []
     for position, (each, test) in enumerate(zip(candidates, tests, strict=True)):
         differences = {name: difference(name, each) for name in observed}
@@ -178,16 +176,22 @@ def compare_classifiers(
                     alpha=ALPHA / len(candidates),
                     power=POWER,
                 ),
-                verdict=Verdict.NO_EVIDENCE
-                if too_few_groups
-                else _verdict(test.difference.value, p_holm[position], differences["auc"]),
+                verdict=_verdict(
+                    test.difference.value,
+                    p_holm[position],
+                    differences["auc"],
+                    too_few_groups=groups is not None and not clustered,
+                ),
             )
         )
     scores = [{name: score(name, each) for name in observed} for each in range(len(classifiers))]
     return ComparedClassifiers(clustered, scores, comparisons)
 
 
-def _verdict(difference: float, p_value: float, by_groups: Estimate) -> Verdict:
-    if p_value >= ALPHA or not by_groups.excludes_zero:
+def _verdict(
+    difference: float, p_value: float, by_groups: Estimate, *, too_few_groups: bool
+) -> Verdict:
+    # Of one group the bootstrap's interval has no width, and DeLong's test knows of no groups.
+    if too_few_groups or p_value >= ALPHA or not by_groups.excludes_zero:
         return Verdict.NO_EVIDENCE
     return Verdict.BETTER if difference > 0 else Verdict.WORSE
