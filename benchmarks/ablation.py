@@ -47,7 +47,13 @@ SHORT = f"{SHORT_EPOCHS} epochs"
 
 # Each takes one ingredient away, or puts another in its place.
 CHANGES = {
-    "no moving average": ("recipes.tuned.ema=0.0",),
+    "no average": ("recipes.tuned.average=0.0",),
+    "no average, cosine learning rate from 0.004": (
+        "recipes.tuned.average=0.0",
+        "recipes.tuned.schedule=cosine",
+        "recipes.tuned.learning_rate=4.0e-3",
+    ),
+    "no ghost batches": ("recipes.tuned.ghost_batches=1",),
     "no symmetries": ("recipes.tuned.augmentation.symmetries=false",),
     "no shift, rotation, zoom": (
         "recipes.tuned.augmentation.shift=0",
@@ -58,7 +64,6 @@ CHANGES = {
         "recipes.tuned.augmentation.contrast=0.0",
         "recipes.tuned.augmentation.brightness=0.0",
     ),
-    "constant learning rate": ("recipes.tuned.schedule=constant",),
     "average pooling": ("models.{model}.config.pooling=average",),
     "bfloat16": ("recipes.tuned.precision=mixed_bfloat16",),
 }

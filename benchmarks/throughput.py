@@ -1,17 +1,18 @@
 """How fast the networks train: this pipeline beside a bare Keras fit and PyTorch.
 
 python -m benchmarks.throughput --models squeezenet mobilenet
+python -m benchmarks.throughput --models squeezenet --precision mixed_bfloat16
 
-PyTorch takes part where it is installed, in a process of its own. It is the extra `benchmark` of
-pyproject.toml, and not in requirements.lock: `pip install torch` adds it to an environment. Much of
-the time that a run takes is then PyTorch's compilation.
+The bare fit works in a process of its own, where TensorFlow shares each operation among all
+processors; this pipeline computes the parts of a batch side by side instead. PyTorch takes part
+where it is installed, in another process. It is the extra `benchmark` of pyproject.toml, and not in
+requirements.lock: `pip install torch` adds it to an environment. Much of the time that a run takes
+is then PyTorch's compilation.
 """
 
 import argparse
 import contextlib
 import importlib.util
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 # First of all, since it sets up TensorFlow, which others import.
-from nodules.runtime import be_deterministic  # isort: split
+from nodules.runtime import be_deterministic, usable_processors  # isort: split
 
 import keras
 import numpy as np
@@ -40,12 +41,13 @@ from benchmarks.throughput_table import (
     Rates,
     markdown,
 )
+from benchmarks.worker import worker
 from nodules.atomic import write_json
 from nodules.class_weights import class_weights
 from nodules.errors import one_line_errors
 from nodules.input_pipeline import steps_per_epoch
 from nodules.models.registry import build_model
-from nodules.params import Params, Recipe, read_params
+from nodules.params import Params, read_params
 from nodules.patches import CLASSES, PATCH_SIZE, Labels, Patches, new_patch_file
 from nodules.training import compiled_copy, train
 
@@ -54,9 +56,6 @@ Contestant = Callable[[], float]
 # (N, 50, 50, 1) intensities in 0..255, and (N, 2) one-hot labels.
 Arrays = tuple[NDArray[np.float32], NDArray[np.float32]]
 
-# Side of the float32 matrices whose product shows what the machine can do.
-MATRIX_SIZE = 2048
-
 
 def main() -> None:
     """Measure the networks one after the other and print a table for each."""
@@ -64,6 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     add = parser.add_argument
     add("--models", nargs="+", choices=list(params.models), default=MODELS)
+    add("--precision", choices=("float32", "mixed_bfloat16"), help="instead of the recipe's")
     add("--patches", type=int, default=5186, help="in an epoch")
     add("--val-patches", type=int, default=649, help="scored after an epoch")
     add("--rounds", type=int, default=5, help="epochs timed, after each of which all others work")
@@ -71,7 +71,7 @@ def main() -> None:
     arguments = parser.parse_args()
     be_deterministic()
     print(
-        f"{os.cpu_count()} processors, TensorFlow {tf.__version__}, "
+        f"{usable_processors()} processors, TensorFlow {tf.__version__}, "
         f"Keras {keras.__version__}; {arguments.patches:,} patches an epoch, {arguments.rounds} "
         "rounds."
     )
@@ -88,9 +88,9 @@ def _torch_is_installed() -> bool:
 
 def _measure(params: Params, arguments: argparse.Namespace) -> None:
     """Let all contestants train one network, and print the table."""
+    params = _with_recipe(params, arguments)
     entry, recipe = params.chosen_model, params.chosen_recipe
     patches, labels = _random_patches(arguments.patches, params.seed)
-    steps = steps_per_epoch(len(patches), recipe.batch_size)
     batch = _as_arrays(patches, labels, recipe.batch_size)
 
     def build(precision: str = "float32") -> keras.Model:
@@ -98,26 +98,45 @@ def _measure(params: Params, arguments: argparse.Namespace) -> None:
             params.model, entry.builder, entry.config, seed=params.seed, precision=precision
         )
 
-    def repeated(step: Callable[[], object]) -> Contestant:
-        # The first steps trace and allocate.
-        step()
-        step()
-        return lambda: recipe.batch_size * steps_per_second(step, arguments.seconds)
-
     model = build()
-    _progress(f"{params.model}: TensorFlow's graphs")
-    contestants = {
-        BARE_FIT: _bare_fit(
-            build(), recipe, _as_arrays(patches, labels, steps * recipe.batch_size)
-        ),
-        STEP: repeated(
-            _resident_step(compiled_copy(build(recipe.precision), recipe, steps), batch)
-        ),
-        MATRIX_PRODUCT: _matrix_product,
-    }
-    with _torch_steps(params, model, batch, arguments.seconds) as (torch_contestants, failed):
+    steps = steps_per_epoch(len(patches), recipe.batch_size)
+    step = _resident_step(compiled_copy(build(recipe.precision), recipe, steps), batch)
+    with (
+        worker(
+            "benchmarks.keras_worker",
+            *(params.model, params.recipe, str(len(patches))),
+            environment={"TF_NUM_INTRAOP_THREADS": str(usable_processors())},
+        ) as ask_keras,
+        _torch_steps(params, model, batch, arguments.seconds) as (torch_contestants, failed),
+    ):
+        contestants: dict[str, Contestant] = {
+            BARE_FIT: lambda: float(ask_keras("fit")),
+            STEP: lambda: recipe.batch_size * steps_per_second(step, arguments.seconds),
+            MATRIX_PRODUCT: lambda: float(ask_keras("matrix product")),
+        }
         rates = _rates(params, patches, labels, arguments, contestants | torch_contestants)
-    print(markdown(model, rates, failed), flush=True)
+    title = f"{params.model}, {recipe.precision}"
+    print(markdown(title, model, rates, failed), flush=True)
+
+
+def _with_recipe(params: Params, arguments: argparse.Namespace) -> Params:
+    """Give params whose recipe has the epochs and the precision asked for, and no other model."""
+    changes: dict[str, Any] = {
+        # An epoch more, since TensorFlow traces and optimises its graphs in the first.
+        "epochs": arguments.rounds + 1,
+        "patience": 0,
+        "precision": arguments.precision or params.chosen_recipe.precision,
+    }
+    recipe = params.chosen_recipe.model_copy(update=changes)
+    # The model's own changes are in that recipe already.
+    entry = params.chosen_model.model_copy(update={"recipes": {}})
+    return params.model_copy(
+        update={
+            "models": {params.model: entry},
+            "recipes": {params.recipe: recipe},
+            "strategy": "one_device",
+        }
+    )
 
 
 @contextlib.contextmanager
@@ -133,23 +152,7 @@ def _torch_steps(
     with tempfile.TemporaryDirectory() as folder:
         exchange = Path(folder) / "exchange.npz"
         write_exchange(exchange, model, *batch)
-        command = [sys.executable, "-m", "benchmarks.torch_worker", str(exchange)]
-        with subprocess.Popen(
-            [*command, params.model, params.recipe],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as worker:
-            questions, answers = worker.stdin, worker.stdout
-            assert questions is not None
-            assert answers is not None
-
-            def ask(question: str) -> str:
-                print(question, file=questions, flush=True)
-                answer = answers.readline().strip()
-                if not answer:
-                    raise RuntimeError(f"PyTorch's process ended at `{question}`")
-                return answer
+        with worker("benchmarks.torch_worker", str(exchange), params.model, params.recipe) as ask:
 
             def contestant(number: int) -> Contestant:
                 return lambda: len(batch[0]) * float(ask(f"run {number} {seconds}"))
@@ -166,7 +169,6 @@ def _torch_steps(
                     _progress(answer)
                     failed.append(f"{TORCH}{mode}")
             yield contestants, failed
-            questions.close()
 
 
 def write_exchange(
@@ -205,25 +207,6 @@ def _as_arrays(patches: Patches, labels: Labels, count: int) -> Arrays:
     return patches[:count, ..., np.newaxis].astype(np.float32), one_hot
 
 
-def _matrix_product() -> float:
-    """Measure how many float32 flops a second a large matrix product makes."""
-    matrix = tf.ones((MATRIX_SIZE, MATRIX_SIZE))
-    return 2 * MATRIX_SIZE**3 * steps_per_second(lambda: tf.matmul(matrix, matrix).numpy(), 0.5)
-
-
-def _bare_fit(model: keras.Model, recipe: Recipe, epoch: Arrays) -> Contestant:
-    """Train as anybody would: arrays in memory, shuffled, no augmentation, no average."""
-    optimizer = keras.optimizers.AdamW(recipe.learning_rate, weight_decay=recipe.weight_decay)
-    model.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"])
-    patches, labels = epoch
-
-    def fit() -> object:
-        return model.fit(patches, labels, batch_size=recipe.batch_size, shuffle=True, verbose=0)
-
-    fit()
-    return lambda: len(patches) * steps_per_second(fit, 0)
-
-
 def _resident_step(model: keras.Model, batch: Arrays) -> Callable[[], object]:
     """Give the step that `fit` takes, on one batch over and over."""
     # As the pipeline delivers them: patches, labels, and a weight for each.
@@ -241,19 +224,7 @@ def _rates(
     contestants: dict[str, Contestant],
 ) -> Rates:
     """Train through `nodules.training` in a temporary folder, with the others after each epoch."""
-    recipe = params.chosen_recipe.model_copy(
-        # An epoch more, since TensorFlow traces and optimises its graphs in the first.
-        update={"epochs": arguments.rounds + 1, "patience": 0}
-    )
-    # The model's own changes are in that recipe already.
-    entry = params.chosen_model.model_copy(update={"recipes": {}})
-    params = params.model_copy(
-        update={
-            "models": {params.model: entry},
-            "recipes": {params.recipe: recipe},
-            "strategy": "one_device",
-        }
-    )
+    recipe = params.chosen_recipe
     steps = steps_per_epoch(len(patches), recipe.batch_size)
     rounds = _Rounds(steps * recipe.batch_size, contestants)
     _progress(f"{params.model}: {arguments.rounds} rounds")

@@ -24,12 +24,14 @@ FLOPS_OF_A_MULTIPLY_ADD = 2
 
 
 def markdown(
-    model: keras.Model, rates: Mapping[str, Sequence[float]], failed: Sequence[str]
+    title: str, model: keras.Model, rates: Mapping[str, Sequence[float]], failed: Sequence[str]
 ) -> str:
     """Describe how fast a network trained.
 
     Parameters
     ----------
+    title
+        Of the table.
     model
         The network.
     rates
@@ -41,7 +43,7 @@ def markdown(
     flops = PASSES * FLOPS_OF_A_MULTIPLY_ADD * cost
     peak = rates[MATRIX_PRODUCT]
     lines = [
-        f"### {model.name}",
+        f"### {title}",
         "",
         f"{model.count_params():,} parameters, {cost / 1e6:.1f} million multiply-adds a patch. "
         f"Float32 matrix products reach {statistics.median(peak) / 1e9:,.0f} GFLOP/s.",

@@ -268,7 +268,7 @@ def training_step(
     entry
         The network, of which a new twin is trained.
     recipe
-        Its optimizer, weight decay and moving average of the weights; the learning rate stays at
+        Its optimizer, weight decay and average of the weights; the learning rate stays at
         its peak.
     patches
         (batch, 50, 50, 1) float32 in 0..255.
@@ -288,8 +288,9 @@ def training_step(
     labels = torch.from_numpy(one_hot.argmax(axis=1))
     optimizer = _optimizer(twin, recipe)
     average = None
-    if recipe.ema:
-        average = AveragedModel(twin, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))
+    if recipe.average:
+        # Over how many steps makes no difference to the speed.
+        average = AveragedModel(twin, multi_avg_fn=get_ema_multi_avg_fn())
 
     def loss_of_batch() -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=mode.bfloat16):

@@ -1,6 +1,7 @@
 """Scoring patches with a model, in bounded memory."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -8,9 +9,11 @@ from numpy.typing import NDArray
 
 from nodules.params import Views
 from nodules.patches import Patches, PatchRows
+from nodules.runtime import usable_processors
 
-# It changes speed and memory, not the result.
-BATCH_SIZE = 512
+# It changes speed and memory, not the result: what a batch makes of its feature maps should fit
+# into the caches of a core.
+BATCH_SIZE = 64
 
 
 def nodule_probabilities(
@@ -25,7 +28,7 @@ def nodule_probabilities(
     patches
         (N, 50, 50) uint8, which may stay on disk: they are read a batch at a time.
     batch_size
-        Patches scored at once.
+        Patches scored at once on a core; as many batches are in work as there are cores.
     views
         1 scores each patch as it is; 8 averages its probability over `symmetric_views`, at eight
         times the cost.
@@ -36,8 +39,13 @@ def nodule_probabilities(
         Probability of a nodule.
     """
     # Not `predict` over a tf.data pipeline: one made for every call is never freed.
-    batches = (patches[start : start + batch_size] for start in range(0, len(patches), batch_size))
-    return np.concatenate([_batch_probabilities(model, batch, views) for batch in batches])
+    model.make_predict_function()
+
+    def scored(start: int) -> NDArray[np.float32]:
+        return _batch_probabilities(model, patches[start : start + batch_size], views)
+
+    with ThreadPoolExecutor(usable_processors()) as threads:
+        return np.concatenate(list(threads.map(scored, range(0, len(patches), batch_size))))
 
 
 def symmetric_views(patches: Patches) -> Iterator[Patches]:

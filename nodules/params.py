@@ -133,9 +133,12 @@ class Recipe(_Block):
         `constant`, or `cosine` to zero; either after a linear rise over `warmup_epochs`.
     batch_size, epochs
         Patches a step; passes over the train split.
-    ema
-        Momentum, per step, of the moving average of the weights that is scored and saved; 0 scores
-        and saves the weights themselves.
+    ghost_batches
+        Parts of each batch that are computed side by side, a core each, and whose own statistics
+        batch normalisation takes.
+    average
+        Share of the steps so far over which the weights are averaged that are scored and saved; 0
+        scores and saves the weights themselves.
     label_smoothing
         Share of each one-hot label that is spread evenly over the classes.
     precision
@@ -155,8 +158,9 @@ class Recipe(_Block):
     schedule: Literal["constant", "cosine"]
     warmup_epochs: NonNegative
     batch_size: Count
+    ghost_batches: Count
     epochs: Count
-    ema: Annotated[float, Field(ge=0, lt=1)]
+    average: Probability
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     precision: Literal["float32", "mixed_bfloat16"]
     select: Literal["best", "last"]

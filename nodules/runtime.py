@@ -39,10 +39,10 @@ def _stderr_held_back() -> Iterator[None]:
 # these networks faster on older ones too.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-# Into how many parts TensorFlow cuts an operation decides in which order sums are added up, and so
-# on their last bits. On how many processors the threads then run does not matter: the results of a
-# machine with another number of them can be had again with its number here.
-os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(usable_processors()))
+# How many threads share an operation decides in which order sums are added up, and so on their last
+# bits. With one, results do not depend on the number of processors; these are put to use by what is
+# computed side by side: the parts of a batch in training, batches in scoring.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 # On a machine without a GPU TensorFlow calls that an error; real errors are raised as exceptions.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -29,7 +29,7 @@ from nodules.params import PARAMS_FILE, Params, Recipe
 from nodules.patches import Labels, PatchRows, open_patches
 from nodules.provenance import environment, stage_code
 from nodules.runtime import usable_processors
-from nodules.training_copy import training_copy
+from nodules.training_copy import TrainingCopy, training_copy
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def train(
         Live(str(files.log), dvcyaml=None, save_dvc_exp=False) as live,
     ):
         patches = train_split.on_disk()
-        _check_batches(min(recipe.batch_size, len(patches)), devices)
+        _check_batches(params, min(recipe.batch_size, len(patches)), devices)
         checkpoint = _checkpoint(params, files)
         state = checkpoint.load() if checkpoint else None
         steps = steps_per_epoch(len(patches), recipe.batch_size)
@@ -111,7 +111,8 @@ def train(
             trained = compiled_copy(model, recipe, steps, devices=devices)
         history = _History(live, model, select=recipe.select)
         if state:
-            _set_variables(trained, state.variables)
+            for variable, value in zip(trained.state, state.variables, strict=True):
+                variable.assign(value)
             history.take_over(state)
             print(f"going on after epoch {len(state.epochs)} of {recipe.epochs}")
         first_epoch = len(history.epochs)
@@ -211,33 +212,9 @@ def _provenance(recipe: Recipe, first_epoch: int, seconds: list[float]) -> dict[
     }
 
 
-def training_variables(trained: keras.Model) -> list[keras.Variable]:
-    """List what changes in training.
-
-    Parameters
-    ----------
-    trained
-        As of `compiled_copy`.
-
-    Returns
-    -------
-    list of keras.Variable
-        The model's, the generator that dropout draws from among them, then the optimizer's, moving
-        averages and step counter among them. Metrics are left out: each epoch starts them afresh.
-    """
-    metrics = {id(variable) for variable in trained.metrics_variables}
-    own = [variable for variable in trained.variables if id(variable) not in metrics]
-    return [*own, *trained.optimizer.variables]
-
-
-def _set_variables(trained: keras.Model, values: list[NDArray]) -> None:
-    for variable, value in zip(training_variables(trained), values, strict=True):
-        variable.assign(value)
-
-
 def compiled_copy(
     model: keras.Model, recipe: Recipe, steps: int, *, devices: int = 1
-) -> keras.Model:
+) -> TrainingCopy:
     """Copy a model for training and compile the copy.
 
     Parameters
@@ -245,7 +222,7 @@ def compiled_copy(
     model
         As the builders make it.
     recipe
-        Its optimizer and schedule are used.
+        Its optimizer, schedule, ghost batches and average are used.
     steps
         Batches an epoch.
     devices
@@ -253,10 +230,12 @@ def compiled_copy(
 
     Returns
     -------
-    keras.Model
+    TrainingCopy
         Whose weights fit `model`; its optimizer has its variables.
     """
-    copy = training_copy(model, devices=devices)
+    copy = training_copy(
+        model, ghost_batches=recipe.ghost_batches, devices=devices, average=recipe.average
+    )
     copy.compile(
         optimizer=_optimizer(recipe, steps), loss="categorical_crossentropy", metrics=["accuracy"]
     )
@@ -273,27 +252,32 @@ def training_strategy(name: str) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
-def _check_batches(size: int, devices: int) -> None:
-    """Refuse batches that devices cannot share evenly: each would count for as much in the loss."""
+def _check_batches(params: Params, size: int, devices: int) -> None:
+    """Refuse batches that cannot be shared out among ghost batches and devices."""
     if size % devices:
+        # Each device would count for as much in the loss.
         problem = f"found batches of {size} patches, expected a multiple of the {devices} devices"
         raise ParamsError(PARAMS_FILE, "strategy", problem)
+    parts = params.chosen_recipe.ghost_batches
+    if devices > 1 and parts not in (1, devices):
+        problem = f"found {parts}, expected 1, or {devices} for as many devices"
+        raise ParamsError(PARAMS_FILE, f"recipes.{params.recipe}.ghost_batches", problem)
+    if parts > size:
+        problem = f"found {parts}, expected at most the {size} patches of a batch"
+        raise ParamsError(PARAMS_FILE, f"recipes.{params.recipe}.ghost_batches", problem)
 
 
 def _optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
     rate = _learning_rate(recipe, steps)
-    average: dict[str, Any] = {"use_ema": recipe.ema > 0, "ema_momentum": recipe.ema}
     match recipe.optimizer:
         case "adam":
-            return keras.optimizers.Adam(rate, **average)
+            return keras.optimizers.Adam(rate)
         case "adamw":
             decay = recipe.weight_decay
-            optimizer = keras.optimizers.AdamW(rate, weight_decay=decay, **average)
+            optimizer = keras.optimizers.AdamW(rate, weight_decay=decay)
         case "sgd":
             decay = recipe.weight_decay
-            optimizer = keras.optimizers.SGD(
-                rate, momentum=0.9, nesterov=True, weight_decay=decay, **average
-            )
+            optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay)
     # Shrinking offsets and normalisation scales regularises nothing; only kernels decay.
     optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     return optimizer
@@ -338,8 +322,8 @@ class _FiniteLoss(keras.callbacks.Callback):
 class _ValidationScores(keras.callbacks.Callback):
     """Adds `val_loss`, `val_accuracy` and `val_auc` to the logs that later callbacks see.
 
-    They are those of `scored`, which takes over the weights, or their moving average, from the
-    model in training. Keras's own AUC is an approximation over fixed thresholds; this one is exact.
+    They are those of `scored`, which takes over the weights, or their average, from the copy in
+    training. Keras's own AUC is an approximation over fixed thresholds; this one is exact.
     """
 
     def __init__(self, scored: keras.Model, patches: PatchRows, labels: Labels) -> None:
@@ -348,11 +332,7 @@ class _ValidationScores(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
-        in_training = self.model.get_weights()
-        # Lays the moving average, if there is one, over the weights, which then go on without it.
-        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
-        self._scored.set_weights(self.model.get_weights())
-        self.model.set_weights(in_training)
+        self._scored.set_weights(self.model.averaged_weights())
         probabilities = nodule_probabilities(self._scored, self._patches)
         if not np.isfinite(probabilities).all():
             raise TrainingError(
@@ -445,7 +425,7 @@ class _CheckpointWriter(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         state = TrainingState(
             epochs=self._history.epochs,
-            variables=[variable.numpy() for variable in training_variables(self.model)],
+            variables=[variable.numpy() for variable in self.model.state],
             selected_weights=self._history.selected_weights,
             stopped=self.model.stop_training,
         )

@@ -36,7 +36,7 @@ def small_params(**recipe_changes) -> Params:
     recipe = content["recipes"]["tuned"]
     content["class_weights"] = {"short": "none"}
     content["recipes"] = {
-        "short": recipe | {"epochs": 4, "batch_size": 16, "ema": 0.0} | recipe_changes
+        "short": recipe | {"epochs": 4, "batch_size": 16, "average": 0.0} | recipe_changes
     }
     return Params.model_validate(content)
 

@@ -96,42 +96,6 @@ def test_equal_models_are_equal_files_and_predict_the_same_when_loaded(tmp_path:
     assert sorted(tmp_path.iterdir()) == sorted(paths)
 
 
-def test_fused_normalisation_trains_as_keras_own_does() -> None:
-    rng = np.random.default_rng(0)
-    patches = rng.uniform(0, 255, (16, 50, 50, 1)).astype(np.float32)
-    labels = np.eye(2, dtype=np.float32)[np.arange(16) % 2]
-    plain = build_model("small", "squeezenet", SMALL | {"dropout": 0.0}, seed=3)
-    fused = training_copy(plain)
-    kinds = [type(layer).__name__ for layer in fused.layers]
-    assert "BatchNormalization" not in kinds
-    assert kinds.count("FusedBatchNormalization") == 5
-    losses = []
-    for model in (plain, fused):
-        model.compile(keras.optimizers.SGD(0.01), "categorical_crossentropy")
-        losses.append([float(model.train_on_batch(patches, labels)) for _ in range(3)])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    for one, two in zip(plain.get_weights(), fused.get_weights(), strict=True):
-        assert two == pytest.approx(one, rel=0.02, abs=1e-3)
-    plain.set_weights(fused.get_weights())
-    assert plain(patches).numpy() == pytest.approx(fused(patches).numpy(), abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("shape", "options"),
-    [((50, 50, 3), {"scale": False}), ((50, 50, 3), {"center": False}), ((7,), {})],
-)
-def test_a_normalisation_that_cannot_be_fused_is_trained_as_it_is(
-    shape: tuple[int, ...], options: dict
-) -> None:
-    inputs = keras.Input(shape)
-    x = keras.layers.BatchNormalization(name="norm", **options)(inputs)
-    outputs = keras.layers.Dense(2, "softmax", name="dense")(keras.layers.Flatten(name="flat")(x))
-    copy = training_copy(keras.Model(inputs, outputs))
-    copy.compile(keras.optimizers.SGD(0.01), "categorical_crossentropy")
-    values = np.random.default_rng(0).normal(size=(8, *shape)).astype(np.float32)
-    assert np.isfinite(copy.train_on_batch(values, np.eye(2)[np.arange(8) % 2]))
-
-
 def test_the_pipelines_seed_is_no_part_of_a_config() -> None:
     with pytest.raises(ParamsError, match=r"models\.small\.config\.seed: found 3, expected none"):
         build_model("small", "squeezenet", SMALL | {"seed": 3}, seed=0)

@@ -43,7 +43,7 @@ def test_the_published_recipe_is_as_published() -> None:
     recipe = params.recipes["published"]
     assert (recipe.optimizer, recipe.learning_rate, recipe.schedule) == ("adam", 1e-4, "constant")
     assert (recipe.batch_size, recipe.epochs, recipe.select) == (32, 10, "last")
-    assert (recipe.weight_decay, recipe.ema, recipe.label_smoothing) == (0, 0, 0)
+    assert (recipe.weight_decay, recipe.average, recipe.label_smoothing) == (0, 0, 0)
     assert params.class_weights["published"] == [0.4, 0.6]
     assert not any(recipe.augmentation.model_dump().values())
 

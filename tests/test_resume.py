@@ -54,7 +54,7 @@ def taken_outputs(files: TrainingFiles) -> dict[str, bytes]:
 # the epoch, a step; how many epochs are then left.
 RECIPES: dict[str, tuple[dict, list[tuple[int, int]], int]] = {
     "moving average, warm-up, stopped twice": (
-        {"ema": 0.9, "learning_rate": 0.01},
+        {"average": 0.5, "learning_rate": 0.01},
         [(2, -1), (0, 4)],
         1,
     ),

@@ -11,11 +11,11 @@ import pytest
 REPOSITORY = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
-def trainings(tmp_path_factory) -> dict[str, dict]:
+@pytest.fixture(scope="module", params=[1, 2], ids="{0} ghost batches".format)
+def trainings(request: pytest.FixtureRequest, tmp_path_factory) -> dict[str, dict]:
     """Train in a process of its own, since devices are made once, when TensorFlow starts."""
     folder = tmp_path_factory.mktemp("strategies")
-    command = [sys.executable, "-m", "tests.train_on_two_devices", str(folder)]
+    command = [sys.executable, "-m", "tests.train_on_two_devices", folder, str(request.param)]
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
@@ -42,7 +42,14 @@ def test_two_devices_drop_features_too(trainings: dict[str, dict]) -> None:
     assert loss != pytest.approx(trainings["mirrored"]["loss"], rel=1e-3)
 
 
-def test_a_batch_that_cannot_be_shared_evenly_is_one_line(trainings: dict[str, dict]) -> None:
-    assert trainings["uneven"]["error"].endswith(
-        "strategy: found batches of 15 patches, expected a multiple of the 2 devices"
-    )
+@pytest.mark.parametrize(
+    ("case", "problem"),
+    [
+        ("uneven batch", "strategy: found batches of 15 patches, expected a multiple of the 2"),
+        ("ghost batches", "recipes.short.ghost_batches: found 3, expected 1, or 2 for as many"),
+    ],
+)
+def test_what_devices_cannot_share_is_one_line(
+    trainings: dict[str, dict], case: str, problem: str
+) -> None:
+    assert trainings[case]["error"].endswith(f"{problem} devices")

@@ -32,7 +32,7 @@ def test_ratios_are_taken_within_rounds_and_against_the_fastest_twin() -> None:
         f"{TORCH}fast": [200.0, 100.0, 200.0],
         MATRIX_PRODUCT: [1e9, 5e8, 1e9],
     }
-    table = markdown(model, rates, [f"{TORCH}broken"])
+    table = markdown("small", model, rates, [f"{TORCH}broken"])
     assert "| (a) / (c) | 0.90 (0.80 to 0.90) |" in table
     assert "| (c) / (d) | 0.50 (0.50 to 0.50) |" in table
     assert "(d) at its best: fast." in table
@@ -46,4 +46,4 @@ def test_ratios_are_taken_within_rounds_and_against_the_fastest_twin() -> None:
 def test_without_pytorch_the_table_has_the_pipeline_alone() -> None:
     model = build_model("small", "mobilenet", CONFIG, seed=0)
     rates = {name: [1.0] for name in (EPOCH, UNSCORED_EPOCH, BARE_FIT, STEP, MATRIX_PRODUCT)}
-    assert "(d)" not in markdown(model, rates, [])
+    assert "(d)" not in markdown("small", model, rates, [])

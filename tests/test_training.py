@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -10,14 +13,15 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from nodules.atomic import write_json
-from nodules.errors import TrainingError
+from nodules.errors import ParamsError, TrainingError
 from nodules.inference import nodule_probabilities
 from nodules.model_file import load_model
 from nodules.models import registry
 from nodules.params import ModelParams
 from nodules.patches import open_patches
+from nodules.runtime import usable_processors
 from nodules.training import TrainingFiles, train
-from tests.small_training import small_params, write_training_files
+from tests.small_training import REPOSITORY, small_params, write_training_files
 
 
 @pytest.fixture
@@ -57,6 +61,36 @@ def test_the_same_seed_gives_the_same_file_and_another_seed_another(files) -> No
     assert contents[0] != contents[2]
 
 
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or usable_processors() < 2,
+    reason="it takes two processors, of which one can be taken away",
+)
+def test_the_number_of_processors_makes_no_difference(tmp_path: Path) -> None:
+    models = set()
+    for count in (1, 2):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        program = (
+            "import os; "
+            f"os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{count}]); "
+            f"os.chdir({str(folder)!r}); "
+            "from nodules.runtime import be_deterministic; be_deterministic(); "
+            "from pathlib import Path; from nodules.training import train; "
+            "from tests.small_training import small_params, write_training_files; "
+            "train(small_params(ghost_batches=2), write_training_files(Path('.')))"
+        )
+        environment = {k: v for k, v in os.environ.items() if k != "TF_NUM_INTRAOP_THREADS"}
+        environment["PYTHONPATH"] = str(REPOSITORY)
+        subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+        models.add((folder / "model.keras").read_bytes())
+    assert len(models) == 1
+
+
+def test_more_ghost_batches_than_patches_are_one_line(files) -> None:
+    with pytest.raises(ParamsError, match="ghost_batches: found 17, expected at most the 16 pat"):
+        train(small_params(ghost_batches=17), files)
+
+
 def test_the_last_epoch_is_kept_where_the_recipe_says_so(files) -> None:
     train(small_params(select="last", epochs=3), files)
     assert metrics_of(files)["best_epoch"] == 3
@@ -69,12 +103,12 @@ def test_training_stops_early_when_the_auc_no_longer_rises(files) -> None:
 
 
 def test_an_average_of_the_weights_is_scored_and_saved(files) -> None:
-    # With a momentum of one half a step the average hardly lags; with 0.9999 it hardly moves.
+    # Over the last tenth of so few steps the average hardly lags; over all it holds the start too.
     losses = {}
-    for ema in (0.5, 0.9999):
-        train(small_params(learning_rate=0.01, ema=ema, select="last"), files)
-        losses[ema] = metrics_of(files)["val"]["loss"]
-    assert losses[0.5] < losses[0.9999] - 0.1
+    for average in (0.1, 1.0):
+        train(small_params(learning_rate=0.01, average=average, select="last"), files)
+        losses[average] = metrics_of(files)["val"]["loss"]
+    assert losses[0.1] < losses[1.0] - 0.05
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])

@@ -1,6 +1,9 @@
 """Train the same small model on one and on two logical CPU devices; print what came of it.
 
-python -m tests.train_on_two_devices FOLDER
+python -m tests.train_on_two_devices FOLDER GHOST_BATCHES
+
+TensorFlow numbers what its devices tell each other from the same number on for each strategy, and
+takes it amiss when another network does so in the same process.
 """
 
 import contextlib
@@ -9,6 +12,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 # First of all, since it sets up TensorFlow, which others import.
 from nodules.runtime import be_deterministic  # isort: split
@@ -24,7 +28,7 @@ from nodules.training import TrainingFiles, train, training_strategy
 from tests.small_training import StopIn, Stopped, small_params, write_training_files
 
 # Dropout draws its masks for the rows of a device; without it both trainings do the same sums.
-RECIPE = {"learning_rate": 0.003, "ema": 0.9, "select": "last", "epochs": 3}
+RECIPE: dict[str, Any] = {"learning_rate": 0.003, "average": 0.5, "select": "last", "epochs": 3}
 
 
 def main() -> None:
@@ -33,6 +37,7 @@ def main() -> None:
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     be_deterministic()
     folder = Path(sys.argv[1])
+    RECIPE["ghost_batches"] = int(sys.argv[2])
     os.chdir(folder)  # dvclive looks for a repository from here upwards
     files = write_training_files(folder)
     results = {}
@@ -43,7 +48,8 @@ def main() -> None:
             dataclasses.replace(files, checkpoints=folder / "checkpoints")
         )
         results["dropout"] = _train(files, "mirrored", dropout=0.5)
-        results["uneven"] = _train(files, "mirrored", batch_size=15)
+        results["uneven batch"] = _train(files, "mirrored", batch_size=15)
+        results["ghost batches"] = _train(files, "mirrored", ghost_batches=3)
     print(json.dumps(results))
 
 

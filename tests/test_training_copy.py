@@ -1,0 +1,143 @@
+"""The copy that is trained computes what the network says, part by part of a batch."""
+
+from itertools import pairwise
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nodules.models.registry import build_model
+from nodules.params import read_params
+from nodules.training_copy import FusedBatchNormalization, WeightedSum, training_copy
+from tests.small_training import REPOSITORY, small_params
+
+PARAMS = read_params(REPOSITORY / "params.yaml")
+SMALL_CONFIG = small_params().chosen_model.config
+
+
+def small_model(**changes) -> keras.Model:
+    config: dict[str, Any] = {**SMALL_CONFIG, "dropout": 0.0, **changes}
+    return build_model("small", "squeezenet", config, seed=3)
+
+
+def network(name: str) -> keras.Model:
+    entry = PARAMS.models[name]
+    return build_model(name, entry.builder, {**entry.config, "dropout": 0.0}, seed=3)
+
+
+def gradients(model: keras.Model, patches: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Give the outputs in training, and the gradients of the first class's mean probability."""
+    with tf.GradientTape() as tape:
+        outputs = model(patches, training=True)
+        mean = tf.reduce_mean(outputs[:, 0])
+    return outputs.numpy(), [g.numpy() for g in tape.gradient(mean, model.trainable_variables)]
+
+
+def intensities(random_patches, count: int) -> np.ndarray:
+    return random_patches(count)[..., np.newaxis].astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["squeezenet", "mobilenet", "mobilenet_published"])
+def test_a_copy_has_the_outputs_and_gradients_of_keras_own_layers(name, random_patches) -> None:
+    model = network(name)
+    patches = intensities(random_patches, 6)
+    outputs, found = gradients(training_copy(model), patches)
+    expected_outputs, expected = gradients(model, patches)
+    # Where a ReLU sits on its edge, rounding decides.
+    assert outputs == pytest.approx(expected_outputs, abs=1e-3)
+    for variable, mine, theirs in zip(model.trainable_variables, found, expected, strict=True):
+        difference = np.linalg.norm(mine - theirs) / np.linalg.norm(theirs)
+        assert difference < 0.05, variable.path
+
+
+def test_the_tuned_networks_are_trained_by_the_faster_layers() -> None:
+    for name in ("squeezenet", "mobilenet"):
+        kinds = {type(layer) for layer in training_copy(network(name)).network.layers}
+        assert {FusedBatchNormalization, WeightedSum} <= kinds
+        assert keras.layers.BatchNormalization not in kinds
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_ghost_batches_are_batches_of_their_own(parts: int, random_patches) -> None:
+    model = small_model()
+    patches = intensities(random_patches, 7)
+    outputs, found = gradients(training_copy(model, ghost_batches=parts), patches)
+    bounds = [7 * part // parts for part in range(parts + 1)]
+    alone = [
+        gradients(training_copy(model), patches[start:stop]) for start, stop in pairwise(bounds)
+    ]
+    assert outputs == pytest.approx(np.concatenate([each for each, _ in alone]), abs=1e-6)
+    shares = np.diff(bounds) / 7
+    for number, gradient in enumerate(found):
+        pieces = [share * each[number] for share, (_, each) in zip(shares, alone, strict=True)]
+        assert gradient == pytest.approx(sum(pieces), abs=1e-6)
+
+
+def test_a_network_without_normalisation_does_not_notice_ghost_batches(random_patches) -> None:
+    model = small_model(batch_norm=False)
+    patches = intensities(random_patches, 8)
+    whole, parts = (gradients(training_copy(model, ghost_batches=n), patches) for n in (1, 4))
+    assert parts[0] == pytest.approx(whole[0], abs=1e-6)
+    for one, other in zip(whole[1], parts[1], strict=True):
+        assert other == pytest.approx(one, abs=1e-6)
+
+
+@pytest.mark.parametrize("ghost_batches", [1, 4])
+def test_running_statistics_forget_as_much_in_a_batch_however_many_its_parts(
+    ghost_batches: int, random_patches
+) -> None:
+    model = small_model(batch_norm_momentum=0.9)
+    copy = training_copy(model, ghost_batches=ghost_batches)
+    patches = np.repeat(intensities(random_patches, 2), 4, axis=0)[[0, 4] * 4]  # equal parts
+    for _ in range(3):
+        copy(patches, training=True)
+    names = [weight.path for weight in model.weights]
+    stem = next(n for n, path in enumerate(names) if path.endswith("stem_norm/moving_mean"))
+    features = model.get_layer("stem")(patches / 255).numpy().mean(axis=(0, 1, 2))
+    # Starting from nothing, three batches of the same mean leave 1 - 0.9 ** 3 of it.
+    assert copy.get_weights()[stem] == pytest.approx((1 - 0.9**3) * features, rel=0.01)
+
+
+def test_weights_fit_the_model_in_its_order(random_patches) -> None:
+    model = small_model(pooling="depthwise")
+    copy = training_copy(model, ghost_batches=2)
+    for mine, theirs in zip(copy.get_weights(), model.get_weights(), strict=True):
+        assert np.array_equal(mine, theirs)
+
+
+def test_fused_normalisation_trains_as_keras_own_does() -> None:
+    rng = np.random.default_rng(0)
+    patches = rng.uniform(0, 255, (16, 50, 50, 1)).astype(np.float32)
+    labels = np.eye(2, dtype=np.float32)[np.arange(16) % 2]
+    plain = small_model()
+    fused = training_copy(plain)
+    kinds = [type(layer).__name__ for layer in fused.network.layers]
+    assert "BatchNormalization" not in kinds
+    assert kinds.count("FusedBatchNormalization") == 5
+    losses = []
+    for model in (plain, fused):
+        model.compile(keras.optimizers.SGD(0.01), "categorical_crossentropy")
+        losses.append([float(model.train_on_batch(patches, labels)) for _ in range(3)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    for one, two in zip(plain.get_weights(), fused.get_weights(), strict=True):
+        assert two == pytest.approx(one, rel=0.02, abs=1e-3)
+    plain.set_weights(fused.get_weights())
+    assert plain(patches).numpy() == pytest.approx(fused(patches).numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [((50, 50, 3), {"scale": False}), ((50, 50, 3), {"center": False}), ((7,), {})],
+)
+def test_a_normalisation_that_cannot_be_fused_is_trained_as_it_is(
+    shape: tuple[int, ...], options: dict
+) -> None:
+    inputs = keras.Input(shape)
+    x = keras.layers.BatchNormalization(name="norm", **options)(inputs)
+    outputs = keras.layers.Dense(2, "softmax", name="dense")(keras.layers.Flatten(name="flat")(x))
+    copy = training_copy(keras.Model(inputs, outputs))
+    copy.compile(keras.optimizers.SGD(0.01), "categorical_crossentropy")
+    values = np.random.default_rng(0).normal(size=(8, *shape)).astype(np.float32)
+    assert np.isfinite(copy.train_on_batch(values, np.eye(2)[np.arange(8) % 2]))

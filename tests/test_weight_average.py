@@ -1,0 +1,48 @@
+"""The average of the weights: which steps it holds, and how much of each."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nodules.weight_average import WeightAverage
+
+
+def averages(values: list[float], share: float) -> list[float]:
+    """Give the average after each step of a weight that takes these values."""
+    weight = keras.Variable(np.zeros((2, 3), np.float32))
+    average = WeightAverage([weight], share)
+    found = []
+    for step, value in enumerate(values, 1):
+        weight.assign(np.full((2, 3), value))
+        average.update(tf.constant(step))
+        (array,) = average.values()
+        assert array.shape == (2, 3)
+        found.append(float(array[0, 0]))
+    return found
+
+
+def test_over_the_whole_training_it_is_the_mean() -> None:
+    values = [3.0, -1.0, 4.0, 1.5]
+    assert averages(values, 1.0) == pytest.approx([np.mean(values[:n]) for n in (1, 2, 3, 4)])
+
+
+def test_it_is_shamir_and_zhangs_polynomial_decay_averaging() -> None:
+    values = np.random.default_rng(0).normal(size=50)
+    eta = 3
+    expected, found = 0.0, averages(values.tolist(), 1 / (eta + 1))
+    for t, value in enumerate(values, 1):
+        expected = (1 - (eta + 1) / (t + eta)) * expected + (eta + 1) / (t + eta) * value
+        assert found[t - 1] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("steps", [100, 1000])
+def test_it_holds_the_same_share_of_a_training_of_any_length(steps: int) -> None:
+    # The first nine tenths show 1, the last tenth 0: what is left of the former.
+    values = [1.0] * (steps * 9 // 10) + [0.0] * (steps // 10)
+    # The average weighs step k with k ** (1 / share - 1).
+    assert averages(values, 0.1)[-1] == pytest.approx(0.9**10, abs=0.03)
+
+
+def test_what_a_training_began_with_is_no_part_of_it() -> None:
+    assert averages([5.0, 5.0], 0.1) == [5.0, 5.0]
