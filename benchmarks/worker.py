@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 # Tells a worker something and gives its answer.
 Ask = Callable[[str], str]
@@ -43,7 +43,9 @@ def worker(
         assert answers is not None
 
         def ask(question: str) -> str:
-            print(question, file=questions, flush=True)
+            # A process that has ended gives no answer, whether it heard the question or not.
+            with suppress(BrokenPipeError):
+                print(question, file=questions, flush=True)
             answer = answers.readline().strip()
             if not answer:
                 raise RuntimeError(f"{module} ended at `{question}`")
@@ -52,4 +54,5 @@ def worker(
         try:
             yield ask
         finally:
-            questions.close()
+            with suppress(BrokenPipeError):
+                questions.close()

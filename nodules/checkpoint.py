@@ -28,7 +28,7 @@ class TrainingState:
     epochs
         The scores that were logged, a mapping an epoch.
     variables
-        Of the model in training, its generators of random numbers included, and its optimizer.
+        The `state` of the copy in training.
     selected_weights
         Of the epoch that would be saved if training ended here.
     stopped

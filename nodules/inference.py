@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from nodules.params import Views
@@ -26,9 +27,9 @@ def nodule_probabilities(
     model
         As the builders make it.
     patches
-        (N, 50, 50) uint8, which may stay on disk: they are read a batch at a time.
+        (N, 50, 50) uint8, at least one; they may stay on disk, and are read a batch at a time.
     batch_size
-        Patches scored at once on a core; as many batches are in work as there are cores.
+        Patches scored at once on a core, at least one. Memory grows with it and with the cores.
     views
         1 scores each patch as it is; 8 averages its probability over `symmetric_views`, at eight
         times the cost.
@@ -44,8 +45,17 @@ def nodule_probabilities(
     def scored(start: int) -> NDArray[np.float32]:
         return _batch_probabilities(model, patches[start : start + batch_size], views)
 
-    with ThreadPoolExecutor(usable_processors()) as threads:
-        return np.concatenate(list(threads.map(scored, range(0, len(patches), batch_size))))
+    # The first one by itself: TensorFlow traces the network for its size, and for any other size
+    # when that comes, which must not be a race.
+    first, *others = range(0, len(patches), batch_size)
+    head = scored(first)
+    with ThreadPoolExecutor(_batches_at_once()) as threads:
+        return np.concatenate([head, *threads.map(scored, others)])
+
+
+def _batches_at_once() -> int:
+    """Count the cores, or two for a GPU, which computes one while the other is read."""
+    return 2 if tf.config.list_logical_devices("GPU") else usable_processors()
 
 
 def symmetric_views(patches: Patches) -> Iterator[Patches]:

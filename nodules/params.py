@@ -134,11 +134,12 @@ class Recipe(_Block):
     batch_size, epochs
         Patches a step; passes over the train split.
     ghost_batches
-        Parts of each batch that are computed side by side, a core each, and whose own statistics
-        batch normalisation takes.
+        Parts of each batch, at most its patches, that are computed side by side, a core each;
+        batch normalisation takes the statistics of each by itself. Under `strategy: mirrored`, 1 or
+        a multiple of the devices.
     average
-        Share of the steps so far over which the weights are averaged that are scored and saved; 0
-        scores and saves the weights themselves.
+        Share of the training so far that makes up most of the `WeightAverage` that is scored and
+        saved; 0 scores and saves the weights themselves.
     label_smoothing
         Share of each one-hot label that is spread evenly over the classes.
     precision
@@ -232,7 +233,7 @@ class EvaluateParams(_Block):
         The specificity at which the sensitivity is read off the ROC of each split, whatever the
         threshold.
     batch_size
-        Patches scored at once.
+        Patches scored at once on a core.
     """
 
     threshold: ThresholdParams

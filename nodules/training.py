@@ -85,8 +85,8 @@ def train(
     Raises
     ------
     ParamsError
-        If the model's builder or one of its arguments is wrong, or batches cannot be shared
-        evenly among the devices.
+        If the model's builder or one of its arguments is wrong, or batches cannot be shared out
+        among devices and ghost batches.
     TrainingError
         If the loss is no longer a number.
     """
@@ -258,13 +258,16 @@ def _check_batches(params: Params, size: int, devices: int) -> None:
         # Each device would count for as much in the loss.
         problem = f"found batches of {size} patches, expected a multiple of the {devices} devices"
         raise ParamsError(PARAMS_FILE, "strategy", problem)
-    parts = params.chosen_recipe.ghost_batches
-    if devices > 1 and parts not in (1, devices):
-        problem = f"found {parts}, expected 1, or {devices} for as many devices"
-        raise ParamsError(PARAMS_FILE, f"recipes.{params.recipe}.ghost_batches", problem)
-    if parts > size:
+    parts, key = params.chosen_recipe.ghost_batches, f"recipes.{params.recipe}"
+    if "ghost_batches" in params.chosen_model.recipes.get(params.recipe, {}):
+        key = f"models.{params.model}.{key}"
+    if parts > 1 and parts % devices:
+        problem = f"found {parts}, expected 1, or a multiple of the {devices} devices"
+    elif parts > size:
         problem = f"found {parts}, expected at most the {size} patches of a batch"
-        raise ParamsError(PARAMS_FILE, f"recipes.{params.recipe}.ghost_batches", problem)
+    else:
+        return
+    raise ParamsError(PARAMS_FILE, f"{key}.ghost_batches", problem)
 
 
 def _optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:

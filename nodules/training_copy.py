@@ -21,7 +21,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     difference to speak of where N counts every pixel of every patch.
     """
 
-    # Calls that make up a batch. Where there are several, who calls has the layer `forget` first.
+    # Calls that make up a batch, each counting as much in the running statistics. Where there are
+    # several, who calls has the layer `forget` first.
     parts = 1
 
     def call(
@@ -44,9 +45,10 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
     def forget(self) -> None:
-        """Take from the running statistics what a batch replaces."""
-        for running in (self.moving_mean, self.moving_variance):
-            running.assign(running * self.momentum)
+        """Take from the running statistics what a batch replaces, unless the layer is frozen."""
+        if self.trainable:
+            for running in (self.moving_mean, self.moving_variance):
+                running.assign(running * self.momentum)
 
 
 class WeightedSum(keras.layers.DepthwiseConv2D):
@@ -57,9 +59,9 @@ class WeightedSum(keras.layers.DepthwiseConv2D):
     """
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Give (batch, 1, 1, channels)."""
-        weights = tf.cast(self.kernel[..., 0], inputs.dtype)
-        return tf.reduce_sum(inputs * weights, axis=(1, 2), keepdims=True)
+        """Give (batch, 1, 1, channels), summed up in float32."""
+        products = tf.cast(inputs, tf.float32) * tf.cast(self.kernel[..., 0], tf.float32)
+        return tf.cast(tf.reduce_sum(products, axis=(1, 2), keepdims=True), inputs.dtype)
 
 
 class TrainingCopy(keras.Model):
@@ -73,9 +75,10 @@ class TrainingCopy(keras.Model):
     Parameters
     ----------
     network
-        Whose weights, in the same order, are this model's.
+        Whose weights, in the same order, are this model's. Its fused normalisations are layers of
+        its own, not of a model within it, and each is applied once.
     parts
-        Of a batch, as even as can be.
+        Of a batch, or of what a device has of it, as even as can be.
     average
         Share of the training so far over which weights are averaged; 0 for none.
     """
@@ -140,32 +143,32 @@ def training_copy(
     model
         As the builders make it.
     ghost_batches
-        Into which a batch is divided.
+        Into which a batch is divided: 1, or a multiple of the devices.
     devices
-        That share each batch: each computes a ghost batch, or all together the only one.
+        That share each batch, as many ghost batches each, or all together the only one.
     average
         Share of the training so far over which weights are averaged; 0 for none.
 
     Returns
     -------
     TrainingCopy
-        Not compiled. Where several devices share one ghost batch, its batch normalisations are
-        Keras's own, synchronised: their statistics are those of the whole batch, as they would be
-        on one. Else they are fused where the operation can compute them.
+        Not compiled. Its batch normalisations are fused where the operation can compute them. Where
+        several devices share one ghost batch, they are Keras's own, synchronised: their statistics
+        are those of the whole batch, as they would be on one device.
     """
-    synchronised = ghost_batches < devices
-    parts = ghost_batches if devices == 1 else 1
+    shared = ghost_batches < devices
+    parts = max(1, ghost_batches // devices)
 
     def exchanged(layer: keras.layers.Layer) -> keras.layers.Layer:
         kind, config = type(layer), layer.get_config()
         if kind is keras.layers.BatchNormalization:
-            if synchronised:
-                config["synchronized"] = True
-            elif _can_be_fused(layer):
+            if _can_be_fused(layer) and not shared:
                 kind = FusedBatchNormalization
             else:
-                # It is updated by each part, and is to forget as much in a batch all the same.
+                # Each part updates it, and it is to forget as much in a batch all the same.
                 config["momentum"] = layer.momentum ** (1 / parts)
+                # Else the running statistics would be those of one device.
+                config["synchronized"] = devices > 1
         elif kind is keras.layers.DepthwiseConv2D and _is_a_weighted_sum(layer):
             kind = WeightedSum
         return kind.from_config(config)

@@ -1,4 +1,4 @@
-"""The average of a network's weights over the latest share of its training."""
+"""The average of a network's weights over its training, the later ones counting more."""
 
 from collections.abc import Sequence
 
@@ -8,16 +8,16 @@ from numpy.typing import NDArray
 
 
 class WeightAverage:
-    """Weights averaged over the latest share of all steps so far, the later ones counting more.
+    """Weights averaged over all steps so far, each counting the more the later it was.
 
     After t steps the average of the weights w is
 
         (1 - r) * average + r * w    with    r = 1 / (1 + share * (t - 1)),
 
     the polynomial-decay averaging of Shamir and Zhang (2013), "Stochastic gradient descent for
-    non-smooth optimization", https://arxiv.org/abs/1212.1824, with eta = 1 / share - 1. It forgets
-    the start of a training of any length, which a momentum for each step does only where it suits
-    the number of steps.
+    non-smooth optimization", https://arxiv.org/abs/1212.1824, with eta = 1 / share - 1. Step k
+    counts about as k ** eta: the average lags behind by share / (1 + share) of the training so far,
+    however long that is, where a moving average with a momentum for each step fits one length.
 
     Parameters
     ----------

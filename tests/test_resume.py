@@ -53,7 +53,7 @@ def taken_outputs(files: TrainingFiles) -> dict[str, bytes]:
 # What to change in the recipe; where to stop, as epochs before the last and, if not at the end of
 # the epoch, a step; how many epochs are then left.
 RECIPES: dict[str, tuple[dict, list[tuple[int, int]], int]] = {
-    "moving average, warm-up, stopped twice": (
+    "average, warm-up, stopped twice": (
         {"average": 0.5, "learning_rate": 0.01},
         [(2, -1), (0, 4)],
         1,

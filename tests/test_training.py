@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.pipeline_run import files_in
 from nodules.atomic import write_json
 from nodules.errors import ParamsError, TrainingError
 from nodules.inference import nodule_probabilities
@@ -66,7 +67,7 @@ def test_the_same_seed_gives_the_same_file_and_another_seed_another(files) -> No
     reason="it takes two processors, of which one can be taken away",
 )
 def test_the_number_of_processors_makes_no_difference(tmp_path: Path) -> None:
-    models = set()
+    outputs = set()
     for count in (1, 2):
         folder = tmp_path / str(count)
         folder.mkdir()
@@ -82,8 +83,9 @@ def test_the_number_of_processors_makes_no_difference(tmp_path: Path) -> None:
         environment = {k: v for k, v in os.environ.items() if k != "TF_NUM_INTRAOP_THREADS"}
         environment["PYTHONPATH"] = str(REPOSITORY)
         subprocess.run([sys.executable, "-c", program], env=environment, check=True)
-        models.add((folder / "model.keras").read_bytes())
-    assert len(models) == 1
+        files = files_in(folder)
+        outputs.add((files.model.read_bytes(), (files.log / "metrics.json").read_bytes()))
+    assert len(outputs) == 1
 
 
 def test_more_ghost_batches_than_patches_are_one_line(files) -> None:

@@ -127,6 +127,51 @@ def test_fused_normalisation_trains_as_keras_own_does() -> None:
     assert plain(patches).numpy() == pytest.approx(fused(patches).numpy(), abs=1e-5)
 
 
+def test_bfloat16_keeps_weights_and_averages_in_float32(random_patches) -> None:
+    patches = intensities(random_patches, 16)
+    labels = np.eye(2, dtype=np.float32)[np.arange(16) % 2]
+    options = {**SMALL_CONFIG, "dropout": 0.0, "pooling": "depthwise"}
+    mixed = build_model("small", "squeezenet", options, seed=3, precision="mixed_bfloat16")
+    copy = training_copy(mixed, ghost_batches=2, average=0.5)
+    _, found = gradients(copy, patches)
+    _, expected = gradients(
+        training_copy(small_model(pooling="depthwise"), ghost_batches=2), patches
+    )
+    cosine = [
+        np.vdot(a, b) / np.linalg.norm(a) / np.linalg.norm(b)
+        for a, b in zip(found, expected, strict=True)
+    ]
+    assert np.median(cosine) > 0.95
+    copy.compile(keras.optimizers.SGD(0.01), "categorical_crossentropy")
+    assert np.isfinite(copy.train_on_batch(patches, labels))
+    assert {weight.dtype for weight in copy.averaged_weights()} == {np.dtype("float32")}
+    mixed.set_weights(copy.averaged_weights())
+    assert {weight.dtype for weight in mixed.weights} == {"float32"}
+
+
+def test_a_frozen_normalisation_keeps_its_statistics(random_patches) -> None:
+    model = small_model()
+    norm = model.get_layer("stem_norm")
+    norm.moving_mean.assign(np.arange(norm.moving_mean.shape[0], dtype=np.float32))
+    norm.trainable = False
+    copy = training_copy(model, ghost_batches=2)
+    copy(intensities(random_patches, 8), training=True)
+    kept = copy.network.get_layer("stem_norm").moving_mean
+    assert np.array_equal(kept, norm.moving_mean)
+
+
+def test_a_normalisation_that_cannot_be_fused_forgets_as_much_in_a_batch_too() -> None:
+    inputs = keras.Input((3,))
+    outputs = keras.layers.BatchNormalization(name="norm", momentum=0.9)(inputs)
+    values = np.tile(np.array([[1.0, 2.0, 3.0]], np.float32), (8, 1))
+    for parts in (1, 4):
+        copy = training_copy(keras.Model(inputs, outputs), ghost_batches=parts)
+        for _ in range(3):
+            copy(values, training=True)
+        found = copy.network.get_layer("norm").moving_mean.numpy()
+        assert found == pytest.approx((1 - 0.9**3) * values[0], rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("shape", "options"),
     [((50, 50, 3), {"scale": False}), ((50, 50, 3), {"center": False}), ((7,), {})],

@@ -2,8 +2,9 @@
 
 python -m tests.train_on_two_devices FOLDER GHOST_BATCHES
 
-TensorFlow numbers what its devices tell each other from the same number on for each strategy, and
-takes it amiss when another network does so in the same process.
+All trainings of a process have the same number of ghost batches: TensorFlow gives each exchange
+between devices a number, starts to count anew with each strategy, and refuses a number whose former
+exchange was of another kind, as that of another network would be.
 """
 
 import contextlib
@@ -28,7 +29,13 @@ from nodules.training import TrainingFiles, train, training_strategy
 from tests.small_training import StopIn, Stopped, small_params, write_training_files
 
 # Dropout draws its masks for the rows of a device; without it both trainings do the same sums.
-RECIPE: dict[str, Any] = {"learning_rate": 0.003, "average": 0.5, "select": "last", "epochs": 3}
+RECIPE: dict[str, Any] = {
+    "learning_rate": 0.003,
+    "average": 0.5,
+    "select": "last",
+    "epochs": 3,
+    "ghost_batches": int(sys.argv[2]),
+}
 
 
 def main() -> None:
@@ -37,7 +44,6 @@ def main() -> None:
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     be_deterministic()
     folder = Path(sys.argv[1])
-    RECIPE["ghost_batches"] = int(sys.argv[2])
     os.chdir(folder)  # dvclive looks for a repository from here upwards
     files = write_training_files(folder)
     results = {}
@@ -49,13 +55,16 @@ def main() -> None:
         )
         results["dropout"] = _train(files, "mirrored", dropout=0.5)
         results["uneven batch"] = _train(files, "mirrored", batch_size=15)
-        results["ghost batches"] = _train(files, "mirrored", ghost_batches=3)
+        results["ghost batches"] = _train(files, "mirrored", of_the_model={"ghost_batches": 3})
     print(json.dumps(results))
 
 
-def _params(strategy: str, *, dropout: float = 0.0, **changes) -> Params:
+def _params(
+    strategy: str, *, dropout: float = 0.0, of_the_model: dict[str, Any] | None = None, **changes
+) -> Params:
     params = small_params(**RECIPE | changes).model_copy(update={"strategy": strategy})
     params.models["small"].config["dropout"] = dropout
+    params.models["small"].recipes["short"] = of_the_model or {}
     return params
 
 
@@ -65,8 +74,8 @@ def _train_with_a_stop(files: TrainingFiles) -> dict:
     return _train(files, "mirrored")
 
 
-def _train(files: TrainingFiles, strategy: str, *, dropout: float = 0.0, **changes) -> dict:
-    params = _params(strategy, dropout=dropout, **changes)
+def _train(files: TrainingFiles, strategy: str, **changes) -> dict:
+    params = _params(strategy, **changes)
     try:
         train(params, files)
     except ParamsError as error:
