@@ -13,7 +13,7 @@ import argparse
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ import dvc.api
 
 from benchmarks import MODELS
 from nodules.errors import ParamsError, one_line_errors
-from nodules.params import PARAMS_FILE
+from nodules.params import PARAMS_FILE, read_params
 
 PREFIX = "ablation"
 SEEDS = (1, 2, 3)
@@ -48,11 +48,6 @@ SHORT = f"{SHORT_EPOCHS} epochs"
 # Each takes one ingredient away, or puts another in its place.
 CHANGES = {
     "no average": ("recipes.tuned.average=0.0",),
-    "no average, cosine learning rate from 0.004": (
-        "recipes.tuned.average=0.0",
-        "recipes.tuned.schedule=cosine",
-        "recipes.tuned.learning_rate=4.0e-3",
-    ),
     "no ghost batches": ("recipes.tuned.ghost_batches=1",),
     "no symmetries": ("recipes.tuned.augmentation.symmetries=false",),
     "no shift, rotation, zoom": (
@@ -68,20 +63,36 @@ CHANGES = {
     "bfloat16": ("recipes.tuned.precision=mixed_bfloat16",),
 }
 
+# The learning rate of the one network, given to the other.
+EXCHANGED = {
+    "squeezenet": ("schedule=cosine", "learning_rate=4.0e-3", "average=0.02"),
+    "mobilenet": ("schedule=constant", "learning_rate=2.0e-3", "average=0.1"),
+}
+
 
 def runs(models: Sequence[str]) -> Iterator[Run]:
     """List the experiments for some models: seeds, ablations, the published ones."""
+    params = read_params()
     shorter = (f"recipes.tuned.epochs={SHORT_EPOCHS}",)
     for model in models:
         yield from (Run("tuned", model, seed) for seed in SEEDS)
     for model in models:
         yield Run(SHORT, model, changes=shorter)
-        for row, changes in CHANGES.items():
+        own = params.models[model].recipes.get("tuned", {})
+        exchanged = tuple(f"recipes.tuned.{change}" for change in EXCHANGED[model])
+        for row, changes in {**CHANGES, "the other's schedule": exchanged}.items():
             settings = (change.format(model=model) for change in changes)
-            yield Run(f"{SHORT}, {row}", model, changes=(*shorter, *settings))
+            settled = (_where_it_counts(setting, model, own) for setting in settings)
+            yield Run(f"{SHORT}, {row}", model, changes=(*shorter, *settled))
         yield Run("published recipe", model, changes=("recipe=published",))
     for seed in SEEDS:
         yield from (Run("published", f"{m}_published", seed, ("recipe=published",)) for m in models)
+
+
+def _where_it_counts(setting: str, model: str, own: Mapping[str, Any]) -> str:
+    """Move a setting of the tuned recipe to the model's own changes, if it is among those."""
+    key = setting.partition("=")[0].removeprefix("recipes.tuned.")
+    return f"models.{model}.{setting}" if key in own else setting
 
 
 def queue(dataset: Path, models: Sequence[str]) -> None:
