@@ -34,7 +34,6 @@ RECIPE: dict[str, Any] = {
     "average": 0.5,
     "select": "last",
     "epochs": 3,
-    "ghost_batches": int(sys.argv[2]),
 }
 
 
@@ -62,7 +61,8 @@ def main() -> None:
 def _params(
     strategy: str, *, dropout: float = 0.0, of_the_model: dict[str, Any] | None = None, **changes
 ) -> Params:
-    params = small_params(**RECIPE | changes).model_copy(update={"strategy": strategy})
+    recipe = {**RECIPE, "ghost_batches": int(sys.argv[2]), **changes}
+    params = small_params(**recipe).model_copy(update={"strategy": strategy})
     params.models["small"].config["dropout"] = dropout
     params.models["small"].recipes["short"] = of_the_model or {}
     return params
