@@ -63,11 +63,8 @@ CHANGES = {
     "bfloat16": ("recipes.tuned.precision=mixed_bfloat16",),
 }
 
-# The learning rate of the one network, given to the other.
-EXCHANGED = {
-    "squeezenet": ("schedule=cosine", "learning_rate=4.0e-3", "average=0.02"),
-    "mobilenet": ("schedule=constant", "learning_rate=2.0e-3", "average=0.1"),
-}
+# What the networks' recipes differ in; a row gives each that of the other.
+SCHEDULE = ("schedule", "learning_rate", "average")
 
 
 def runs(models: Sequence[str]) -> Iterator[Run]:
@@ -79,7 +76,8 @@ def runs(models: Sequence[str]) -> Iterator[Run]:
     for model in models:
         yield Run(SHORT, model, changes=shorter)
         own = params.models[model].recipes.get("tuned", {})
-        exchanged = tuple(f"recipes.tuned.{change}" for change in EXCHANGED[model])
+        other = params.recipe_of(next(each for each in MODELS if each != model), "tuned")
+        exchanged = tuple(f"recipes.tuned.{key}={getattr(other, key)}" for key in SCHEDULE)
         for row, changes in {**CHANGES, "the other's schedule": exchanged}.items():
             settings = (change.format(model=model) for change in changes)
             settled = (_where_it_counts(setting, model, own) for setting in settings)
