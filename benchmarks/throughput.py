@@ -53,6 +53,9 @@ from nodules.training import compiled_copy, train
 
 # What takes part beside the pipeline's epochs: it works for a while and gives its patches a second.
 Contestant = Callable[[], float]
+# By glibc's defaults PyTorch returns memory to the system after an operation and faults it in again
+# for the next one; these settings have glibc keep it, as TensorFlow does.
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 # (N, 50, 50, 1) intensities in 0..255, and (N, 2) one-hot labels.
 Arrays = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -152,7 +155,11 @@ def _torch_steps(
     with tempfile.TemporaryDirectory() as folder:
         exchange = Path(folder) / "exchange.npz"
         write_exchange(exchange, model, *batch)
-        with worker("benchmarks.torch_worker", str(exchange), params.model, params.recipe) as ask:
+        with worker(
+            "benchmarks.torch_worker",
+            *(str(exchange), params.model, params.recipe),
+            environment=KEEP_MEMORY,
+        ) as ask:
 
             def contestant(number: int) -> Contestant:
                 return lambda: len(batch[0]) * float(ask(f"run {number} {seconds}"))
