@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from nodules import figures
+from nodules.folding import folded_copy
 from nodules.inference import nodule_probabilities
 from nodules.model_file import load_model
 from nodules.params import EvaluateParams
@@ -137,7 +138,7 @@ def evaluate(params: EvaluateParams, seed: int, files: EvaluationFiles) -> None:
 
 
 def _score_splits(files: EvaluationFiles, params: EvaluateParams) -> dict[str, ScoredSplit]:
-    model = load_model(files.model)
+    model = folded_copy(load_model(files.model))
     scored = {}
     for name in SPLITS:
         with open_patches(files.splits / f"{name}.h5") as split:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from nodules.folding import folded_copy
 from nodules.inference import nodule_probabilities
 from nodules.model_file import load_model
 from nodules.output import check_output
@@ -42,7 +43,7 @@ def predict_file(model_path: Path, patches_path: Path, out: Path, *, views: View
     check_output(out, [model_path, patches_path])
     with ExitStack() as stack:
         patches = stack.enter_context(open_patches(patches_path, labelled=False))
-        model = load_model(model_path)
+        model = folded_copy(load_model(model_path))
         table = stack.enter_context(new_table(out, ("index", "group", "probability")))
         progress = stack.enter_context(tqdm(total=len(patches), desc="predict", unit="patch"))
         for start, block in patches.blocks():

@@ -20,6 +20,7 @@ from nodules.atomic import write_json
 from nodules.checkpoint import Checkpoint, TrainingState, combination_of
 from nodules.class_weights import read_class_weights
 from nodules.errors import ParamsError, TrainingError
+from nodules.folding import fold_weights, folded_copy
 from nodules.inference import nodule_probabilities
 from nodules.input_pipeline import steps_per_epoch, training_batches
 from nodules.model_file import save_model
@@ -332,11 +333,13 @@ class _ValidationScores(keras.callbacks.Callback):
     def __init__(self, scored: keras.Model, patches: PatchRows, labels: Labels) -> None:
         super().__init__()
         self._scored, self._patches, self._labels = scored, patches, labels
+        self._folded = folded_copy(scored)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
         self._scored.set_weights(self.model.averaged_weights())
-        probabilities = nodule_probabilities(self._scored, self._patches)
+        fold_weights(self._scored, self._folded)
+        probabilities = nodule_probabilities(self._folded, self._patches)
         if not np.isfinite(probabilities).all():
             raise TrainingError(
                 f"epoch {epoch + 1}: some probabilities are no numbers; "
