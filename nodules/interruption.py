@@ -1,15 +1,19 @@
 """Ctrl-C, SIGTERM and the death of DVC: a program unwinds and says in one line that it did."""
 
 import ctypes
+import importlib
 import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
+# By NumPy and tqdm, at their first use: what a signal raises amid an import may be lost, in Cython
+# or in a callback of the import system.
+_IMPORTED_LATE = ("numpy.random", "numpy.fft", "multiprocessing.synchronize")
 
 
 class Interruption(KeyboardInterrupt):
@@ -41,6 +45,9 @@ def raised_interruptions() -> Iterator[None]:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise Interruption(number)
 
+    for module in _IMPORTED_LATE:
+        with suppress(ImportError):  # what posts comments runs where there is Python alone
+            importlib.import_module(module)
     before = {number: signal.getsignal(number) for number in _heeded()}
     try:
         for number in before:

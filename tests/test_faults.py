@@ -158,6 +158,23 @@ def test_sigterm_in_a_stage_leaves_no_temporary_file(tmp_path: Path) -> None:
     assert list(data.iterdir()) == []
 
 
+def test_what_loses_interruptions_while_it_is_imported_is_there_before_them() -> None:
+    code = """
+import sys
+import numpy as np
+from tqdm import tqdm
+from nodules.interruption import raised_interruptions
+with raised_interruptions():
+    before = set(sys.modules)
+    np.fft.fft2(np.random.default_rng(0).random((2, 2)))
+    tqdm(total=1).close()
+    print(sorted(set(sys.modules) - before))
+"""
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
+
+
 def test_a_stage_ends_when_the_dvc_that_runs_it_is_killed(tmp_path: Path) -> None:
     """Stands for DVC: a process that starts a stage and is killed."""
     if sys.platform != "linux":
