@@ -6,14 +6,17 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
-# By NumPy and tqdm, at their first use: what a signal raises amid an import may be lost, in Cython
-# or in a callback of the import system.
-_IMPORTED_LATE = ("numpy.random", "numpy.fft", "multiprocessing.synchronize")
+# What packages import at their first use: what a signal raises meanwhile may be lost, in Cython or
+# in a callback of the import system.
+_IMPORTED_LATE = {
+    "numpy": ("numpy.random", "numpy.fft"),
+    "tqdm": ("multiprocessing.synchronize",),
+}
 
 
 class Interruption(KeyboardInterrupt):
@@ -45,8 +48,8 @@ def raised_interruptions() -> Iterator[None]:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise Interruption(number)
 
-    for module in _IMPORTED_LATE:
-        with suppress(ImportError):  # what posts comments runs where there is Python alone
+    for package in _IMPORTED_LATE.keys() & sys.modules.keys():
+        for module in _IMPORTED_LATE[package]:
             importlib.import_module(module)
     before = {number: signal.getsignal(number) for number in _heeded()}
     try:

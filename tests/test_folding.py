@@ -201,7 +201,8 @@ def test_of_any_network_that_is_folded_which_leaves_the_outputs(
     save_model(shaken(small(wiring), patches), path)
     model = load_model(path)
     copy, expected = folded_copy(model), outputs(model, patches)
-    assert normalisations(copy) == left < normalisations(model) + left
+    assert normalisations(model) > 0
+    assert normalisations(copy) == left
     assert np.ptp(expected) > 0.1
     assert outputs(copy, patches) == pytest.approx(expected, abs=1e-4)
 
