@@ -18,7 +18,7 @@ from nodules.model_file import load_model
 from nodules.patches import PATCH_SIZE, open_patches
 from nodules.trial_reading import try_reading
 
-HDF5_FAILS = "cannot be read: damaged so that the HDF5 library fails on it"
+HDF5_FAILS = "cannot be read: damaged so that the library that reads it crashes or never ends"
 REPOSITORY = Path(__file__).parent.parent
 SHAPE = (3, PATCH_SIZE, PATCH_SIZE)
 GOOD = {

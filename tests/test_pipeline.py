@@ -127,6 +127,7 @@ def test_a_stage_depends_on_all_the_code_that_decides_on_its_outputs(stage: str)
     carriers = {
         "errors.py",
         "interruption.py",
+        "limited_process.py",
         "model_archive.py",
         "self_contained.py",
         "trial_reading.py",
