@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import BinaryIO
 
 
 def usable_processors() -> int:
@@ -17,12 +18,19 @@ def usable_processors() -> int:
     return os.cpu_count() or 1
 
 
+def _file_in_memory() -> BinaryIO:
+    """Open a file that needs no folder, which may be read-only, where the system has such files."""
+    if sys.platform == "linux":
+        return os.fdopen(os.memfd_create("stderr"), "w+b")
+    return tempfile.TemporaryFile()
+
+
 @contextmanager
 def _stderr_held_back() -> Iterator[None]:
     """Keep what native code writes to stderr; show it only if the block raises."""
     sys.stderr.flush()
     stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held:
+    with _file_in_memory() as held:
         os.dup2(held.fileno(), 2)
         try:
             yield
