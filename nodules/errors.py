@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NoReturn
 
 from nodules.interruption import raised_interruptions, sentence_of, signal_of
@@ -123,6 +124,10 @@ class WorkerError(NodulesError):
     """Worker processes, on this machine or on a Dask cluster, cannot do the work."""
 
 
+class MemoryLimitError(NodulesError):
+    """A limit on memory leaves too little to start with."""
+
+
 class TrainingError(NodulesError):
     """Training cannot go on."""
 
@@ -187,6 +192,22 @@ def exit_in_one_line(
     notes = getattr(cause, "__notes__", [])
     print(printable("; ".join([f"error: {sentence}", *notes])), file=sys.stderr, flush=True)
     raise SystemExit(status) from None
+
+
+def exit_in_one_line_at_import() -> None:
+    """End in one line if libraries cannot be loaded for want of memory.
+
+    A program imports them before it enters `one_line_errors`.
+    """
+
+    def end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        problem = str(error) if isinstance(error, NodulesError) else outside_problem(error)
+        if problem is None:
+            sys.__excepthook__(kind, error, trace)
+        else:
+            print(printable(f"error: {problem}"), file=sys.stderr, flush=True)
+
+    sys.excepthook = end
 
 
 def outside_problem(error: BaseException | None) -> str | None:

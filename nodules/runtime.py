@@ -4,11 +4,17 @@ Import this module before anything that imports TensorFlow or Keras.
 """
 
 import os
+import resource
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
+
+from nodules.errors import MemoryLimitError
+
+# Addresses, most of which are never used; prediction reserves 2.1 GB of them on two processors.
+MIN_ADDRESS_SPACE = 2_000_000 * 1024
 
 
 def usable_processors() -> int:
@@ -43,6 +49,16 @@ def _stderr_held_back() -> Iterator[None]:
             os.close(stderr)
 
 
+def _check_memory_limit() -> None:
+    """Refuse a limit under which TensorFlow would abort the process with a stack trace."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < MIN_ADDRESS_SPACE:
+        found = f"found a limit of {limit // 1024:,} kB (`ulimit -v`)"
+        raise MemoryLimitError(
+            f"{found}, expected {MIN_ADDRESS_SPACE // 1024:,} at least, which TensorFlow reserves"
+        )
+
+
 # TensorFlow takes oneDNN's kernels by itself only on CPUs with the newest instructions; they train
 # these networks faster on older ones too.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -54,6 +70,8 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 # On a machine without a GPU TensorFlow calls that an error; real errors are raised as exceptions.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+_check_memory_limit()
 
 # Its start-up notices heed no log level, and would bury the one line that says what went wrong.
 with _stderr_held_back():
