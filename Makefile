@@ -2,6 +2,7 @@
 #
 #   make repro                     the whole pipeline: whatever changed, and only that
 #   make test                      the test suite
+#   make fuzz SECONDS=60           damaged models, scans and DICOM files for a minute each
 #   make lint                      what CI checks beside the tests
 #   make report BASE=main          what a pull request is told: HEAD against main, in report/
 #   make verify                    the pipeline twice for each model and recipe: the same bytes?
@@ -11,6 +12,9 @@
 
 PYTHON ?= python3
 BASE ?= main
+SECONDS ?= 60
+SEED ?= 0
+FUZZED := models metaimage dicom
 VENV := .venv$(if $(GPU),-gpu)
 LOCK := requirements$(if $(GPU),-gpu).lock
 INSTALLED := $(VENV)/installed
@@ -19,13 +23,20 @@ VEGA := .dvc/tmp/vega.js
 # The stages in dvc.yaml call `python`, which must be the environment's.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test lint report verify setup lock
+.PHONY: repro test fuzz lint report verify setup lock $(FUZZED:%=fuzz-%)
 
 repro: setup
 	dvc repro
 
 test: setup
 	python -m pytest
+
+# Side by side, one process per target; the first finding fails.
+fuzz: setup
+	@$(MAKE) --no-print-directory --jobs=$(words $(FUZZED)) --keep-going $(FUZZED:%=fuzz-%)
+
+$(FUZZED:%=fuzz-%): fuzz-%:
+	python -m tests.fuzz $* --seconds $(SECONDS) --seed $(SEED)
 
 lint: setup
 	ruff check .

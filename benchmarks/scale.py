@@ -131,7 +131,7 @@ def _run(step: str, work: Path) -> Usage:
     seconds = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        sys.stderr.write(Path(log.name).read_text())
+        sys.stderr.write(Path(log.name).read_text(encoding="utf-8", errors="replace"))
         raise subprocess.CalledProcessError(process.returncode, command)
     return Usage(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss // 1024)
 

@@ -1,9 +1,11 @@
 """The command line beside DVC: `python -m nodules compare | predict | inspect | import`."""
 
 import argparse
+from typing import NoReturn
 
 from nodules.commands import compare, importing, inspect, predict
 from nodules.errors import one_line_errors
+from nodules.streams import printable
 
 EPILOG = """\
 examples:
@@ -18,15 +20,23 @@ The pipeline itself is DVC's: `dvc repro`, `dvc exp run`, `dvc metrics diff`. RE
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Prints what is wrong with the command line without what in it may control a terminal."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print how the command is used, and the message; exit with status 2."""
+        super().error(printable(message))
+
+
 def main() -> None:
     """Run the command that the command line names."""
-    arguments = _parser().parse_args()
     with one_line_errors():
+        arguments = _parser().parse_args()
         arguments.run(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m nodules",
         description="Check, import and score patch files, HDF5 files of 50x50 CT patches, and "
         "compare revisions of the pipeline.",

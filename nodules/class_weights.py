@@ -37,6 +37,6 @@ def class_weights(labels: Labels, rule: ClassWeights) -> dict[str, float]:
 
 def read_class_weights(path: Path) -> tuple[float, float]:
     """Read what the `class_weights` stage wrote, as (non-nodule, nodule)."""
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     non_nodule, nodule = (content[name] for name in CLASSES)
     return non_nodule, nodule

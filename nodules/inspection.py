@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nodules.errors import printable
 from nodules.patches import SPLITS, open_patches
 
 
@@ -48,4 +49,6 @@ def describe(path: Path) -> str:
         if patches.split is not None:
             counts = (f"{name} {(patches.split == name).sum():,}" for name in SPLITS)
             lines["split"] = ", ".join(counts)
-    return "\n".join([f"{path}: a patch file", *(f"  {k:12}{v}" for k, v in lines.items())])
+    return "\n".join(
+        [f"{printable(path)}: a patch file", *(f"  {k:12}{v}" for k, v in lines.items())]
+    )

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -68,7 +68,9 @@ def exit_on_signals() -> None:
     """
 
     def end(number: int, frame: FrameType | None) -> None:
-        print(f"error: {sentence_of(signal.Signals(number))}", file=sys.stderr, flush=True)
+        # `print` may be what the signal interrupts, and is not reentrant.
+        with suppress(OSError):
+            os.write(2, f"error: {sentence_of(signal.Signals(number))}\n".encode())
         os._exit(128 + number)
 
     for number in _heeded():

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from nodules.errors import NodulesError, one_line_errors
+from nodules.streams import printable
 
 REPOSITORY = Path(__file__).parent.parent
 # Processor time is what is limited. Where a file blocks instead of computing, this many times as
@@ -66,16 +67,18 @@ def call_limited(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             check=False,
             timeout=seconds * CLOCK_FACTOR,
         )
     except subprocess.TimeoutExpired:
         raise failure(path, f"cannot be read: no end after {seconds * CLOCK_FACTOR} s") from None
-    sentence = process.stderr.strip().removeprefix("error: ")
-    if process.returncode == 1 and sentence.startswith(f"{path}: "):
-        raise failure(path, sentence.removeprefix(f"{path}: "))
+    # The last line: libraries may print theirs before it.
+    sentence = process.stderr.strip().rpartition("\n")[2].removeprefix("error: ")
+    place = f"{printable(path)}: "
+    if process.returncode == 1 and sentence.startswith(place):
+        raise failure(path, sentence.removeprefix(place))
     if process.returncode == _OUT_OF_MEMORY:
         megabytes = memory // 10**6
         raise failure(path, f"cannot be read: it takes more than {megabytes:,} MB of memory")
@@ -105,7 +108,8 @@ def _limit(seconds: int, memory: int) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         # Threads and shared libraries reserve addresses that they never use.
-        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[0]
+        held = int(pages) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (held + memory, held + memory))
 
 

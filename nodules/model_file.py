@@ -1,14 +1,14 @@
 """Saving a model so that equal models are equal files, and loading one safely."""
 
+import io
 import json
-import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import keras
 
-from nodules.atomic import cannot_write, replacing
+from nodules.atomic import replacing
 from nodules.errors import ModelFileError
 from nodules.model_archive import check_archive
 from nodules.patches import CLASSES, PATCH_SIZE
@@ -26,13 +26,9 @@ def save_model(model: keras.Model, path: Path) -> None:
     objects that layers share by their address in memory, so that DVC would see a new model after
     every run. Here the times are left out and shared objects are numbered.
     """
-    with tempfile.TemporaryDirectory() as folder, replacing(path) as temporary:
-        saved = Path(folder) / path.name
-        try:
-            model.save(saved)
-        except OSError as error:
-            raise cannot_write(saved, error) from None
-        _make_canonical(saved, temporary)
+    with replacing(path) as temporary:
+        model.save(temporary)
+        _make_canonical(io.BytesIO(temporary.read_bytes()), temporary)
 
 
 def load_model(path: Path) -> keras.Model:
@@ -57,7 +53,7 @@ def load_model(path: Path) -> keras.Model:
     return model
 
 
-def _make_canonical(source: Path, target: Path) -> None:
+def _make_canonical(source: BinaryIO, target: Path) -> None:
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for name in sorted(old.namelist()):
             content = old.read(name)

@@ -201,7 +201,7 @@ def find_duplicates(patches: PatchFile, assignment: NDArray[np.int8] | None = No
                 found = fingerprints(block, start)
                 rows = slice(start, start + len(block))
                 hashes[rows], uniform[rows] = found.hashes, found.uniform
-                found.keypoints.tofile(file)
+                file.write(found.keypoints.tobytes())  # `tofile` does not tell a full disk
                 progress.update(len(block))
         copies = _first_copies(hashes, uniform)
         held_out = np.ones(count, dtype=np.bool_)

@@ -3,19 +3,19 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from nodules.atomic import place_of
 from nodules.errors import OutputError
 
 
 def check_output(out: Path, inputs: Iterable[Path]) -> None:
-    """Refuse to write onto an input, or to a folder.
+    """Refuse to write onto an input, a folder, a device or a pipe.
 
     Raises
     ------
     OutputError
-        If `out` is one of `inputs`, or a folder.
+        If `out` is one of `inputs`, or no regular file.
     """
-    if out.is_dir():
-        raise OutputError(out, "found a folder, expected the name of a file to write")
+    place_of(out)
     # What is not there is no input: a hundred thousand images need not be looked at.
     if out.exists() and any(path.exists() and path.samefile(out) for path in inputs):
         raise OutputError(out, "found the same file as input, expected a new name")

@@ -23,7 +23,7 @@ class _Table(Protocol):
 @contextmanager
 def new_table(path: Path, columns: Sequence[str]) -> Iterator[_Table]:
     """Make a CSV file with a header, which appears under its name when the block ends well."""
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(columns)
         yield table

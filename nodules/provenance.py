@@ -72,7 +72,8 @@ def _processor() -> tuple[str, list[str]]:
     """Name the processor and the instruction sets of its vector units, where Linux lists them."""
     fields: dict[str, str] = {}
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        for line in text.splitlines():
             key, _, value = line.partition(":")
             fields.setdefault(key.strip(), value.strip())
     except OSError:

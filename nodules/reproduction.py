@@ -127,6 +127,11 @@ def _reproduce(name: str, commit: str, clone: Path, stage: str) -> None:
 
 def _git(folder: Path, *arguments: str) -> str:
     done = subprocess.run(
-        ["git", *arguments], cwd=folder, check=True, capture_output=True, text=True
+        ["git", *arguments],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",
     )
     return done.stdout.strip()

@@ -103,7 +103,8 @@ class Revision:
         points = []
         for path in sorted(self._files.glob(f"{TRAINING_CURVES}/*/*.tsv")):
             split, metric = PurePosixPath(path).parent.name, PurePosixPath(path).stem
-            rows = csv.DictReader(io.StringIO(self._files.read_text(path)), delimiter="\t")
+            table = self._files.read_text(path, encoding="utf-8")
+            rows = csv.DictReader(io.StringIO(table), delimiter="\t")
             points += [
                 TrainingPoint(split, metric, int(row["step"]), float(row[metric])) for row in rows
             ]
@@ -291,7 +292,7 @@ def _readable(name: str) -> Iterator[None]:
 
 def _read(files: FileSystem, name: str, path: str, way: str) -> str:
     try:
-        return files.read_text(path)
+        return files.read_text(path, encoding="utf-8")
     except FileNotFoundError:
         places = "in DVC's cache nor on a remote"
         if name == WORKSPACE and Repo().config["core"].get("remote"):

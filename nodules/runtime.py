@@ -4,10 +4,17 @@ Import this module before anything that imports TensorFlow or Keras.
 """
 
 import os
+import resource
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import BinaryIO
+
+from nodules.errors import MemoryLimitError
+
+# Addresses, most of which are never used; prediction reserves 2.1 GB of them on two processors.
+MIN_ADDRESS_SPACE = 2_000_000 * 1024
 
 
 def usable_processors() -> int:
@@ -17,12 +24,19 @@ def usable_processors() -> int:
     return os.cpu_count() or 1
 
 
+def _file_in_memory() -> BinaryIO:
+    """Open a file that needs no folder, which may be read-only, where the system has such files."""
+    if sys.platform == "linux":
+        return os.fdopen(os.memfd_create("stderr"), "w+b")
+    return tempfile.TemporaryFile()
+
+
 @contextmanager
 def _stderr_held_back() -> Iterator[None]:
     """Keep what native code writes to stderr; show it only if the block raises."""
     sys.stderr.flush()
     stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held:
+    with _file_in_memory() as held:
         os.dup2(held.fileno(), 2)
         try:
             yield
@@ -33,6 +47,16 @@ def _stderr_held_back() -> Iterator[None]:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+def _check_memory_limit() -> None:
+    """Refuse a limit under which TensorFlow would abort the process with a stack trace."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < MIN_ADDRESS_SPACE:
+        found = f"found a limit of {limit // 1024:,} kB (`ulimit -v`)"
+        raise MemoryLimitError(
+            f"{found}, expected {MIN_ADDRESS_SPACE // 1024:,} at least, which TensorFlow reserves"
+        )
 
 
 # TensorFlow takes oneDNN's kernels by itself only on CPUs with the newest instructions; they train
@@ -46,6 +70,8 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 # On a machine without a GPU TensorFlow calls that an error; real errors are raised as exceptions.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+_check_memory_limit()
 
 # Its start-up notices heed no log level, and would bury the one line that says what went wrong.
 with _stderr_held_back():

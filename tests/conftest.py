@@ -1,6 +1,7 @@
-"""Patch files to test with."""
+"""Patch files to test with, and the limits that every test runs under."""
 
 import os
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +18,23 @@ from nodules import runtime  # noqa: F401  # isort: split
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
+# Of a worker, or of a process that it starts; a worker takes 0.5 GB. A test that generates too much
+# fails by it, before the system ends another process for want of memory.
+MAX_DATA_BYTES = 4 * 2**30
+
 PatchFileFactory = Callable[..., Path]
+
+
+def pytest_configure() -> None:
+    """Limit the memory of this process.
+
+    Not its address space, most of which TensorFlow reserves and never uses. The drivers of a GPU
+    map more than they use in any case.
+    """
+    if not Path("/dev/nvidiactl").exists():
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = MAX_DATA_BYTES if most == resource.RLIM_INFINITY else min(MAX_DATA_BYTES, most)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
 
 
 @pytest.fixture

@@ -3,8 +3,10 @@
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,9 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nodules.atomic import replacing, replacing_all, write_json
+from nodules.atomic import ABANDONED_S, replacing, replacing_all, write_json
 from nodules.errors import OutputError, PatchFileError
 from nodules.model_file import save_model
+from nodules.output import check_output
 from nodules.params import SplitParams
 from nodules.patches import SPLITS, new_patch_file, open_patches
 from nodules.predictions import new_table
@@ -217,26 +220,176 @@ def test_an_error_of_what_is_read_is_not_blamed_on_the_output(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-def ended_process() -> int:
-    with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        pass
-    return process.pid
+def leave_temporary(target: Path) -> Path:
+    """Leave what a process that is killed as it writes `target` leaves."""
+    code = (
+        "import os, sys; from pathlib import Path; from nodules.atomic import replacing\n"
+        "with replacing(Path(sys.argv[1])) as path: path.write_text('half'); os._exit(9)"
+    )
+    before = {*target.parent.iterdir()}
+    subprocess.run([sys.executable, "-c", code, str(target)], cwd=REPOSITORY, check=False)
+    (left,) = {*target.parent.iterdir()} - before
+    return left
 
 
 def test_what_a_killed_process_left_is_swept_by_the_next_write(tmp_path: Path) -> None:
-    host, dead = socket.gethostname(), ended_process()
-    swept = tmp_path / f".out.{host}.{dead}.tmp.json"
-    kept = [
-        tmp_path / f".out.{host}.{os.getppid()}.tmp.json",  # at work
-        tmp_path / f".out.{host}-2.{dead}.tmp.json",  # on another machine
-        tmp_path / f".other.{host}.{dead}.tmp.json",
-        tmp_path / f".out.{host}.{dead}.tmp.csv",
-        tmp_path / f".out.{host}.x{dead}.tmp.json",
-    ]
-    for path in (swept, *kept):
-        path.write_text("half")
-    write_json(tmp_path / "out.json", 1)
-    assert set(tmp_path.iterdir()) == {tmp_path / "out.json", *kept}
+    out = tmp_path / "out.json"
+    swept = leave_temporary(out)
+    kept = [leave_temporary(tmp_path / name) for name in ("other.json", "out.csv", "x.out.json")]
+    write_json(out, 1)
+    assert not swept.exists()
+    assert set(tmp_path.iterdir()) == {out, *kept}
+
+
+def test_a_file_that_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
+    """Whatever its host name and process number: only the lock counts."""
+    out = tmp_path / "out.json"
+    code = (
+        "import sys; from pathlib import Path; from nodules.atomic import replacing\n"
+        "with replacing(Path(sys.argv[1])) as path:\n"
+        "    path.write_text('2'); print(path, flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(out)],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        theirs = Path(process.stdout.readline().rstrip("\n"))
+        os.utime(theirs, (0, 0))
+        write_json(out, 1)
+        assert theirs.read_text(encoding="utf-8") == "2"
+        process.communicate("")
+    assert out.read_text(encoding="utf-8") == "2"
+    assert process.returncode == 0
+
+
+def test_what_another_machine_left_is_swept_after_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.json"
+    left = leave_temporary(out)
+    monkeypatch.setattr(socket, "gethostname", lambda: "another.machine")
+    write_json(out, 1)
+    assert left.exists()
+    os.utime(left, (time.time() - ABANDONED_S - 60,) * 2)
+    write_json(out, 1)
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("name", ["x" * 247 + ".npz", "ä" * 122 + ".h5", "x." + "y" * 253])
+def test_names_as_long_as_a_file_system_takes_can_be_written(tmp_path: Path, name: str) -> None:
+    target = tmp_path / name
+    left = leave_temporary(target)
+    write_json(target, 1)
+    assert not left.exists()
+    assert target.read_bytes() == b"1\n"
+
+
+def test_a_name_that_is_too_long_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be written: file name too long"):
+        write_json(tmp_path / ("x" * 256), 1)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to a device"])
+def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "out.csv"
+    if kind == "pipe":
+        os.mkfifo(target)
+    elif kind == "link to a device":
+        target.symlink_to("/dev/null")
+    else:
+        try:
+            os.mknod(target, stat.S_IFCHR | 0o600, os.makedev(1, 3))  # what /dev/null is
+        except OSError:
+            pytest.skip("may not make a device node")
+    before = target.lstat()
+    for write in (write_rows, lambda path: check_output(path, [])):
+        with pytest.raises(OutputError) as error:
+            write(target)
+        expected = "expected the name of a file to write"
+        assert str(error.value) == f"{target}: found a device or a pipe, {expected}"
+    assert target.lstat() == before
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    real, link = tmp_path / "elsewhere/real.json", tmp_path / "link.json"
+    link.symlink_to("elsewhere/real.json")
+    for content in (1, 2):  # there is no such file at first
+        write_json(link, content)
+        assert link.is_symlink()
+        assert real.read_text(encoding="utf-8") == f"{content}\n"
+    assert {path.name for path in tmp_path.rglob("*")} == {"elsewhere", "real.json", "link.json"}
+    link.unlink()
+    link.symlink_to("nowhere/real.json")
+    with pytest.raises(OutputError, match="found a link into a folder that is missing"):
+        write_json(link, 1)
+    link.unlink()
+    link.symlink_to(link)
+    with pytest.raises(OutputError, match="too many levels of symbolic links"):
+        write_json(link, 1)
+
+
+@pytest.mark.parametrize("kind", ["symlink", "hardlink"])
+@pytest.mark.parametrize("mode", [0o444, 0o644])
+def test_a_link_to_what_dvc_caches_is_replaced_and_the_cache_unchanged(
+    tmp_path: Path, kind: str, mode: int
+) -> None:
+    if kind == "hardlink" and mode == 0o644:
+        pytest.skip("DVC protects what it links")
+    cached = tmp_path / "files/md5/ab" / ("0123456789abcdef" * 2)[:30]
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(b"cached")
+    cached.chmod(mode)
+    out = tmp_path / "out.json"
+    if kind == "symlink":
+        out.symlink_to(cached)
+    else:
+        out.hardlink_to(cached)
+    write_json(out, 1)
+    assert cached.read_bytes() == b"cached"
+    assert stat.S_IMODE(cached.stat().st_mode) == mode
+    assert out.read_text(encoding="utf-8") == "1\n"
+    assert not out.is_symlink()
+    assert stat.S_IMODE(out.stat().st_mode) == 0o644  # which DVC does not take for its own link
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(0o600, 0o600), (0o640, 0o640), (0o400, 0o600), (0o4755, 0o755)]
+)
+def test_a_file_that_is_replaced_keeps_its_permissions(
+    tmp_path: Path, before: int, after: int
+) -> None:
+    out = tmp_path / "out.json"
+    out.write_text("old", encoding="utf-8")
+    out.chmod(before)
+    with replacing(out) as temporary:
+        assert stat.S_IMODE(temporary.stat().st_mode) == 0o600  # private from its first byte
+        temporary.write_text("new", encoding="utf-8")
+    assert stat.S_IMODE(out.stat().st_mode) == after
+
+
+def test_a_new_file_follows_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_json(tmp_path / "out.json", 1)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "out.json").stat().st_mode) == 0o640
+
+
+def test_a_file_of_somebody_else_stays_theirs(tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("root alone may give files away")
+    out = tmp_path / "out.json"
+    out.write_text("old", encoding="utf-8")
+    os.chown(out, 65534, 65534)
+    write_json(out, 1)
+    assert (out.stat().st_uid, out.stat().st_gid) == (65534, 65534)
 
 
 # Reads two patches, says so, and waits to be killed.

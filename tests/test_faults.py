@@ -291,7 +291,7 @@ def test_a_read_only_data_folder_is_one_line(tmp_path: Path, mounted: Callable[.
 
 def test_any_other_error_of_the_system_keeps_its_traceback() -> None:
     with pytest.raises(FileNotFoundError), one_line_errors():
-        Path("no such file").read_text()
+        Path("no such file").read_bytes()
 
 
 def test_notes_on_an_error_follow_in_the_same_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,7 +57,7 @@ def random_scan(shape: tuple[int, int, int] = (5, 70, 64), seed: int = 0) -> NDA
 
 
 def write_table(path: Path, rows: list, header: tuple[str, ...] = CANDIDATES) -> Path:
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])
     return path
 

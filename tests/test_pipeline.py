@@ -106,7 +106,7 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 def imported_modules(path: Path, seen: set[Path]) -> set[Path]:
     """Follow the imports of `nodules` modules from a file, as paths in the repository."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_bytes())):
         names: list[str] = []
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]

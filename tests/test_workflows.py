@@ -23,7 +23,7 @@ def test_a_job_that_may_write_runs_the_target_branch_alone(path: Path, name: str
     workflow = read(path)
     assert workflow["permissions"] == {}
     assert "pull_request_target" not in workflow["on"]
-    assert "secrets." not in path.read_text()
+    assert "secrets." not in path.read_text(encoding="utf-8")
     job = workflow["jobs"][name]
     checkouts = [
         step.get("with", {})

@@ -38,9 +38,12 @@ def _resamples(text: str) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    from nodules.output import check_output
     from nodules.report.content import make_report
     from nodules.revisions import read_revisions
 
+    if arguments.html:
+        check_output(arguments.html, [])
     report = make_report(read_revisions(arguments.revisions), resamples=arguments.resamples)
     if arguments.html:
         from nodules.report.page import write_page

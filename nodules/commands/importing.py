@@ -2,9 +2,13 @@
 
 import argparse
 import math
+import os
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from nodules.errors import printable
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -260,12 +264,52 @@ def _import_luna16(arguments: argparse.Namespace) -> None:
 
 
 def _print_written(out: Path, lines: Sequence[str], *, labelled: bool = True) -> None:
-    """Say what was written, and the commands that put it to use."""
+    """Print what was written, and the commands that use it."""
     summary, *notes = lines
-    print("\n".join([f"wrote {out}: {summary}", *notes]))
-    folder, file = (shlex.quote(str(path)) for path in (out.parent, out))
+    print("\n".join(printable(line) for line in (f"wrote {out}: {summary}", *notes)))
+    folder, file = shell_word(out.parent), shell_word(out)
     if not labelled:
         print(f"next:\n  python -m nodules predict models/model.keras {file} --out scores.csv")
         return
     print(f"next:\n  dvc add {file}\n  git add {file}.dvc {folder}/.gitignore")
-    print(f"  dvc exp run --set-param dataset={file}")
+    print(f"  dvc exp run --set-param {shell_word(f'dataset={hydra_word(str(out))}')}")
+
+
+def shell_word(text: str | Path) -> str:
+    r"""Quote a path or a parameter as one printable word of a shell command.
+
+    Examples
+    --------
+    >>> shell_word("data/my set.h5")
+    "'data/my set.h5'"
+    >>> shell_word(Path("-x.h5"))
+    './-x.h5'
+    >>> print(shell_word("M\udcfcller\n.h5"))
+    $'M\374ller\012.h5'
+    """
+    text = str(text)
+    if text.startswith("-"):  # it would be taken for an option
+        text = f"./{text}"
+    if text.isprintable():
+        return shlex.quote(text)
+    # What no shell word can hold in print: bytes in octal, as bash, zsh and ksh read them.
+    plain = re.compile(r"[\w./=@%+,-]", re.ASCII)
+    letters = (chr(byte) for byte in os.fsencode(text))
+    return "$'{}'".format("".join(c if plain.match(c) else f"\\{ord(c):03o}" for c in letters))
+
+
+def hydra_word(text: str) -> str:
+    """Quote a value for `--set-param`, whose values DVC reads by Hydra's grammar.
+
+    Examples
+    --------
+    >>> hydra_word("data/mine.h5")
+    'data/mine.h5'
+    >>> hydra_word("data/set (1).h5")
+    '"data/set (1).h5"'
+    """
+    if re.fullmatch(r"[A-Za-z_/][\w./-]*[./][\w./-]*", text, re.ASCII):  # `null` is none
+        return text
+    # A backslash stands for itself but before a quotation mark.
+    escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ("\\" + m[2] if m[2] else ""), text)
+    return f'"{escaped}"'

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from nodules.errors import printable
+
 
 def add_to(commands: argparse._SubParsersAction) -> None:
     """Declare the command."""
@@ -40,4 +42,4 @@ def _run(arguments: argparse.Namespace) -> None:
 
     runtime.be_deterministic()
     count = predict_file(arguments.model, arguments.patches, arguments.out, views=arguments.views)
-    print(f"wrote {arguments.out}: {count:,} patches")
+    print(f"wrote {printable(arguments.out)}: {count:,} patches")

@@ -224,7 +224,7 @@ def _quiet_metaio() -> Iterator[None]:
         return
     stderr = os.dup(2)
     try:
-        with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - os.devnull is no path to look into
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - os.devnull is no path to look into
             os.dup2(nowhere.fileno(), 2)
         yield
     finally:

@@ -55,7 +55,7 @@ def write_page(report: Report, path: Path) -> None:
         _section("What this rests on", _list(notes(report))),
     ]
     names = [each.name for each in report.revisions]
-    page = Template(TEMPLATE.read_text()).substitute(
+    page = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=escape(f"{', '.join(names[1:])} against {names[0]}"),
         subject=escape(subject(report)),
         sections="\n".join(sections),

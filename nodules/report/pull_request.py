@@ -89,13 +89,13 @@ def main() -> None:
     )
     parser.add_argument("base", metavar="BASE", help="the target branch")
     parser.add_argument("candidate", metavar="CANDIDATE", nargs="?", default="HEAD")
-    arguments = parser.parse_args()
-    changed = ["git", "status", "--porcelain", "--untracked-files=no"]
-    if subprocess.run(changed, capture_output=True, check=False).stdout:
-        print("note: what is not committed is not in the report", file=sys.stderr)
     with one_line_errors():
+        arguments = parser.parse_args()
+        changed = ["git", "status", "--porcelain", "--untracked-files=no"]
+        if subprocess.run(changed, capture_output=True, check=False).stdout:
+            print("note: what is not committed is not in the report", file=sys.stderr)
         comment = write_pull_request_report(arguments.base, arguments.candidate, FOLDER)
-    sys.stdout.write(comment)
+        sys.stdout.write(comment)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 import vl_convert
 
 from nodules.atomic import replacing
+from nodules.errors import one_line_errors
 
 
 def vega_bundle() -> str:
@@ -21,7 +22,7 @@ def main() -> None:
     """Write the script, which the page of `dvc plots` loads."""
     parser = argparse.ArgumentParser(description="Write the Vega libraries as one script.")
     parser.add_argument("script", type=Path, help="file to write")
-    with replacing(parser.parse_args().script) as temporary:
+    with one_line_errors(), replacing(parser.parse_args().script) as temporary:
         temporary.write_text(vega_bundle(), encoding="utf-8")
 
 

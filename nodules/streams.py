@@ -1,0 +1,127 @@
+"""The standard streams: printing ends in no traceback, whoever reads it and whatever it says."""
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TextIO
+
+# What shells report of a tool whose output nobody reads any more: 128 + SIGPIPE.
+CLOSED_PIPE = 141
+STDIN, STDOUT, STDERR = range(3)
+
+
+class StandardOutputError(Exception):
+    """Standard output cannot be written."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"standard output: cannot be written: {(error.strerror or '').lower()}")
+        self.pipe_closed = isinstance(error, BrokenPipeError)
+
+
+class _OutputFile(io.FileIO):
+    """Standard output: raises once if it cannot be written, and drops what follows.
+
+    Python would otherwise try again at its end, and print a traceback about it.
+    """
+
+    _failed = False
+
+    def write(self, data: bytes, /) -> int:  # type: ignore[override]
+        """Write `data`, or a part of it."""
+        if self._failed:
+            return len(data)
+        try:
+            return super().write(data)
+        except OSError as error:
+            self._failed = True
+            raise StandardOutputError(error) from None
+
+
+class _MessageFile(io.FileIO):
+    """Standard error: drops what cannot be written."""
+
+    def write(self, data: bytes, /) -> int:  # type: ignore[override]
+        """Write `data`, or a part of it."""
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+def prepare_streams() -> None:
+    """Make the standard streams safe to print to; calling it again changes nothing.
+
+    A stream that is closed becomes the null device: the next file to be opened would take its
+    place, and receive what libraries print. Letters that the encoding of standard output lacks are
+    printed as backslash escapes, as on standard error. What cannot be written to standard error,
+    such as a progress bar, is dropped: it must not end the work that it reports on. What cannot be
+    written to standard output raises a `StandardOutputError`.
+    """
+    for descriptor in (STDIN, STDOUT, STDERR):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest free descriptor, which is this one, is what the system assigns.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    # Where they are other ones already, somebody captures what is printed.
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _text_stream(_OutputFile(STDOUT, "w", closefd=False), sys.stdout)
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _text_stream(_MessageFile(STDERR, "w", closefd=False), sys.stderr)
+
+
+def _text_stream(raw: io.FileIO, before: TextIO | None) -> TextIO:
+    if before is not None:
+        before.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        getattr(before, "encoding", "utf-8"),
+        errors="backslashreplace",
+        line_buffering=getattr(before, "line_buffering", True),
+        write_through=getattr(before, "write_through", False),
+    )
+
+
+@contextmanager
+def delivered_output() -> Iterator[None]:
+    """Flush standard output when the block ends.
+
+    Raises
+    ------
+    StandardOutputError
+        If what the block printed cannot be written, be it because whoever read it has ended.
+    """
+    try:
+        yield
+    except SystemExit:  # argparse has printed help
+        sys.stdout.flush()
+        raise
+    except BaseException:
+        with suppress(StandardOutputError):
+            sys.stdout.flush()
+        raise
+    else:
+        sys.stdout.flush()
+
+
+def printable(text: object) -> str:
+    r"""Return text as one line that cannot control a terminal.
+
+    Control characters, such as those of a file's name, become backslash escapes, and so do the
+    bytes of a name that are not in the encoding of the file system.
+
+    Examples
+    --------
+    >>> printable("a scan\n\x1b[31mof mine: M\udcfcller.png")
+    'a scan\\n\\x1b[31mof mine: M\\xfcller.png'
+    """
+    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in str(text))
+
+
+def _escaped(letter: str) -> str:
+    code = ord(letter)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that Python could not decode
+        return f"\\x{code - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode()
