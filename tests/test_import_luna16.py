@@ -321,6 +321,14 @@ def truncate_voxels(folder: Path) -> None:
     os.truncate(folder / "scans/subset1/1.2.1.raw", 1000)
 
 
+def replace_by_pipe(name: str) -> Callable[[Path], None]:
+    def replace(folder: Path) -> None:
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+
+    return replace
+
+
 def write_nan(folder: Path) -> None:
     write_scan(folder / "scans/subset1/1.2.1.mhd", np.full((5, 70, 64), np.nan, np.float32))
 
@@ -339,8 +347,15 @@ HEADER = b"seriesuid,coordX,coordY,coordZ,class\n"
         (replace_field(7, "class", "2"), TableError, ["row 7", "class: found 2, expected 0 or 1"]),
         (replace_field(7, "coordY", "left"), TableError, ["row 7", "coordY: found 'left'"]),
         (replace_field(7, "coordZ", "nan"), TableError, ["row 7", "coordZ: found 'nan'"]),
+        (replace_field(7, "coordX", "1_0"), TableError, ["row 7", "coordX: found '1_0'"]),
         (replace_field(7, "class", "0,9"), TableError, ["row 7", "found 6 fields, expected 5"]),
         (replace_field(3, "coordX", "-500"), TableError, ["row 3", "expected a place inside"]),
+        (replace_field(3, "coordX", "1e300"), TableError, ["row 3", "expected a place inside"]),
+        (
+            replace_field(3, "seriesuid", '"\x1b[31m\n7"'),
+            TableError,
+            ["the first ?[31m 7; expected"],
+        ),
         (replace_table(b""), TableError, ["found an empty file"]),
         (replace_table(HEADER), TableError, ["found no rows"]),
         (replace_table(HEADER.replace(b"Z", b"W")), TableError, ["coordW", "expected seriesuid"]),
@@ -352,7 +367,15 @@ HEADER = b"seriesuid,coordX,coordY,coordZ,class\n"
         ),
         (replace_table(HEADER + b"1.2.1,0,0,0,0"), TableError, ["no candidate of class 1"]),
         (repeat_with_other_class, TableError, ["row 43", "the place of row 3 again"]),
+        (replace_table(HEADER.decode().encode("utf-16")), TableError, ["bytes that are not UTF-8"]),
         (lambda folder: (folder / "candidates.csv").unlink(), TableError, ["No such file"]),
+        (
+            replace_by_pipe("candidates.csv"),
+            TableError,
+            ["candidates.csv: cannot be read (not a r"],
+        ),
+        (replace_by_pipe("scans/subset1/1.2.1.mhd"), ScanError, ["1.2.1.mhd: cannot be read (not"]),
+        (replace_by_pipe("scans/subset1/1.2.1.raw"), ScanError, ["1.2.1.mhd: 1.2.1.raw: cannot b"]),
         (
             lambda folder: write_scan(folder / "scans/1.2.1.mhd", random_scan()),
             ScanError,
@@ -386,6 +409,71 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     # Only the progress bar may be seen.
     shown = capfd.readouterr().err.splitlines()
     assert [line for line in shown if line and not line.startswith("import:")] == []
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("data", [b"", b"<html>Quota exceeded</html>", None])
+def test_damaged_compressed_voxels_end_in_one_line(
+    small: Luna16, tmp_path: Path, data: bytes | None, jobs: int
+) -> None:
+    write_scan(tmp_path / "scans/subset1/1.2.1.mhd", random_scan(), useCompression=True)
+    path = tmp_path / "scans/subset1/1.2.1.zraw"
+    path.write_bytes(path.read_bytes()[:20_000] if data is None else data)
+    edit_header("CompressedDataSize", "Comment")(tmp_path)
+    with pytest.raises(ScanError, match=r"1\.2\.1\.zraw: found damaged voxels"):
+        import_luna16(small, tmp_path / "out.h5", jobs=jobs)
+    assert not (tmp_path / "out.h5").exists()
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.uint16, np.uint32, np.uint64])
+def test_voxels_that_cannot_be_hounsfield_units_need_a_window(
+    small: Luna16, tmp_path: Path, dtype: type[np.integer]
+) -> None:
+    hu = random_scan(seed=1)
+    stored = (hu + 1600).clip(0, np.iinfo(dtype).max).astype(dtype)
+    write_scan(tmp_path / "scans/subset1/1.2.1.mhd", stored)
+    with pytest.raises(
+        ScanError, match=r"1\.2\.1\.mhd: found voxels .* expected --window LOW HIGH"
+    ):
+        import_luna16(small, tmp_path / "out.h5", jobs=1)
+    crop = Crop(window=Window(600, 2000))
+    lines = import_luna16(small, tmp_path / "out.h5", crop=crop, jobs=1)
+    assert lines == ["3 nodules and 15 others from 4 scans"]
+
+
+def test_another_modality_needs_a_window(small: Luna16, tmp_path: Path) -> None:
+    edit_header("AnatomicalOrientation = RAI", "Modality = MET_MOD_MR")(tmp_path)
+    with pytest.raises(ScanError, match=r"found Modality MET_MOD_MR, .* expected --window"):
+        import_luna16(small, tmp_path / "out.h5", jobs=1)
+    import_luna16(small, tmp_path / "out.h5", crop=Crop(window=Window(-1000, 400)), jobs=1)
+
+
+def test_a_signed_scan_without_air_is_noticed(small: Luna16, tmp_path: Path) -> None:
+    write_scan(tmp_path / "scans/subset1/1.2.1.mhd", random_scan() + np.int16(1600))
+    (_, note) = import_luna16(small, tmp_path / "out.h5", jobs=1)
+    assert note == (
+        "1 of 4 scans hold no value below 0, the first 1.2.1: are these Hounsfield units? "
+        "(--window)"
+    )
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_names_that_are_not_utf_8_are_read(small: Luna16, tmp_path: Path, jobs: int) -> None:
+    import_luna16(small, tmp_path / "expected.h5", jobs=1)
+    folder, voxels = (Path(os.fsdecode(name)) for name in (b"M\xfcller", b"Sch\xe4del.raw"))
+    (tmp_path / "scans/subset1").rename(tmp_path / "scans" / folder)
+    scan = tmp_path / "scans" / folder / "1.2.1.mhd"
+    scan.with_suffix(".raw").rename(scan.parent / voxels)
+    scan.write_bytes(scan.read_bytes().replace(b"1.2.1.raw", os.fsencode(voxels)))
+    import_luna16(small, tmp_path / "out.h5", jobs=jobs)
+    assert (tmp_path / "out.h5").read_bytes() == (tmp_path / "expected.h5").read_bytes()
+
+
+def test_folders_that_link_to_each_other_are_searched_once(small: Luna16, tmp_path: Path) -> None:
+    for i in range(3):
+        (tmp_path / f"scans/subset0/loop{i}").symlink_to(tmp_path / "scans")
+    lines = import_luna16(small, tmp_path / "out.h5", jobs=1)
+    assert lines == ["3 nodules and 15 others from 4 scans"]
 
 
 def test_bad_settings_are_refused(small: Luna16, tmp_path: Path) -> None:

@@ -45,6 +45,9 @@ MAX_INFLATION = 100
 SMALL_BYTES = 2**28
 
 _READ_BYTES = 2**18
+# To Python, much else is white space as well.
+_BLANKS = " \t\r"
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _PATTERN = re.compile(r"([^% ]*)%(0?)([1-9]?)d([^% ]*)((?: +[0-9]{1,9}){0,3})")
 _LIST = re.compile(r"LIST(?: +2)?")
@@ -253,21 +256,25 @@ class _Inflation:
         return data
 
 
+def _text(line: bytes) -> str:
+    # Names of files are bytes, in any encoding.
+    return line.decode("utf-8", "surrogateescape").strip(_BLANKS)
+
+
 def _parse(path: Path, data: bytes) -> tuple[dict[str, str], int]:
     """Return the values by key, ElementDataFile last, and the length of the header."""
     tags: dict[str, str] = {}
     length = 0
     for number, line in enumerate(data.split(b"\n"), start=1):
         length += len(line) + 1
-        # Names of files are bytes, in any encoding.
-        text = line.decode("utf-8", "surrogateescape").strip()
+        text = _text(line)
         if not text:
             continue
-        match = re.match(r"([^=:]*)[=:]\s*", text)
-        if match is None:
+        match = re.fullmatch(r"([^=:]*)[=:][ \t]*(.*)", text)
+        if match is None or _CONTROL.search(text):
             problem = f"line {number}: found {shown(text)!r}, expected Key = Value"
             raise ScanError(path, f"{problem}: not a MetaImage header")
-        key, value = match[1].strip(), text[match.end() :]
+        key, value = match[1].strip(_BLANKS), match[2]
         if key in tags and key in _KEYS:
             raise ScanError(path, f"{key}: found {shown(value)} in line {number}, expected it once")
         tags[key] = value
@@ -311,13 +318,14 @@ class _Tags:
             problem = "found -1 for compressed voxels, expected how many bytes precede them"
             raise self._error("HeaderSize", problem)
         sizes = self._whole("CompressedDataSize", 1, least=1)
-        spacing = "ElementSpacing" if "ElementSpacing" in self.values else "ElementSize"
+        # The extent of a voxel, which stands for the distance to the next if that is not given.
+        element = self._numbers("ElementSize", 3) or (1.0, 1.0, 1.0)
         direction = self._same(_DIRECTION, _IDENTITY)
         return MetaImage(
             path=self.path,
             size=size,
             dtype=dtype,
-            spacing=self._numbers(spacing, 3) or (1.0, 1.0, 1.0),
+            spacing=self._numbers("ElementSpacing", 3) or element,
             origin=self._same(_ORIGIN, (0.0, 0.0, 0.0)),
             # The header has the cosines of an axis in a row.
             direction=np.array(direction).reshape(3, 3).T,
@@ -369,8 +377,7 @@ class _Tags:
                 problem = f"found {start} with voxels in the same file, expected {length}"
                 raise self._error("HeaderSize", problem)
             return (self.path.name,), length
-        lines = [line.decode("utf-8", "surrogateescape").strip() for line in rest.split(b"\n")]
-        lines = [line for line in lines if line]
+        lines = [text for line in rest.split(b"\n") if (text := _text(line))]
         listed = _LIST.fullmatch(value) is not None
         if lines and not listed:
             problem = f"found {shown(lines[0])!r} after this key, expected it last"
@@ -383,7 +390,11 @@ class _Tags:
             problem = f"found {len(names):,} files for {depth:,} slices, expected as many"
             raise self._error("ElementDataFile", problem)
         for name in names:
-            if re.search(r"[/\\\x00-\x1f]", name) or name in ("", ".", "..", self.path.name):
+            if (
+                re.search(r"[/\\]", name)
+                or _CONTROL.search(name)
+                or name in ("", ".", "..", self.path.name)
+            ):
                 problem = f"found {shown(name)!r}, expected the name of a file next to the header"
                 raise self._error("ElementDataFile", problem)
         if len(set(names)) < len(names):
@@ -421,7 +432,7 @@ class _Tags:
     def _numbers(self, key: str, count: int) -> tuple[float, ...] | None:
         if key not in self.values:
             return None
-        words = self.values[key].split()
+        words = re.split(r"[ \t]+", self.values[key])
         if len(words) != count or not all(map(_NUMBER.fullmatch, words)):
             expected = f"expected {count} number{'s' * (count > 1)}"
             raise self._error(key, f"found {shown(self.values[key])!r}, {expected}")
