@@ -129,12 +129,13 @@ def read_slices(
     image
         As `read_header` returns it.
     wanted
-        (n,) slices to keep, ascending.
+        (n,) indices of the slices to keep.
 
     Returns
     -------
-    slices
-        (n, height, width) in the machine's byte order.
+    volume
+        (depth, height, width) in the machine's byte order, zero outside the wanted slices. Those
+        take memory, the others do not.
     extremes
         Smallest and largest number in the whole scan.
 
@@ -144,17 +145,17 @@ def read_slices(
         If a file of voxels is missing, is not a regular file, or does not hold exactly the voxels
         that the header describes.
     """
-    width, height, _ = image.size
-    kept = np.empty((len(wanted), height, width), image.dtype.newbyteorder("="))
-    places = {int(z): place for place, z in enumerate(wanted)}
+    width, height, depth = image.size
+    volume = np.zeros((depth, height, width), image.dtype.newbyteorder("="))
+    kept = set(wanted.tolist())
     lowest, highest = math.inf, -math.inf
     for z, data in enumerate(_slices(image)):
         voxels = np.frombuffer(data, image.dtype).reshape(height, width)
         lowest = min(lowest, float(np.fmin.reduce(voxels, axis=None)))
         highest = max(highest, float(np.fmax.reduce(voxels, axis=None)))
-        if z in places:
-            kept[places[z]] = voxels
-    return kept, (lowest, highest)
+        if z in kept:
+            volume[z] = voxels
+    return volume, (lowest, highest)
 
 
 def _slices(image: MetaImage) -> Iterator[bytes]:

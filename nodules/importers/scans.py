@@ -177,14 +177,14 @@ def cut_patches(
         If the voxels are not exactly those that the header describes, or a patch holds NaN.
     """
     window = HOUNSFIELD if crop.window is None else crop.window
+    nearest = nearest_voxels(voxels)
     if crop.size_mm is None:
-        nearest = nearest_voxels(voxels)
-        wanted, place = np.unique(nearest[:, 2], return_inverse=True)
-        slices, extremes = read_slices(image, wanted)
-        centres = np.column_stack([nearest[:, :2], place])
-        values = _crop_pixels(slices, centres, window.low)
+        volume, extremes = read_slices(image, nearest[:, 2])
+        values = _crop_pixels(volume, nearest, window.low)
     else:
-        volume, extremes = read_slices(image, np.arange(image.size[2]))
+        # The slices before and after have weights of the size of a rounding error.
+        wanted = np.concatenate([nearest[:, 2] + step for step in (-1, 0, 1)])
+        volume, extremes = read_slices(image, wanted)
         values = _resample(_to_sitk(image, volume), voxels, crop.size_mm, window.low)
     if np.isnan(values).any():
         raise ScanError(image.path, "found NaN in a patch, expected Hounsfield units")
