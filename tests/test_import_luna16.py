@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -24,12 +24,13 @@ from scipy.spatial.transform import Rotation
 
 from nodules.__main__ import main
 from nodules.errors import CropError, NodulesError, OutputError, ScanError, TableError, WorkerError
-from nodules.importers import cluster
+from nodules.importers import cluster, metaimage
 from nodules.importers.grey import Window
 from nodules.importers.luna16 import Luna16, import_luna16
 from nodules.importers.pool import run_in_order
 from nodules.importers.scans import Crop
 from nodules.patches import open_patches
+from nodules.regular_file import open_regular
 
 REPOSITORY = Path(__file__).parent.parent
 CANDIDATES = ("seriesuid", "coordX", "coordY", "coordZ", "class")
@@ -199,15 +200,14 @@ def test_a_scan_is_read_once(
     small: Luna16, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    execute = SimpleITK.ImageFileReader.Execute
 
-    def spy(self: SimpleITK.ImageFileReader) -> SimpleITK.Image:
-        read.append(Path(self.GetFileName()).stem)
-        return execute(self)
+    def spy(path: Path) -> BinaryIO:
+        read.append(path.name)
+        return open_regular(path)
 
-    monkeypatch.setattr(SimpleITK.ImageFileReader, "Execute", spy)
+    monkeypatch.setattr(metaimage, "open_regular", spy)
     import_luna16(small, tmp_path / "out.h5", negatives=None, jobs=1)
-    assert read == ["1.2.0", "1.2.1", "1.2.2", "1.2.3"]
+    assert read == [f"1.2.{i}.{suffix}" for suffix in ("mhd", "raw") for i in range(4)]
 
 
 @pytest.fixture
@@ -321,6 +321,14 @@ def truncate_voxels(folder: Path) -> None:
     os.truncate(folder / "scans/subset1/1.2.1.raw", 1000)
 
 
+def replace_by_pipe(name: str) -> Callable[[Path], None]:
+    def replace(folder: Path) -> None:
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+
+    return replace
+
+
 def write_nan(folder: Path) -> None:
     write_scan(folder / "scans/subset1/1.2.1.mhd", np.full((5, 70, 64), np.nan, np.float32))
 
@@ -339,8 +347,15 @@ HEADER = b"seriesuid,coordX,coordY,coordZ,class\n"
         (replace_field(7, "class", "2"), TableError, ["row 7", "class: found 2, expected 0 or 1"]),
         (replace_field(7, "coordY", "left"), TableError, ["row 7", "coordY: found 'left'"]),
         (replace_field(7, "coordZ", "nan"), TableError, ["row 7", "coordZ: found 'nan'"]),
+        (replace_field(7, "coordX", "1_0"), TableError, ["row 7", "coordX: found '1_0'"]),
         (replace_field(7, "class", "0,9"), TableError, ["row 7", "found 6 fields, expected 5"]),
         (replace_field(3, "coordX", "-500"), TableError, ["row 3", "expected a place inside"]),
+        (replace_field(3, "coordX", "1e300"), TableError, ["row 3", "expected a place inside"]),
+        (
+            replace_field(3, "seriesuid", '"\x1b[31m\n7"'),
+            TableError,
+            ["the first ?[31m 7; expected"],
+        ),
         (replace_table(b""), TableError, ["found an empty file"]),
         (replace_table(HEADER), TableError, ["found no rows"]),
         (replace_table(HEADER.replace(b"Z", b"W")), TableError, ["coordW", "expected seriesuid"]),
@@ -352,19 +367,27 @@ HEADER = b"seriesuid,coordX,coordY,coordZ,class\n"
         ),
         (replace_table(HEADER + b"1.2.1,0,0,0,0"), TableError, ["no candidate of class 1"]),
         (repeat_with_other_class, TableError, ["row 43", "the place of row 3 again"]),
+        (replace_table(HEADER.decode().encode("utf-16")), TableError, ["bytes that are not UTF-8"]),
         (lambda folder: (folder / "candidates.csv").unlink(), TableError, ["No such file"]),
+        (
+            replace_by_pipe("candidates.csv"),
+            TableError,
+            ["candidates.csv: cannot be read (not a r"],
+        ),
+        (replace_by_pipe("scans/subset1/1.2.1.mhd"), ScanError, ["1.2.1.mhd: cannot be read (not"]),
+        (replace_by_pipe("scans/subset1/1.2.1.raw"), ScanError, ["1.2.1.mhd: 1.2.1.raw: cannot b"]),
         (
             lambda folder: write_scan(folder / "scans/1.2.1.mhd", random_scan()),
             ScanError,
             ["1.2.1.mhd: found the same series in", "expected one"],
         ),
-        (edit_header("NDims", "NDumps"), ScanError, ["1.2.1.mhd: not a readable MetaImage"]),
+        (edit_header("NDims", "NDumps"), ScanError, ["1.2.1.mhd: NDims: found no such key"]),
         (edit_header("= 1 0 0 0 1 0", "= 0 0 0 0 0 0"), ScanError, ["1.2.1.mhd", "no geometry"]),
-        (edit_header("64 70 5", "64000000 70 5"), ScanError, ["1.2.1.mhd: found voxels missing"]),
-        (edit_header("1.2.1.raw", "lost.raw"), ScanError, ["1.2.1.mhd: found voxels missing"]),
-        (truncate_voxels, ScanError, ["1.2.1.mhd: found voxels missing, truncated or broken"]),
+        (edit_header("64 70 5", "640 70 5"), ScanError, ["1.2.1.mhd: 1.2.1.raw: found 44,800 b"]),
+        (edit_header("1.2.1.raw", "lost.raw"), ScanError, ["1.2.1.mhd: lost.raw: cannot be read"]),
+        (truncate_voxels, ScanError, ["1.2.1.mhd: 1.2.1.raw: found 1,000 bytes of voxels, expect"]),
         (write_nan, ScanError, ["1.2.1.mhd: found NaN"]),
-        (write_vectors, ScanError, ["1.2.1.mhd: found 3 dimensions and 2 values a voxel"]),
+        (write_vectors, ScanError, ["1.2.1.mhd: ElementNumberOfChannels: found '2'"]),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
@@ -383,9 +406,74 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     for part in parts:
         assert part in str(caught.value)
     assert not list(tmp_path.glob("made/*"))
-    # MetaIO complains by itself; only the progress bar may be seen.
+    # Only the progress bar may be seen.
     shown = capfd.readouterr().err.splitlines()
     assert [line for line in shown if line and not line.startswith("import:")] == []
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("data", [b"", b"<html>Quota exceeded</html>", None])
+def test_damaged_compressed_voxels_end_in_one_line(
+    small: Luna16, tmp_path: Path, data: bytes | None, jobs: int
+) -> None:
+    write_scan(tmp_path / "scans/subset1/1.2.1.mhd", random_scan(), useCompression=True)
+    path = tmp_path / "scans/subset1/1.2.1.zraw"
+    path.write_bytes(path.read_bytes()[:20_000] if data is None else data)
+    edit_header("CompressedDataSize", "Comment")(tmp_path)
+    with pytest.raises(ScanError, match=r"1\.2\.1\.zraw: found damaged voxels"):
+        import_luna16(small, tmp_path / "out.h5", jobs=jobs)
+    assert not (tmp_path / "out.h5").exists()
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.uint16, np.uint32, np.uint64])
+def test_voxels_that_cannot_be_hounsfield_units_need_a_window(
+    small: Luna16, tmp_path: Path, dtype: type[np.integer]
+) -> None:
+    hu = random_scan(seed=1)
+    stored = (hu + 1600).clip(0, np.iinfo(dtype).max).astype(dtype)
+    write_scan(tmp_path / "scans/subset1/1.2.1.mhd", stored)
+    with pytest.raises(
+        ScanError, match=r"1\.2\.1\.mhd: found voxels .* expected --window LOW HIGH"
+    ):
+        import_luna16(small, tmp_path / "out.h5", jobs=1)
+    crop = Crop(window=Window(600, 2000))
+    lines = import_luna16(small, tmp_path / "out.h5", crop=crop, jobs=1)
+    assert lines == ["3 nodules and 15 others from 4 scans"]
+
+
+def test_another_modality_needs_a_window(small: Luna16, tmp_path: Path) -> None:
+    edit_header("AnatomicalOrientation = RAI", "Modality = MET_MOD_MR")(tmp_path)
+    with pytest.raises(ScanError, match=r"found Modality MET_MOD_MR, .* expected --window"):
+        import_luna16(small, tmp_path / "out.h5", jobs=1)
+    import_luna16(small, tmp_path / "out.h5", crop=Crop(window=Window(-1000, 400)), jobs=1)
+
+
+def test_a_signed_scan_without_air_is_noticed(small: Luna16, tmp_path: Path) -> None:
+    write_scan(tmp_path / "scans/subset1/1.2.1.mhd", random_scan() + np.int16(1600))
+    (_, note) = import_luna16(small, tmp_path / "out.h5", jobs=1)
+    assert note == (
+        "1 of 4 scans hold no value below 0, the first 1.2.1: are these Hounsfield units? "
+        "(--window)"
+    )
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_names_that_are_not_utf_8_are_read(small: Luna16, tmp_path: Path, jobs: int) -> None:
+    import_luna16(small, tmp_path / "expected.h5", jobs=1)
+    folder, voxels = (Path(os.fsdecode(name)) for name in (b"M\xfcller", b"Sch\xe4del.raw"))
+    (tmp_path / "scans/subset1").rename(tmp_path / "scans" / folder)
+    scan = tmp_path / "scans" / folder / "1.2.1.mhd"
+    scan.with_suffix(".raw").rename(scan.parent / voxels)
+    scan.write_bytes(scan.read_bytes().replace(b"1.2.1.raw", os.fsencode(voxels)))
+    import_luna16(small, tmp_path / "out.h5", jobs=jobs)
+    assert (tmp_path / "out.h5").read_bytes() == (tmp_path / "expected.h5").read_bytes()
+
+
+def test_folders_that_link_to_each_other_are_searched_once(small: Luna16, tmp_path: Path) -> None:
+    for i in range(3):
+        (tmp_path / f"scans/subset0/loop{i}").symlink_to(tmp_path / "scans")
+    lines = import_luna16(small, tmp_path / "out.h5", jobs=1)
+    assert lines == ["3 nodules and 15 others from 4 scans"]
 
 
 def test_bad_settings_are_refused(small: Luna16, tmp_path: Path) -> None:
@@ -408,7 +496,7 @@ def test_an_error_in_another_process_is_one_line(
     small: Luna16, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     truncate_voxels(tmp_path)
-    with pytest.raises(ScanError, match=r"1\.2\.1\.mhd: found voxels missing") as caught:
+    with pytest.raises(ScanError, match=r"1\.2\.1\.mhd: 1\.2\.1\.raw: found 1,000 b") as caught:
         import_luna16(small, tmp_path / "out.h5", jobs=2)
     assert "\n" not in str(caught.value)
     assert "MetaImage" not in capfd.readouterr().err
@@ -466,16 +554,17 @@ def test_the_command_says_what_to_do_next(
 
 
 # What each worker runs first: a scan takes long enough to be interrupted.
+# Each scan's patches are rounded to grey levels once.
 SLOW_SCANS = """
-import time, SimpleITK
-def slow(reader, execute=SimpleITK.ImageFileReader.Execute):
+import time, numpy
+def slow(values, rint=numpy.rint):
     time.sleep(0.08)
-    return execute(reader)
-SimpleITK.ImageFileReader.Execute = slow
+    return rint(values)
+numpy.rint = slow
 """
 DEADLY_SCANS = """
-import os, SimpleITK
-SimpleITK.ImageFileReader.Execute = lambda reader: os.kill(os.getpid(), 9)
+import os, numpy
+numpy.rint = lambda values: os.kill(os.getpid(), 9)
 """
 
 StartCluster = Callable[..., tuple[str, list[subprocess.Popen]]]
@@ -556,7 +645,7 @@ def test_a_cluster_writes_the_same_file_though_a_worker_dies(
     # With one worker left, an error comes back as here.
     truncated = next(Path(folder) / "1.3.0.raw" for folder in many.scans)
     os.truncate(truncated, 1000)
-    with pytest.raises(ScanError, match=r"1\.3\.0\.mhd: found voxels missing"):
+    with pytest.raises(ScanError, match=r"1\.3\.0\.mhd: 1\.3\.0\.raw: found 1,000 b"):
         import_luna16(many, out, scheduler=address)
     threading.Timer(1, scheduler.kill).start()
     with pytest.raises(WorkerError, match="connection to the scheduler broke"):

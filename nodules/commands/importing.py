@@ -136,7 +136,7 @@ def _add_luna16(layouts: argparse._SubParsersAction) -> None:
     size.add_argument(
         "--size-mm", type=_positive(float), metavar="MM", help="a field of view, resampled to 50x50"
     )
-    _add_window(luna16, "Hounsfield units", default=(-1000.0, 400.0))
+    _add_window(luna16, "values", " (default: -1000 400, for scans in Hounsfield units)")
     add(
         "--negatives",
         type=_count_or_all,
@@ -162,17 +162,13 @@ def _add_out(layout: argparse.ArgumentParser) -> None:
     layout.add_argument("--out", type=Path, required=True, metavar="FILE.h5", help="file to write")
 
 
-def _add_window(
-    layout: argparse.ArgumentParser, what: str, default: tuple[float, float] | None = None
-) -> None:
-    shown = "" if default is None else " (default: {:g} {:g})".format(*default)
+def _add_window(layout: argparse.ArgumentParser, what: str, default: str = "") -> None:
     layout.add_argument(
         "--window",
         type=float,
         nargs=2,
-        default=default,
         metavar=("LOW", "HIGH"),
-        help=f"{what} that become grey 0 and 255{shown}",
+        help=f"{what} that become grey 0 and 255{default}",
     )
 
 
@@ -250,10 +246,11 @@ def _import_luna16(arguments: argparse.Namespace) -> None:
     from nodules.importers.luna16 import Luna16, import_luna16
     from nodules.importers.scans import Crop
 
+    window = None if arguments.window is None else Window(*arguments.window)
     lines = import_luna16(
         Luna16(arguments.scans, arguments.candidates, arguments.annotations),
         arguments.out,
-        crop=Crop(arguments.size_mm, Window(*arguments.window)),
+        crop=Crop(arguments.size_mm, window),
         negatives=arguments.negatives,
         seed=arguments.seed,
         skip_missing=arguments.skip_missing,

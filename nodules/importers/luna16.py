@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nodules.errors import ScanError, TableError
+from nodules.importers.metaimage import MetaImage
 from nodules.importers.points import (
     Matches,
     Points,
@@ -20,9 +21,10 @@ from nodules.importers.points import (
     without_repeats,
 )
 from nodules.importers.pool import run_in_order
-from nodules.importers.scans import Crop, cut_patches, find_scans, read_geometry
+from nodules.importers.scans import Crop, cut_patches, find_scans, read_scan
 from nodules.output import check_output
 from nodules.patches import new_patch_file
+from nodules.self_contained import shown
 
 LEGACY_CROP = Crop()
 
@@ -108,7 +110,7 @@ def import_luna16(
             expected = "SERIESUID.mhd below --scans" + (
                 "" if all_missing else ", or --skip-missing"
             )
-            problem = f"{problem}, the first {missing[0]}; expected {expected}"
+            problem = f"{problem}, the first {shown(missing[0])}; expected {expected}"
             raise TableError(source.candidates, problem)
         notes.append(f"{problem}: their candidates left out")
         candidates = candidates.within(paths)
@@ -122,9 +124,11 @@ def import_luna16(
         notes += _describe(matches, candidates, annotations)
     candidates = candidates.take(chosen)
     nodules = int(candidates.values.sum())
-    scans = _write(out, candidates, columns, paths, crop, jobs=jobs, scheduler=scheduler)
+    extremes = _write(out, candidates, columns, paths, crop, jobs=jobs, scheduler=scheduler)
     others = len(candidates) - nodules
-    return [f"{nodules:,} nodules and {others:,} others from {scans:,} scans", *notes]
+    if crop.window is None:
+        notes += _describe_units(extremes)
+    return [f"{nodules:,} nodules and {others:,} others from {len(extremes):,} scans", *notes]
 
 
 def _write(
@@ -136,10 +140,14 @@ def _write(
     *,
     jobs: int | None,
     scheduler: str | None,
-) -> int:
+) -> dict[str, tuple[float, float]]:
+    """Write the patches, and return the smallest and largest number of each scan."""
     members = candidates.by_scan()
     # From the headers, so that what lies outside is known before the first scan is read.
-    calls = [(*_locate(candidates.take(part), paths[uid]), crop) for uid, part in members.items()]
+    calls = [
+        (*_locate(candidates.take(part), paths[uid], crop), crop) for uid, part in members.items()
+    ]
+    extremes: dict[str, tuple[float, float]] = {}
     labels = candidates.values.astype(np.uint8)
     dtypes = {"group": np.dtype(object)} | {name: col.dtype for name, col in columns.items()}
     with (
@@ -147,27 +155,39 @@ def _write(
         closing(run_in_order(cut_patches, calls, jobs=jobs, scheduler=scheduler)) as cut,
     ):
         progress = tqdm(cut, total=len(calls), desc="import", unit="scan")
-        for (uid, part), patches in zip(members.items(), progress, strict=True):
+        for (uid, part), (patches, found) in zip(members.items(), progress, strict=True):
+            extremes[uid] = found
             group = np.full(len(part), uid, dtype=object)
             extra = {name: column[part] for name, column in columns.items()}
             file.append(patches, labels[part], group=group, **extra)
-    return len(calls)
+    return extremes
 
 
-def _locate(candidates: Points, paths: list[Path]) -> tuple[Path, NDArray[np.float64]]:
+def _locate(
+    candidates: Points, paths: list[Path], crop: Crop
+) -> tuple[MetaImage, NDArray[np.float64]]:
     path, *others = paths
     if others:
         raise ScanError(path, f"found the same series in {others[0]}, expected one (--scans?)")
-    geometry = read_geometry(path)
+    image, geometry = read_scan(path, crop)
     voxels = geometry.voxels(candidates.world)
     outside = np.flatnonzero(~geometry.inside(voxels))
     if len(outside):
         row = int(candidates.rows[outside[0]])
-        found = ", ".join(f"{v:.1f}" for v in voxels[outside[0]])
+        found = ", ".join(f"{v:.1f}" if abs(v) < 1e6 else f"{v:g}" for v in voxels[outside[0]])
         size = " x ".join(map(str, geometry.size))
         problem = f"found voxel ({found}), expected a place inside the {size} voxels of {path}"
         raise TableError(candidates.path, problem, row=row)
-    return path, voxels
+    return image, voxels
+
+
+def _describe_units(extremes: dict[str, tuple[float, float]]) -> list[str]:
+    """Notice scans stored as by a scanner: 0 for what is -1024 HU or less."""
+    shifted = [uid for uid, (lowest, highest) in extremes.items() if lowest >= 0 and highest > 1000]
+    if not shifted:
+        return []
+    found = f"{len(shifted):,} of {len(extremes):,} scans hold no value below 0"
+    return [f"{found}, the first {shifted[0]}: are these Hounsfield units? (--window)"]
 
 
 def _describe(matches: Matches, candidates: Points, annotations: Points) -> list[str]:

@@ -5,6 +5,7 @@ import math
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import NamedTuple, Self, TextIO
 
@@ -12,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodules.errors import TableError
+from nodules.regular_file import open_regular
+from nodules.self_contained import shown
 
 SERIES = "seriesuid"
 COORDINATES = ("coordX", "coordY", "coordZ")
@@ -191,13 +194,15 @@ def _read(path: Path, value: str) -> Points:
     series: dict[str, int] = {}
     scan, numbers = array("q"), array("d")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
             for row, (uid, *fields) in enumerate(_rows(path, file, value)):
                 scan.append(series.setdefault(uid.strip(), len(series)))
                 numbers.extend(_numbers(path, row, fields, (*COORDINATES, value)))
     except OSError as error:
         raise TableError(path, f"cannot be read ({error.strerror}), expected a CSV file") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError:
+        raise TableError(path, "found no CSV text (bytes that are not UTF-8)") from None
+    except csv.Error as error:
         raise TableError(path, f"found no CSV text ({error})") from None
     if not scan:
         raise TableError(path, "found no rows after the header, expected at least one")
@@ -213,7 +218,8 @@ def _rows(path: Path, file: TextIO, value: str) -> Iterator[list[str]]:
     names = (SERIES, *COORDINATES, value)
     missing = [name for name in names if name not in header]
     if missing:
-        found = f"found the columns {', '.join(header)}" if header else "found an empty file"
+        columns = shown(", ".join(header), 200)
+        found = f"found the columns {columns}" if header else "found an empty file"
         raise TableError(path, f"{found}, expected {', '.join(names)}")
     places = [header.index(name) for name in names]
     for row, fields in enumerate(lines):
@@ -227,10 +233,10 @@ def _numbers(path: Path, row: int, fields: list[str], names: Sequence[str]) -> l
     numbers = []
     for name, text in zip(names, fields, strict=True):
         try:
-            number = float(text)
+            number = float(text.replace("_", "?"))  # Python reads 1_000 as 1000
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
-            raise TableError(path, f"{name}: found {text!r}, expected a number", row=row)
+            raise TableError(path, f"{name}: found {shown(text)!r}, expected a number", row=row)
         numbers.append(number)
     return numbers

@@ -1,11 +1,8 @@
 """Scans in MetaImage files: found by series, their geometry, and patches cut from their slices."""
 
 import os
-import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,15 +11,20 @@ from numpy.typing import NDArray
 
 from nodules.errors import ScanError
 from nodules.importers.grey import HOUNSFIELD, Window
+from nodules.importers.metaimage import MetaImage, read_header, read_slices
 from nodules.patches import PATCH_SIZE, Patches
+from nodules.self_contained import shown
 
-# SimpleITK is loaded late: bad tables are refused without it.
+# SimpleITK is loaded late: only resampling needs it.
 if TYPE_CHECKING:
     import SimpleITK
 
 
 # LUNA16's masks of the lungs, which bear the names of the scans.
 MASKS = "seg-lungs-LUNA16"
+
+# Modalities of MetaImage headers whose values may be Hounsfield units.
+CT = ("", "MET_MOD_CT", "MET_MOD_UNKNOWN")
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,12 @@ class Crop:
     size_mm
         Side of the field of view; None for 50 pixels at the scan's own spacing.
     window
-        Hounsfield units that become grey 0 and grey 255.
+        Values that become grey 0 and grey 255; None for -1000 and 400, of scans that hold
+        Hounsfield units.
     """
 
     size_mm: float | None = None
-    window: Window = HOUNSFIELD
+    window: Window | None = None
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,13 @@ class Geometry:
 
     def voxels(self, world: NDArray[np.float64]) -> NDArray[np.float64]:
         """Turn (n, 3) world coordinates in mm into (n, 3) fractional voxel coordinates x, y, z."""
-        return np.asarray(np.linalg.solve(self.axes, (world - self.origin).T).T, np.float64)
+        with np.errstate(all="ignore"):  # far beyond any scan, coordinates overflow
+            offsets = (world - self.origin).T
+        return np.asarray(np.linalg.solve(self.axes, offsets).T, np.float64)
 
     def inside(self, voxels: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Say which of (n, 3) voxel coordinates lie in a voxel of the scan."""
-        nearest = nearest_voxels(voxels)
+        nearest = np.floor(voxels + 0.5)  # not as integers, which coordinates may exceed
         return np.asarray(((nearest >= 0) & (nearest < self.size)).all(axis=1))
 
 
@@ -78,55 +83,71 @@ def nearest_voxels(voxels: NDArray[np.float64]) -> NDArray[np.int64]:
 def find_scans(folders: Iterable[Path]) -> dict[str, list[Path]]:
     """Find the MetaImage headers below `folders`, by series: the file's name without `.mhd`.
 
-    Sub-folders named `seg-lungs-LUNA16` are passed over.
+    Links to folders are followed, each folder being searched once. Folders whose name starts with
+    a dot or is `seg-lungs-LUNA16` are skipped, and so are files that start with a dot.
     """
     found: dict[str, list[Path]] = {}
     for folder in folders:
         if not folder.is_dir():
             raise ScanError(folder, "no such folder, expected one with SERIESUID.mhd files")
-        # Path.rglob does not follow links to folders, and scans often lie on another disk.
-        for name in sorted(glob("**/*.mhd", root_dir=folder, recursive=True)):  # noqa: PTH207
-            if MASKS in Path(name).parts:
-                continue
-            path = (folder / name).absolute()
+        for path in sorted(_headers(folder.absolute())):
             found.setdefault(path.stem, []).append(path)
     return found
 
 
-def read_geometry(path: Path) -> Geometry:
-    """Read the header of a MetaImage file.
+def _headers(top: Path) -> Iterator[Path]:
+    searched = set()
+    # Path.rglob does not follow links to folders, and scans often lie on another disk.
+    for name, folders, files in os.walk(top, followlinks=True):
+        here = os.stat(name)  # noqa: PTH116 - a Path of each folder costs more than the walk
+        if (here.st_dev, here.st_ino) in searched:
+            folders.clear()
+            continue
+        searched.add((here.st_dev, here.st_ino))
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != MASKS)
+        for file in files:
+            if file.endswith(".mhd") and not file.startswith("."):
+                yield Path(name, file)
+
+
+def read_scan(path: Path, crop: Crop) -> tuple[MetaImage, Geometry]:
+    """Read the header of a scan, and check that patches can be cut from it as `crop` says.
 
     Raises
     ------
     ScanError
-        If the file is no MetaImage of three dimensions and one value a voxel, or its geometry
-        cannot be inverted.
+        If the header is not that of a scan, its geometry cannot be inverted, or its voxels are not
+        in Hounsfield units and `crop` has no window.
     """
-    reader = _reader(path)
-    try:
-        with _quiet_metaio():
-            reader.ReadImageInformation()
-    except RuntimeError:
-        raise ScanError(path, "not a readable MetaImage header") from None
-    if (reader.GetDimension(), reader.GetNumberOfComponents()) != (3, 1):
-        problem = (
-            f"found {reader.GetDimension()} dimensions and {reader.GetNumberOfComponents()} values "
-            "a voxel, expected a scan of 3 dimensions and one value"
-        )
-        raise ScanError(path, problem)
-    spacing = np.array(reader.GetSpacing())
-    direction = np.array(reader.GetDirection()).reshape(3, 3)
-    geometry = Geometry(
-        np.array(reader.GetSize()), np.array(reader.GetOrigin()), direction * spacing
-    )
-    values = np.concatenate([geometry.origin, geometry.axes.ravel()])
-    if not (np.isfinite(values).all() and (spacing > 0).all() and np.linalg.det(direction)):
+    image = read_header(path)
+    if crop.window is None:
+        _expect_hounsfield(image)
+    spacing = np.array(image.spacing)
+    geometry = Geometry(np.array(image.size), np.array(image.origin), image.direction * spacing)
+    with np.errstate(all="ignore"):
+        determinant = np.linalg.det(geometry.axes) * np.linalg.det(image.direction)
+    numbers = [*image.origin, *geometry.axes.ravel(), determinant]
+    if not (np.isfinite(numbers).all() and (spacing > 0).all() and determinant):
         problem = "found an origin, spacing or direction that is no geometry of a scan"
         raise ScanError(path, f"{problem}, expected numbers, spacing above 0, independent axes")
-    return geometry
+    return image, geometry
 
 
-def cut_patches(path: Path, voxels: NDArray[np.float64], crop: Crop) -> Patches:
+def _expect_hounsfield(image: MetaImage) -> None:
+    kind = image.dtype.kind
+    if kind == "u" or (kind == "i" and np.iinfo(image.dtype).min > HOUNSFIELD.low):
+        found = f"found voxels of type {image.dtype.name}"
+        problem = f"{found}, which cannot hold the {HOUNSFIELD.low:g} HU of air"
+    elif image.modality not in CT:
+        problem = f"found Modality {shown(image.modality)}, which has no Hounsfield units"
+    else:
+        return
+    raise ScanError(image.path, f"{problem}, expected --window LOW HIGH")
+
+
+def cut_patches(
+    image: MetaImage, voxels: NDArray[np.float64], crop: Crop
+) -> tuple[Patches, tuple[float, float]]:
     """Read a scan, once, and cut an axial patch around each point.
 
     A patch lies in the slice nearest its point, in the scan's own rows and columns. What lies
@@ -134,8 +155,8 @@ def cut_patches(path: Path, voxels: NDArray[np.float64], crop: Crop) -> Patches:
 
     Parameters
     ----------
-    path
-        A MetaImage header.
+    image
+        Header of the scan.
     voxels
         (n, 3) fractional voxel coordinates x, y, z, all inside the scan.
     crop
@@ -145,29 +166,39 @@ def cut_patches(path: Path, voxels: NDArray[np.float64], crop: Crop) -> Patches:
 
     Returns
     -------
-    (n, 50, 50) uint8
+    patches
+        (n, 50, 50) uint8.
+    extremes
+        Smallest and largest number in the whole scan.
 
     Raises
     ------
     ScanError
-        If the voxels cannot be read, or a patch holds NaN.
+        If the voxels are not exactly those that the header describes, or a patch holds NaN.
     """
+    window = HOUNSFIELD if crop.window is None else crop.window
+    nearest = nearest_voxels(voxels)
+    if crop.size_mm is None:
+        volume, extremes = read_slices(image, nearest[:, 2])
+        values = _crop_pixels(volume, nearest, window.low)
+    else:
+        # The slices before and after have weights of the size of a rounding error.
+        wanted = np.concatenate([nearest[:, 2] + step for step in (-1, 0, 1)])
+        volume, extremes = read_slices(image, wanted)
+        values = _resample(_to_sitk(image, volume), voxels, crop.size_mm, window.low)
+    if np.isnan(values).any():
+        raise ScanError(image.path, "found NaN in a patch, expected Hounsfield units")
+    return window.grey(values), extremes
+
+
+def _to_sitk(image: MetaImage, volume: NDArray[np.number]) -> "SimpleITK.Image":
     import SimpleITK
 
-    try:
-        with _quiet_metaio():
-            image = _reader(path).Execute()
-    except RuntimeError:
-        problem = "found voxels missing, truncated or broken, expected those its header describes"
-        raise ScanError(path, problem) from None
-    low = crop.window.low
-    if crop.size_mm is None:
-        hu = _crop_pixels(SimpleITK.GetArrayViewFromImage(image), nearest_voxels(voxels), low)
-    else:
-        hu = _resample(image, voxels, crop.size_mm, low)
-    if np.isnan(hu).any():
-        raise ScanError(path, "found NaN in a patch, expected Hounsfield units")
-    return crop.window.grey(hu)
+    scan = SimpleITK.GetImageFromArray(volume)
+    scan.SetSpacing(image.spacing)
+    scan.SetOrigin(image.origin)
+    scan.SetDirection(image.direction.ravel().tolist())
+    return scan
 
 
 def _crop_pixels(
@@ -203,30 +234,3 @@ def _resample(
         grid.SetOutputOrigin(image.TransformContinuousIndexToPhysicalPoint(corner))
         patch[:] = SimpleITK.GetArrayFromImage(grid.Execute(image))[0]
     return patches
-
-
-def _reader(path: Path) -> "SimpleITK.ImageFileReader":
-    import SimpleITK
-
-    reader = SimpleITK.ImageFileReader()
-    reader.SetImageIO("MetaImageIO")
-    reader.SetFileName(str(path))
-    return reader
-
-
-@contextmanager
-def _quiet_metaio() -> Iterator[None]:
-    """Keep MetaIO, which prints its complaints, from writing past Python to stderr."""
-    # File descriptors belong to the process. In the threads of a Dask worker, two of which may
-    # read at a time, the lines go to the worker's log.
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    stderr = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - os.devnull is no path to look into
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)

@@ -1,0 +1,465 @@
+"""Reading MetaImage files: a header (`.mhd`) and the voxels it describes.
+
+MetaIO, which SimpleITK reads MetaImage with, reports success on damaged voxels and leaves what is
+missing unwritten. It also follows a header to any file of the machine. So headers are parsed here,
+and voxels read only from files next to the header that hold exactly what it describes. What a valid
+file holds is what SimpleITK reads from it.
+"""
+
+import math
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodules.errors import ScanError
+from nodules.regular_file import open_regular
+from nodules.self_contained import shown
+
+ELEMENT_TYPES = {
+    "MET_CHAR": "i1",
+    "MET_UCHAR": "u1",
+    "MET_SHORT": "i2",
+    "MET_USHORT": "u2",
+    "MET_INT": "i4",
+    "MET_UINT": "u4",
+    "MET_LONG": "i4",  # of four bytes, whatever the machine
+    "MET_ULONG": "u4",
+    "MET_LONG_LONG": "i8",
+    "MET_ULONG_LONG": "u8",
+    "MET_FLOAT": "f4",
+    "MET_DOUBLE": "f8",
+}
+
+MAX_HEADER_BYTES = 2**20
+MAX_LENGTH = 2**15
+# 1024 x 1024 x 1000 voxels of 16 bits.
+MAX_VOXEL_BYTES = 2**31
+# CT compresses to a half or a third, and deflate can unfold 1032-fold.
+MAX_INFLATION = 100
+SMALL_BYTES = 2**28
+
+_READ_BYTES = 2**18
+# To Python, much else is white space as well.
+_BLANKS = " \t\r"
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_PATTERN = re.compile(r"([^% ]*)%(0?)([1-9]?)d([^% ]*)((?: +[0-9]{1,9}){0,3})")
+_LIST = re.compile(r"LIST(?: +2)?")
+_IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class MetaImage:
+    """What a MetaImage header says.
+
+    Attributes
+    ----------
+    path
+        The header.
+    size
+        Voxels along x, y and z.
+    dtype
+        Type of a voxel, in the byte order of the file.
+    spacing, origin
+        mm along x, y and z; centre of the first voxel in mm.
+    direction
+        (3, 3) float64. Columns are the direction cosines of x, y and z.
+    modality
+        As in `MET_MOD_CT`; empty if not given.
+    files
+        Names of the files that hold the voxels, in the header's folder: one, or one per slice.
+    start
+        Bytes before the voxels in each of them; -1 if the voxels are its end.
+    compressed
+        Whether each is a zlib or gzip stream.
+    compressed_size
+        Bytes of that stream; None if not given.
+    """
+
+    path: Path
+    size: tuple[int, int, int]
+    dtype: np.dtype
+    spacing: tuple[float, ...]
+    origin: tuple[float, ...]
+    direction: NDArray[np.float64]
+    modality: str
+    files: tuple[str, ...]
+    start: int
+    compressed: bool
+    compressed_size: int | None
+
+    @property
+    def slice_bytes(self) -> int:
+        """Bytes of an axial slice, not compressed."""
+        return self.size[0] * self.size[1] * self.dtype.itemsize
+
+
+def read_header(path: Path) -> MetaImage:
+    """Read the header of a scan, not its voxels.
+
+    Raises
+    ------
+    ScanError
+        If it cannot be read, is ambiguous, or describes anything but a volume of three dimensions
+        with one stored value per voxel.
+    """
+    try:
+        with open_regular(path) as file:
+            data = file.read(MAX_HEADER_BYTES)
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror}), expected a MetaImage header"
+        raise ScanError(path, problem) from None
+    tags, length = _parse(path, data)
+    return _Tags(path, tags).image(length, data[length:])
+
+
+def read_slices(
+    image: MetaImage, wanted: NDArray[np.int64]
+) -> tuple[NDArray[np.number], tuple[float, float]]:
+    """Read all voxels of a scan, and keep some axial slices.
+
+    Parameters
+    ----------
+    image
+        As `read_header` returns it.
+    wanted
+        (n,) indices of the slices to keep.
+
+    Returns
+    -------
+    volume
+        (depth, height, width) in the machine's byte order, zero outside the wanted slices. Those
+        take memory, the others do not.
+    extremes
+        Smallest and largest number in the whole scan.
+
+    Raises
+    ------
+    ScanError
+        If a file of voxels is missing, is not a regular file, or does not hold exactly the voxels
+        that the header describes.
+    """
+    width, height, depth = image.size
+    volume = np.zeros((depth, height, width), image.dtype.newbyteorder("="))
+    kept = set(wanted.tolist())
+    lowest, highest = math.inf, -math.inf
+    for z, data in enumerate(_slices(image)):
+        voxels = np.frombuffer(data, image.dtype).reshape(height, width)
+        lowest = min(lowest, float(np.fmin.reduce(voxels, axis=None)))
+        highest = max(highest, float(np.fmax.reduce(voxels, axis=None)))
+        if z in kept:
+            volume[z] = voxels
+    return volume, (lowest, highest)
+
+
+def _slices(image: MetaImage) -> Iterator[bytes]:
+    """Yield the bytes of each slice. Only at the end is it certain that they are what is stored."""
+    count = image.size[2] // len(image.files)
+    for name in image.files:
+        try:
+            with open_regular(image.path.parent / name) as file:
+                stored = _seek_voxels(image, name, file, count * image.slice_bytes)
+                yield from _read(image, name, file, count, stored)
+        except OSError as error:
+            problem = f"{shown(name)}: cannot be read ({error.strerror}), expected its voxels"
+            raise ScanError(image.path, problem) from None
+
+
+def _seek_voxels(image: MetaImage, name: str, file: BinaryIO, expected: int) -> int:
+    """Go to the first byte of the voxels, and return how many bytes are stored from there on."""
+    size = file.seek(0, 2)
+    start = max(size - expected, 0) if image.start < 0 else image.start
+    file.seek(start)
+    stored = max(size - start, 0)
+    if image.compressed:
+        declared = image.compressed_size
+        if stored != (stored if declared is None else declared):
+            problem = f"found {stored:,} bytes, expected {declared:,} as CompressedDataSize says"
+            raise ScanError(image.path, f"{shown(name)}: {problem}")
+        if expected > max(SMALL_BYTES, MAX_INFLATION * stored):
+            found = f"found {stored:,} bytes for {expected:,} bytes of voxels"
+            problem = f"{found}, expected at least one for {MAX_INFLATION}"
+            raise ScanError(image.path, f"{shown(name)}: {problem}")
+    elif stored != expected:
+        problem = f"found {stored:,} bytes of voxels, expected {expected:,}"
+        raise ScanError(image.path, f"{shown(name)}: {problem}")
+    return stored
+
+
+def _read(image: MetaImage, name: str, file: BinaryIO, count: int, stored: int) -> Iterator[bytes]:
+    stream = _Inflation(file, stored) if image.compressed else None
+    read = stream.read if stream else file.read
+    try:
+        for _ in range(count):
+            data = read(image.slice_bytes)
+            if len(data) != image.slice_bytes:
+                raise _DamagedError("ends too early")
+            yield data
+        if stream:
+            stream.finish()
+    except (_DamagedError, zlib.error) as error:
+        found = f"found damaged voxels ({str(error).rpartition(': ')[2]})"
+        whole = "a whole zlib stream of " if stream else ""
+        expected = f"expected {whole}{count * image.slice_bytes:,} bytes"
+        raise ScanError(image.path, f"{shown(name)}: {found}, {expected}") from None
+
+
+class _DamagedError(Exception):
+    """Voxels end before they should, or after."""
+
+
+class _Inflation:
+    """A zlib or gzip stream, inflated by as much as is asked for and no further.
+
+    Parameters
+    ----------
+    file
+        At the first byte of the stream.
+    stored
+        Bytes of the stream.
+    """
+
+    def __init__(self, file: BinaryIO, stored: int) -> None:
+        self._file = file
+        self._left = stored
+        self._inflate = zlib.decompressobj(wbits=47)  # both formats, as MetaIO
+
+    def read(self, size: int) -> bytes:
+        """Return the next `size` bytes, or fewer if the stream ends before."""
+        parts = []
+        while size and not self._inflate.eof:
+            compressed = self._inflate.unconsumed_tail or self._next()
+            part = self._inflate.decompress(compressed, size)
+            if not (compressed or part):
+                break
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def finish(self) -> None:
+        """Check that the stream ends here, with its checksum, and nothing follows."""
+        if self.read(1):
+            raise _DamagedError("goes on after the last voxel")
+        if not self._inflate.eof:
+            raise _DamagedError("ends too early")
+        if self._inflate.unused_data or self._left:
+            raise _DamagedError("something follows the stream")
+
+    def _next(self) -> bytes:
+        data = self._file.read(min(_READ_BYTES, self._left))
+        self._left -= len(data)
+        return data
+
+
+def _text(line: bytes) -> str:
+    # Names of files are bytes, in any encoding.
+    return line.decode("utf-8", "surrogateescape").strip(_BLANKS)
+
+
+def _parse(path: Path, data: bytes) -> tuple[dict[str, str], int]:
+    """Return the values by key, ElementDataFile last, and the length of the header."""
+    tags: dict[str, str] = {}
+    length = 0
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        length += len(line) + 1
+        text = _text(line)
+        if not text:
+            continue
+        match = re.fullmatch(r"([^=:]*)[=:][ \t]*(.*)", text)
+        if match is None or _CONTROL.search(text):
+            problem = f"line {number}: found {shown(text)!r}, expected Key = Value"
+            raise ScanError(path, f"{problem}: not a MetaImage header")
+        key, value = match[1].strip(_BLANKS), match[2]
+        if key in tags and key in _KEYS:
+            raise ScanError(path, f"{key}: found {shown(value)} in line {number}, expected it once")
+        tags[key] = value
+        if key == "ElementDataFile":
+            return tags, length
+    expected = f"expected it as the last key of a header of at most {MAX_HEADER_BYTES:,} bytes"
+    raise ScanError(path, f"ElementDataFile: found no such key, {expected}")
+
+
+_ORIGIN = ("Offset", "Position", "Origin", "ImagePosition")
+_DIRECTION = ("TransformMatrix", "Rotation", "Orientation")
+_BYTE_ORDER = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
+_KEYS = {
+    *_ORIGIN,
+    *_DIRECTION,
+    *_BYTE_ORDER,
+    *("ObjectType", "NDims", "DimSize", "ElementType", "ElementSpacing", "ElementSize"),
+    *("BinaryData", "CompressedData", "CompressedDataSize", "HeaderSize"),
+    *("ElementNumberOfChannels", "Modality", "DistanceUnits"),
+    *("ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset"),
+}
+
+
+@dataclass(frozen=True)
+class _Tags:
+    path: Path
+    values: dict[str, str]
+
+    def image(self, length: int, rest: bytes) -> MetaImage:
+        """Check the values of a header of `length` bytes, and `rest`, which follows it."""
+        self._expect_fixed()
+        size = self._size()
+        dtype = self._dtype()
+        needed = math.prod(size) * dtype.itemsize
+        if needed > MAX_VOXEL_BYTES:
+            found = f"found {needed:,} bytes of voxels"
+            raise self._error("DimSize", f"{found}, expected at most {MAX_VOXEL_BYTES:,}")
+        compressed = self._flag("CompressedData", default=False)
+        files, start = self._files(size[2], length, rest)
+        if compressed and start < 0:
+            problem = "found -1 for compressed voxels, expected how many bytes precede them"
+            raise self._error("HeaderSize", problem)
+        sizes = self._whole("CompressedDataSize", 1, least=1)
+        # The extent of a voxel, which stands for the distance to the next if that is not given.
+        element = self._numbers("ElementSize", 3) or (1.0, 1.0, 1.0)
+        direction = self._same(_DIRECTION, _IDENTITY)
+        return MetaImage(
+            path=self.path,
+            size=size,
+            dtype=dtype,
+            spacing=self._numbers("ElementSpacing", 3) or element,
+            origin=self._same(_ORIGIN, (0.0, 0.0, 0.0)),
+            # The header has the cosines of an axis in a row.
+            direction=np.array(direction).reshape(3, 3).T,
+            modality=self.values.get("Modality", ""),
+            files=files,
+            start=start,
+            compressed=compressed,
+            compressed_size=sizes[0] if compressed and sizes else None,
+        )
+
+    def _expect_fixed(self) -> None:
+        self._expect("ObjectType", {"Image"}, required=False)
+        self._expect("NDims", {"3"})
+        self._expect("ElementNumberOfChannels", {"1"}, required=False)
+        self._expect("DistanceUnits", {"mm", "?"}, required=False)
+        if not self._flag("BinaryData", default=True):
+            raise self._error("BinaryData", "found voxels as text, expected True")
+        for name, identity in (("Slope", 1.0), ("Offset", 0.0)):
+            key = f"ElementToIntensityFunction{name}"
+            if self._numbers(key, 1) not in (None, (identity,)):
+                # SimpleITK ignores it, other readers do not.
+                problem = f"found {shown(self.values[key])}, expected {identity:g}: apply it"
+                raise self._error(key, f"{problem} to the voxels and store the result")
+
+    def _size(self) -> tuple[int, int, int]:
+        sizes = self._whole("DimSize", 3, least=1)
+        if sizes is None:
+            raise self._error("DimSize", "found no such key, expected 3 whole numbers")
+        if max(sizes) > MAX_LENGTH:
+            problem = f"found {max(sizes):,} voxels along an axis, expected at most {MAX_LENGTH:,}"
+            raise self._error("DimSize", problem)
+        x, y, z = sizes
+        return x, y, z
+
+    def _dtype(self) -> np.dtype:
+        self._expect("ElementType", set(ELEMENT_TYPES))
+        flags = {self._flag(key, default=False) for key in _BYTE_ORDER if key in self.values}
+        if len(flags) > 1:
+            raise self._error(_BYTE_ORDER[1], f"found another value than of {_BYTE_ORDER[0]}")
+        order = ">" if True in flags else "<"
+        return np.dtype(order + ELEMENT_TYPES[self.values["ElementType"]])
+
+    def _files(self, depth: int, length: int, rest: bytes) -> tuple[tuple[str, ...], int]:
+        """Return the files of the voxels, and the bytes before the voxels in each."""
+        value = self.values["ElementDataFile"]
+        (start,) = self._whole("HeaderSize", 1, least=-1) or (0,)
+        if value in ("LOCAL", "Local", "local"):
+            if start not in (0, -1, length):
+                problem = f"found {start} with voxels in the same file, expected {length}"
+                raise self._error("HeaderSize", problem)
+            return (self.path.name,), length
+        lines = [text for line in rest.split(b"\n") if (text := _text(line))]
+        listed = _LIST.fullmatch(value) is not None
+        if lines and not listed:
+            problem = f"found {shown(lines[0])!r} after this key, expected it last"
+            raise self._error("ElementDataFile", problem)
+        if len(rest) + length >= MAX_HEADER_BYTES:
+            problem = f"found a longer header, expected at most {MAX_HEADER_BYTES:,} bytes"
+            raise ScanError(self.path, problem)
+        names = lines if listed else self._numbered(value) if "%" in value else [value]
+        if len(names) != (depth if listed or "%" in value else 1):
+            problem = f"found {len(names):,} files for {depth:,} slices, expected as many"
+            raise self._error("ElementDataFile", problem)
+        for name in names:
+            if (
+                re.search(r"[/\\]", name)
+                or _CONTROL.search(name)
+                or name in ("", ".", "..", self.path.name)
+            ):
+                problem = f"found {shown(name)!r}, expected the name of a file next to the header"
+                raise self._error("ElementDataFile", problem)
+        if len(set(names)) < len(names):
+            raise self._error("ElementDataFile", "found a file twice, expected one for each slice")
+        return tuple(names), start
+
+    def _numbered(self, value: str) -> list[str]:
+        """Expand `name%03d.raw MIN MAX STEP`: a file per slice. No printf sees it."""
+        match = _PATTERN.fullmatch(value)
+        depth = self._size()[2]
+        numbers = [int(text) for text in match[5].split()] if match else []
+        first, last, step = (*numbers, *(1, depth, 1)[len(numbers) :])
+        if len(numbers) == 1:
+            last = first + depth - 1
+        if match is None or step < 1:
+            expected = "expected one number, as in slice%03d.raw 1 100 1"
+            raise self._error("ElementDataFile", f"found {shown(value)!r}, {expected}")
+        counted = range(first, last + 1, step)
+        if len(counted) != depth:
+            problem = f"found {len(counted):,} files for {depth:,} slices, expected as many"
+            raise self._error("ElementDataFile", problem)
+        before, zero, width, after = match.group(1, 2, 3, 4)
+        return [f"{before}{number:{zero}{width}d}{after}" for number in counted]
+
+    def _same(self, keys: tuple[str, ...], default: tuple[float, ...]) -> tuple[float, ...]:
+        """Return the numbers that one of `keys`, which mean the same, or several of them give."""
+        given = [
+            (key, self._numbers(key, len(default)) or ()) for key in keys if key in self.values
+        ]
+        for key, numbers in given[1:]:
+            if numbers != given[0][1]:
+                raise self._error(key, f"found other numbers than {given[0][0]}, expected the same")
+        return given[0][1] if given else default
+
+    def _numbers(self, key: str, count: int) -> tuple[float, ...] | None:
+        if key not in self.values:
+            return None
+        words = re.split(r"[ \t]+", self.values[key])
+        if len(words) != count or not all(map(_NUMBER.fullmatch, words)):
+            expected = f"expected {count} number{'s' * (count > 1)}"
+            raise self._error(key, f"found {shown(self.values[key])!r}, {expected}")
+        return tuple(map(float, words))
+
+    def _whole(self, key: str, count: int, least: int) -> tuple[int, ...] | None:
+        numbers = self._numbers(key, count)
+        if numbers is None:
+            return None
+        if not all(number >= least and number.is_integer() for number in numbers):
+            expected = f"expected whole number{'s' * (count > 1)}, {least} or more"
+            raise self._error(key, f"found {shown(self.values[key])!r}, {expected}")
+        return tuple(map(int, numbers))
+
+    def _flag(self, key: str, *, default: bool) -> bool:
+        value = self.values.get(key, str(default)).lower()
+        if value not in ("true", "t", "1", "false", "f", "0"):
+            raise self._error(key, f"found {shown(self.values[key])!r}, expected True or False")
+        return value in ("true", "t", "1")
+
+    def _expect(self, key: str, allowed: set[str], *, required: bool = True) -> None:
+        value = self.values.get(key)
+        if value in allowed or (value is None and not required):
+            return
+        found = "found no such key" if value is None else f"found {shown(value)!r}"
+        raise self._error(key, f"{found}, expected {' or '.join(sorted(allowed))}")
+
+    def _error(self, key: str, problem: str) -> ScanError:
+        return ScanError(self.path, f"{key}: {problem}")
