@@ -12,6 +12,26 @@ from typing import Any
 from nodules.interruption import raised_interruptions, sentence_of, signal_of
 
 
+def printable(text: object) -> str:
+    r"""Return text, such as a path, on one line: what cannot be printed is escaped.
+
+    Bytes of a file name that are not UTF-8 are escaped too.
+
+    Examples
+    --------
+    >>> printable("a\n\x1b[31mb/M\udcfcller")
+    'a\\n\\x1b[31mb/M\\xfcller'
+    """
+    text = str(text)
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(letter: str) -> str:
+    if "\udc80" <= letter <= "\udcff":  # how Python holds a byte that is not UTF-8
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+
+
 class NodulesError(Exception):
     """Base of every error that is the input's fault and not the program's."""
 
@@ -97,7 +117,7 @@ class ImageError(NodulesError):
     """An image, or a folder of images, is not what a class of patches can be made of."""
 
     def __init__(self, path: Path, problem: str) -> None:
-        super().__init__(f"{path}: {problem}")
+        super().__init__(f"{printable(path)}: {problem}")
 
 
 class GroupError(NodulesError):
