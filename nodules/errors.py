@@ -106,7 +106,7 @@ class ImageError(NodulesError):
     """An image, or a folder of images, is not what a class of patches can be made of."""
 
     def __init__(self, path: Path, problem: str) -> None:
-        super().__init__(f"{path}: {problem}")
+        super().__init__(f"{printable(path)}: {problem}")
 
 
 class GroupError(NodulesError):

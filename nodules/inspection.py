@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nodules.errors import printable
 from nodules.patches import SPLITS, open_patches
+from nodules.streams import printable
 
 
 def describe(path: Path) -> str:

@@ -20,6 +20,7 @@ from nodules.errors import CropError, GroupError, ImageError, NodulesError, Outp
 from nodules.importers import folder as folder_module
 from nodules.importers.folder import import_folder
 from nodules.importers.grey import Window
+from nodules.importers.image_patches import image_patch
 from nodules.importers.resampling import resample
 from nodules.patches import open_patches
 from tests.triangle_filter import assert_grey, filtered, grey_levels
@@ -71,15 +72,11 @@ def images(tmp_path: Path, draw: Draw) -> Path:
     return tmp_path / "images"
 
 
-def import_one(tmp_path: Path, make: Callable[[Path], object], **options: Any) -> NDArray[np.uint8]:
-    """Give the patch that becomes of one image, which stands first."""
-    folder = tmp_path / "one"
-    make(folder / "1")
-    write(folder / "0/other.png", np.zeros((50, 50), np.uint8))
-    import_folder(folder, tmp_path / "one.h5", **options)
-    with open_patches(tmp_path / "one.h5") as patches:
-        assert patches.labels.tolist() == [0, 1]
-        return patches.read(1, 2)[0]
+def import_one(
+    tmp_path: Path, make: Callable[[Path], Path], window: Window | None = None
+) -> NDArray[np.uint8]:
+    """Return the patch that becomes of one image."""
+    return image_patch(make(tmp_path / "one"), window).patch
 
 
 @pytest.mark.parametrize("size", [1, 2, 20, 49, 50, 51, 64, 97, 224])
@@ -192,7 +189,9 @@ def test_sixteen_bits_keep_their_full_range_and_a_line_says_so(
     stored[0, 0], stored[1, 1] = 12, 4095
     patch = import_one(tmp_path, lambda folder: write(folder / name, stored))
     assert_grey(patch, filtered(stored), 0, 65535)
-    lines = import_folder(tmp_path / "one", tmp_path / "again.h5")
+    write(tmp_path / "images/0/other.png", np.zeros((50, 50), np.uint8))
+    write(tmp_path / "images/1" / name, stored)
+    lines = import_folder(tmp_path / "images", tmp_path / "out.h5")
     assert lines[1:] == [
         "images of 16 bits: 1, their values 12..4095; 0..65535 became grey 0..255 (--window "
         "chooses another range)"
@@ -399,8 +398,8 @@ def with_nan(path: Path) -> None:
         ("x.tif", lambda path: write(path, COLOUR[..., 0] / np.float32(2)), "found floats, 0.."),
         ("x.tif", with_nan, "found NaN or infinity"),
         ("x.dcm", lambda path: path.write_text("no image"), "found no DICOM file"),
-        ("x.dcm", truncated_dicom, "not a readable DICOM image ("),
-        ("x.dcm", without_pixels, "not a readable DICOM image ("),
+        ("x.dcm", truncated_dicom, "found 2,400 bytes of pixels, expected 2,500"),
+        ("x.dcm", without_pixels, "found no PixelData, expected an image"),
         ("x.dcm", colour_dicom, "found RGB, expected MONOCHROME1 or MONOCHROME2"),
         (
             "x.dcm",
@@ -410,21 +409,29 @@ def with_nan(path: Path) -> None:
     ],
 )
 def test_a_broken_image_is_one_line_that_names_it(
-    images: Path,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     name: str,
     make: Callable[[Path], object],
     expected: str,
 ) -> None:
-    broken = images / "non_nodule" / name
+    broken = tmp_path / name
     make(broken)
     with pytest.raises(ImageError) as caught:
-        import_folder(images, tmp_path / "made/out.h5")
+        image_patch(broken, None)
     assert str(caught.value).startswith(f"{broken}: {expected}")
     assert "\n" not in str(caught.value)
+    # Decoders warn by themselves.
+    assert capfd.readouterr().err == ""
+
+
+def test_a_broken_image_leaves_nothing_behind(
+    images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    truncated(images / "non_nodule/x.png")
+    with pytest.raises(ImageError, match=r"x\.png: not a readable PNG, JPEG or TIFF"):
+        import_folder(images, tmp_path / "made/out.h5")
     assert not list(tmp_path.glob("made/*"))
-    # Decoders warn by themselves; only the progress bar may be seen.
     shown = capfd.readouterr().err.splitlines()
     assert [line for line in shown if line and not line.startswith("import:")] == []
 

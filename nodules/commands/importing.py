@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nodules.errors import printable
+from nodules.streams import printable
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:

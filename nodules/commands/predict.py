@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from nodules.errors import printable
+from nodules.streams import printable
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:

@@ -1,23 +1,33 @@
 """A folder of images, one sub-folder a class, turned into a patch file."""
 
 import math
+import os
 import re
-from collections.abc import Mapping, Sequence
-from glob import glob
+import signal
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nodules.errors import GroupError, ImageError
-from nodules.importers.grey import SIXTEEN_BITS, Window
-from nodules.importers.images import is_image, read_image
-from nodules.importers.resampling import resample
+from nodules.importers.grey import Window
+from nodules.importers.image_patches import ImagePatch, image_patches
+from nodules.importers.images import is_image
 from nodules.output import check_output
-from nodules.patches import SPLITS, Labels, Patches, new_patch_file
+from nodules.patches import MOST_CHARACTERS, SPLITS, Labels, new_patch_file
+from nodules.streams import printable
 
 BLOCK_IMAGES = 256
+
+# Processor time for the search of all names; a hundred thousand take a tenth of a second.
+GROUP_SECONDS = 10
 
 # Letters and digits of folder names that say by themselves which of the two holds the nodules.
 OTHERS_OF = {
@@ -48,7 +58,7 @@ def import_folder(
     ----------
     folder
         Holds two folders, whose images, and those in their sub-folders, are the two classes. What
-        begins with a dot is passed over.
+        begins with a dot is passed over. Symbolic links are followed.
     out
         Patch file to write, with `X`, `Y`, `file` (the path below `folder`) and, with `group`,
         `group` as text.
@@ -78,60 +88,69 @@ def import_folder(
     pattern = None if group is None else _compile(group)
     if not folder.is_dir():
         raise ImageError(folder, "no such folder, expected one with a sub-folder for each class")
-    nodule, other = _classes(folder, nodule)
-    names, left_out = _find(folder, (nodule, other))
+    found = _find(folder)
+    nodule, other = _classes(folder, found.folders, nodule)
+    names, left_out = _images(folder, found.files, (nodule, other))
     check_output(out, (folder / name for name in names))
     is_nodule = np.array([name.startswith(f"{nodule}/") for name in names], bool)
     for kind, count in ((nodule, is_nodule.sum()), (other, (~is_nodule).sum())):
         if not count:
             problem = "found no image, expected at least one (PNG, JPEG, TIFF or DICOM)"
             raise ImageError(folder / kind, problem)
+    _check_names(folder, names)
     columns = {"file": np.array(names, dtype=object)}
     if pattern is not None:
-        groups = [_group(folder / name, pattern) for name in names]
-        columns["group"] = np.array(groups, dtype=object)
-    conversion = _Conversion(window)
-    _write(out, [folder / name for name in names], is_nodule.astype(np.uint8), columns, conversion)
-    notes = conversion.notes()
+        columns["group"] = np.array(_groups(folder, names, pattern), dtype=object)
+    noticed = _Noticed()
+    patches = image_patches([folder / name for name in names], window)
+    _write(out, noticed.all_of(patches), is_nodule.astype(np.uint8), columns)
+    notes = noticed.notes()
+    notes += _link_notes(folder, names)
     if left_out:
-        notes.append(f"left out, no images of a class: {len(left_out):,}, first {left_out[0]}")
+        first = printable(left_out[0])
+        notes.append(f"left out, no images of a class: {len(left_out):,}, first {first}")
     nodules = int(is_nodule.sum())
     others = len(names) - nodules
-    return [f"{nodules:,} nodules ({nodule}) and {others:,} others ({other})", *notes]
+    classes = (
+        f"{nodules:,} nodules ({printable(nodule)}) and {others:,} others ({printable(other)})"
+    )
+    return [classes, *notes]
 
 
-class _Conversion:
-    """Turns images into patches and remembers what a person may not expect."""
+class _Noticed:
+    """What a person may not expect of the images."""
 
-    def __init__(self, window: Window | None) -> None:
-        self._window = window
+    def __init__(self) -> None:
         self._oblong = 0
         self._wide = 0
-        self._wide_range = (math.inf, -math.inf)
+        self._wide_range: tuple[float, float] = (math.inf, -math.inf)
+        self._rescaled = 0
+        self._stored = 0
 
-    def patch(self, path: Path) -> Patches:
-        """Read an image as a (50, 50) uint8 patch."""
-        image = read_image(path)
-        window = self._window or image.window
-        if window is None:
-            low, high = image.values.min(), image.values.max()
-            problem = f"found {image.kind}, {low:g}..{high:g}; expected --window LOW HIGH"
-            raise ImageError(path, f"{problem}, the values that become grey 0 and 255")
-        self._oblong += len(set(image.values.shape)) > 1
-        if window is SIXTEEN_BITS:
-            low, high = self._wide_range
-            self._wide += 1
-            self._wide_range = min(low, image.values.min()), max(high, image.values.max())
-        grey = window.grey(resample(image.values))
-        return 255 - grey if image.white_is_low else grey
+    def all_of(self, patches: Iterator[ImagePatch]) -> Iterator[NDArray[np.uint8]]:
+        """Yield each (50, 50) patch."""
+        for made in patches:
+            self._oblong += made.oblong
+            if made.wide_range is not None:
+                low, high = self._wide_range
+                self._wide += 1
+                self._wide_range = min(low, made.wide_range[0]), max(high, made.wide_range[1])
+            self._rescaled += made.rescaled is True
+            self._stored += made.rescaled is False
+            yield made.patch
 
     def notes(self) -> list[str]:
-        """Say what was noticed, a line each."""
+        """Return what was noticed, one line each."""
         notes = []
         if self._wide:
             notes.append(
                 "images of 16 bits: {:,}, their values {}..{}; 0..65535 became grey 0..255 "
                 "(--window chooses another range)".format(self._wide, *self._wide_range)
+            )
+        if self._rescaled and self._stored:
+            notes.append(
+                f"DICOM images without slope and intercept: {self._stored:,}; --window was applied "
+                f"to their stored values, and to rescaled ones of the other {self._rescaled:,}"
             )
         if self._oblong:
             notes.append(f"images that are not square: {self._oblong:,}; only their centre is used")
@@ -140,31 +159,26 @@ class _Conversion:
 
 def _write(
     out: Path,
-    paths: Sequence[Path],
+    patches: Iterator[NDArray[np.uint8]],
     labels: Labels,
     columns: Mapping[str, NDArray],
-    conversion: _Conversion,
 ) -> None:
     dtypes = {name: column.dtype for name, column in columns.items()}
     with (
-        new_patch_file(out, len(paths), dtypes) as file,
-        tqdm(total=len(paths), desc="import", unit="image") as progress,
+        new_patch_file(out, len(labels), dtypes) as file,
+        tqdm(patches, desc="import", total=len(labels), unit="image") as progress,
     ):
-        for start in range(0, len(paths), BLOCK_IMAGES):
+        shown = iter(progress)
+        for start in range(0, len(labels), BLOCK_IMAGES):
             rows = slice(start, start + BLOCK_IMAGES)
-            patches = []
-            for path in paths[rows]:
-                patches.append(conversion.patch(path))
-                progress.update()
             extra = {name: column[rows] for name, column in columns.items()}
-            file.append(np.stack(patches), labels[rows], **extra)
+            block = np.stack(list(islice(shown, BLOCK_IMAGES)))
+            file.append(block, labels[rows], **extra)
 
 
-def _classes(folder: Path, nodule: str | None) -> tuple[str, str]:
-    names = sorted(
-        path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
-    )
-    found = f"found {len(names)} sub-folders" + (f" ({', '.join(names)})" if names else "")
+def _classes(folder: Path, names: Sequence[str], nodule: str | None) -> tuple[str, str]:
+    shown = ", ".join(map(printable, names))
+    found = f"found {len(names)} sub-folders" + (f" ({shown})" if names else "")
     if names and {*names} <= {*SPLITS}:
         problem = f"{found}, expected classes; import each alone, then join them: import legacy"
         raise ImageError(folder, problem)
@@ -175,31 +189,103 @@ def _classes(folder: Path, nodule: str | None) -> tuple[str, str]:
         for name, key, other in zip(names, keys, reversed(keys), strict=True):
             if other in OTHERS_OF.get(key, ()):
                 nodule = name
-    if nodule not in names:
-        asked = "" if nodule is None else f" and --nodule {nodule}"
-        problem = f"{found}{asked}, expected --nodule {names[0]} or --nodule {names[1]}"
+    if nodule is None or nodule not in names:
+        asked = "" if nodule is None else f" and --nodule {printable(nodule)}"
+        problem = f"{found}{asked}, expected --nodule {' or --nodule '.join(map(printable, names))}"
         raise ImageError(folder, problem)
     return nodule, names[1 - names.index(nodule)]
 
 
-def _find(folder: Path, classes: tuple[str, str]) -> tuple[list[str], list[str]]:
-    """Give the images of the classes, and all other files, as sorted paths below `folder`."""
-    # Path.rglob does not follow links to folders.
-    found = sorted(glob("**/*", root_dir=folder, recursive=True))  # noqa: PTH207
-    files = [name for name in found if not (folder / name).is_dir()]
+@dataclass
+class _Found:
+    """Files, with their paths below a folder, and the folders right below it, both sorted."""
+
+    files: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+
+
+def _find(folder: Path) -> _Found:
+    """Search a folder and those in it; what begins with a dot is passed over."""
+    found = _Found()
+    _search(folder, "", (), found)
+    found.files.sort()
+    found.folders.sort()
+    return found
+
+
+def _search(folder: Path, below: str, above: tuple[tuple[int, int], ...], found: _Found) -> None:
+    """Add what is in `folder / below`, itself in the folders `above` (device and inode)."""
+    place = folder / below
+    try:
+        status = place.stat()
+        with os.scandir(place) as listed:
+            entries = [entry for entry in listed if not entry.name.startswith(".")]
+    except OSError as error:
+        raise ImageError(place, f"cannot be read ({_reason(error)})") from None
+    this = (status.st_dev, status.st_ino)
+    if this in above:
+        raise ImageError(place, "found a link to a folder that holds it, expected an end")
+    for entry in entries:
+        name = f"{below}{entry.name}"
+        if not entry.is_dir():
+            found.files.append(name)
+            continue
+        if not below:
+            found.folders.append(name)
+        _search(folder, f"{name}/", (*above, this), found)
+
+
+def _images(
+    folder: Path, files: Sequence[str], classes: tuple[str, str]
+) -> tuple[list[str], list[str]]:
+    """Return the images of the classes, and all other files."""
     inside = tuple(f"{name}/" for name in classes)
     images = [name for name in files if name.startswith(inside) and is_image(folder / name)]
     return images, sorted({*files} - {*images})
 
 
+def _check_names(folder: Path, names: Sequence[str]) -> None:
+    """Refuse a name that no text of HDF5, CSV or a terminal can hold."""
+    for name in names:
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            problem = (
+                "found a name that is not UTF-8, expected one (convmv renames all of a folder)"
+            )
+            raise ImageError(folder / name, problem)
+
+
+def _link_notes(folder: Path, names: Sequence[str]) -> list[str]:
+    """Return a line on images that lie outside of the folder, behind symbolic links."""
+    root = os.path.realpath(folder)
+    outside = [(name, target) for name in names if (target := _outside(root, folder, name))]
+    if not outside:
+        return []
+    name, target = outside[0]
+    example = f"{printable(name)} is {printable(target)}"
+    return [f"images outside of {printable(folder)}, by links: {len(outside):,}, first {example}"]
+
+
+def _outside(root: str, folder: Path, name: str) -> str:
+    target = os.path.realpath(folder / name)
+    return "" if target.startswith(f"{root.rstrip(os.sep)}{os.sep}") else target
+
+
 def _compile(group: str) -> re.Pattern[str]:
     try:
-        pattern = re.compile(group)
-    except re.error as error:
-        raise GroupError(f"{group!r} is no regular expression ({error})") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what later versions of Python read otherwise
+            pattern = re.compile(group)
+    except (re.error, OverflowError, RecursionError) as error:
+        problem = f"is no regular expression ({printable(error)})"
+        raise GroupError(f"{group!r} {problem}") from None
     if not pattern.groups:
         raise GroupError(f"{group!r} holds no group, expected one in parentheses")
     return pattern
+
+
+def _groups(folder: Path, names: Sequence[str], pattern: re.Pattern[str]) -> list[str]:
+    with _processor_time(pattern):
+        return [_group(folder / name, pattern) for name in names]
 
 
 def _group(path: Path, pattern: re.Pattern[str]) -> str:
@@ -207,4 +293,29 @@ def _group(path: Path, pattern: re.Pattern[str]) -> str:
     if match is None or not match[1]:
         problem = f"found no match of {pattern.pattern!r} in the file's name"
         raise ImageError(path, f"{problem}, expected one whose first group is the scan or patient")
+    if not match[1].isprintable() or match[1] != match[1].strip():
+        problem = f"--group found {match[1]!r}, expected a name that can be printed"
+        raise ImageError(path, f"{problem}, without spaces around it")
+    assert len(match[1]) <= MOST_CHARACTERS  # no file name is as long
     return match[1]
+
+
+@contextmanager
+def _processor_time(pattern: re.Pattern[str]) -> Iterator[None]:
+    """Refuse a pattern whose search does not end; `re` heeds signals while it searches."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        problem = f"takes more than {GROUP_SECONDS} s of processor time on the names of the images"
+        raise GroupError(f"{pattern.pattern!r} {problem}, expected a pattern that tries less")
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, GROUP_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

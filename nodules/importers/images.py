@@ -1,29 +1,47 @@
-"""Single image files, PNG, JPEG, TIFF and DICOM, read as grey values."""
+"""Single image files, PNG, JPEG, TIFF and DICOM, read as grey values.
+
+Anybody may have made an image. Its header is checked before its pixels are decoded: 22 kB of PNG
+can say that they are 169 megapixels. What a header does not tell (a JPEG of a thousand scans, a
+library that crashes) needs the limits of `nodules.limited_process` around `read_image`.
+"""
 
 import logging
+import os
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from pydicom import FileDataset, dcmread
-from pydicom.errors import InvalidDicomError
-from pydicom.pixels import apply_modality_lut
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from nodules.errors import ImageError
-from nodules.importers.grey import EIGHT_BITS, HOUNSFIELD, SIXTEEN_BITS, Window
+from nodules.importers.grey import EIGHT_BITS, SIXTEEN_BITS, Window
+from nodules.importers.tiff import (
+    Samples,
+    check_strips,
+    tiff_kind,
+    tiff_samples,
+    use_native_byte_order,
+)
+from nodules.self_contained import shown
 
 PILLOW_FORMATS = ("PNG", "JPEG", "TIFF")
 PILLOW_SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff"}
 DICOM_SUFFIXES = {".dcm", ".dicom"}
 DICOM_MAGIC_AT, DICOM_MAGIC = 128, b"DICM"
 
-# TIFF's PhotometricInterpretation of 0 means that 0 is white.
-TIFF_PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
+# The largest radiographs (digitised mammograms) have 28 megapixels. Of 4 bytes each, and a header,
+# a file is at most this large.
+MAX_PIXELS = 2**25
+MAX_FILE_BYTES = 160_000_000
+
+# Beyond this, sums of float32 in resampling may overflow.
+MAX_VALUE = 1e30
 
 
 @dataclass(frozen=True)
@@ -41,23 +59,34 @@ class GreyImage:
         What the values are, for messages.
     white_is_low
         Whether low values are meant to be seen white.
+    padding
+        (H, W) bool, True where DICOM says that there is no image; None where it says nothing.
+    rescaled
+        Whether a slope and an intercept were applied; None for other formats than DICOM.
     """
 
     values: NDArray[np.number]
     window: Window | None
     kind: str
     white_is_low: bool = False
+    padding: NDArray[np.bool_] | None = None
+    rescaled: bool | None = None
 
 
 def is_image(path: Path) -> bool:
-    """Say whether a file is to be read: by its suffix, or by DICOM's mark at its beginning."""
+    """Return whether a file is to be read: by its suffix, or by DICOM's mark at its beginning.
+
+    Without such a suffix, a pipe or a device is no image.
+    """
     if path.suffix.lower() in PILLOW_SUFFIXES | DICOM_SUFFIXES:
         return True
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False
         with path.open("rb") as file:
             return file.read(DICOM_MAGIC_AT + len(DICOM_MAGIC))[DICOM_MAGIC_AT:] == DICOM_MAGIC
     except OSError as error:
-        raise ImageError(path, f"cannot be read ({error.strerror})") from None
+        raise _unreadable(path, error) from None
 
 
 def read_image(path: Path) -> GreyImage:
@@ -71,34 +100,108 @@ def read_image(path: Path) -> GreyImage:
     Raises
     ------
     ImageError
-        If it cannot be read, has several frames, colour or transparency.
+        If it cannot be read, has several frames, colour or transparency, or more than `MAX_PIXELS`.
     """
-    image = _read_pillow(path) if path.suffix.lower() in PILLOW_SUFFIXES else _read_dicom(path)
-    if not np.isfinite(image.values).all():
+    with _open_regular(path) as file:
+        if path.suffix.lower() in PILLOW_SUFFIXES:
+            with _decoding(path, "a readable PNG, JPEG or TIFF image"):
+                image = _read_pillow(path, file)
+        else:
+            # pydicom takes longer to import than a folder of PNG takes to read.
+            from nodules.importers.dicom import read_dicom
+
+            with _decoding(path, "a readable DICOM image"):
+                image = read_dicom(path, file)
+    low, high = float(image.values.min()), float(image.values.max())
+    if not (np.isfinite(low) and np.isfinite(high)):  # both are NaN if one value is
         raise ImageError(path, "found NaN or infinity, expected numbers")
+    if max(-low, high) > MAX_VALUE:
+        raise ImageError(path, f"found {low:g}..{high:g}, expected numbers up to {MAX_VALUE:g}")
     return image
 
 
-def _read_pillow(path: Path) -> GreyImage:
-    with _decoding(path, "a readable PNG, JPEG or TIFF image"):
-        with Image.open(path, formats=PILLOW_FORMATS) as image:
-            frames = getattr(image, "n_frames", 1)
-            # 16 bits a channel Pillow reduces to 8.
-            reduced = image.mode in ("LA", "RGB", "RGBA") and ";16" in str(image.tile)
-            tags = getattr(image, "tag_v2", {})
-            image.load()
+def check_size(path: Path, width: int, height: int) -> None:
+    """Refuse an image that has no pixels, or too many to be one; ImageError."""
+    if width < 1 or height < 1:
+        raise ImageError(path, f"found {width} x {height} pixels, expected at least one")
+    if width * height > MAX_PIXELS:
+        problem = f"found {width:,} x {height:,} pixels, expected at most {MAX_PIXELS:,} in all"
+        raise ImageError(path, problem)
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    try:
+        # Opening a pipe would wait for somebody to write to it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    file = os.fdopen(descriptor, "rb")
+    status = os.fstat(descriptor)
+    problem = ""
+    if not stat.S_ISREG(status.st_mode):
+        problem = "found a device or a pipe, expected a file"
+    elif status.st_size > MAX_FILE_BYTES:
+        problem = f"found {status.st_size:,} bytes, expected at most {MAX_FILE_BYTES:,} of an image"
+    if problem:
+        file.close()
+        raise ImageError(path, problem)
+    return file
+
+
+def _unreadable(path: Path, error: OSError) -> ImageError:
+    return ImageError(path, f"cannot be read ({(error.strerror or str(error)).lower()})")
+
+
+def _read_pillow(path: Path, file: BinaryIO) -> GreyImage:
+    with _opened(path, file) as image:
+        check_size(path, *image.size)
+        frames = getattr(image, "n_frames", 1)
         if frames > 1:
             raise ImageError(path, f"found {frames} frames, expected one")
-        if reduced:
+        # 16 bits a channel Pillow reduces to 8.
+        if image.mode in ("LA", "RGB", "RGBA") and ";16" in str(image.tile):
             raise ImageError(path, "found 16 bits a channel, expected 8, or one channel of 16")
-        if image.mode.startswith("I;16"):
-            values = np.asarray(image).astype(np.uint16)
-            inverted = tags.get(TIFF_PHOTOMETRIC) == WHITE_IS_ZERO
-            return GreyImage(values, SIXTEEN_BITS, "16 bits", inverted)
-        if image.mode in ("I", "F"):
-            kind = "floats" if image.mode == "F" else "signed or 32-bit integers"
-            return GreyImage(np.asarray(image), None, kind)
-        return GreyImage(_one_channel(path, image), EIGHT_BITS, "8 bits")
+        samples = tiff_samples(path, image)
+        if samples is not None:
+            check_strips(path, image)
+            use_native_byte_order(image)
+        image.load()
+        # Pillow does this to TIFF by itself.
+        ImageOps.exif_transpose(image, in_place=True)
+        grey = _grey(path, image, samples)
+        _check_opaque(path, image, grey.values)
+        return grey
+
+
+@contextmanager
+def _opened(path: Path, file: BinaryIO) -> Iterator[ImageFile.ImageFile]:
+    try:
+        image = Image.open(file, formats=PILLOW_FORMATS)
+    except Image.DecompressionBombError:
+        raise ImageError(path, f"found more pixels than {MAX_PIXELS:,}, the most allowed") from None
+    except UnidentifiedImageError:
+        kind = tiff_kind(file)
+        reason = f"Pillow reads no {kind}" if kind else "none of these formats"
+        raise ImageError(path, f"not a readable PNG, JPEG or TIFF image ({reason})") from None
+    with image:
+        yield image
+
+
+def _grey(path: Path, image: Image.Image, samples: Samples | None) -> GreyImage:
+    if image.mode.startswith("I;16"):
+        inverted = samples is not None and samples.white_is_zero
+        return GreyImage(np.asarray(image).astype(np.uint16), SIXTEEN_BITS, "16 bits", inverted)
+    if image.mode in ("I", "F"):
+        kind = "floats" if image.mode == "F" else "signed or 32-bit integers"
+        values = np.asarray(image)
+        if samples is None:
+            return GreyImage(values, None, kind)
+        if samples.unsigned and samples.bits == 32:
+            values = values.view(np.uint32)
+        return GreyImage(values, None, kind, samples.white_is_zero)
+    if samples is not None and samples.signed and image.mode == "L":
+        return GreyImage(np.asarray(image).view(np.int8), None, "signed integers of 8 bits")
+    return GreyImage(_one_channel(path, image), EIGHT_BITS, "8 bits")
 
 
 def _one_channel(path: Path, image: Image.Image) -> NDArray[np.uint8]:
@@ -106,51 +209,41 @@ def _one_channel(path: Path, image: Image.Image) -> NDArray[np.uint8]:
         return np.asarray(image.convert("L"))
     if image.mode not in ("P", "PA", "LA", "RGB", "RGBA"):
         raise ImageError(path, f"found {image.mode}, expected grey values or RGB")
-    colours, alpha = np.split(np.asarray(image.convert("RGBA")), [3], axis=2)
-    if (alpha < EIGHT_BITS.high).any():
+    red, green, blue, alpha = image.convert("RGBA").split()
+    if (np.asarray(alpha) < EIGHT_BITS.high).any():
         raise ImageError(path, "found transparent pixels, expected opaque ones")
-    if (colours != colours[..., :1]).any():
+    if green != red or blue != red:
         raise ImageError(path, "found colour, expected grey values, or RGB with equal channels")
-    return colours[..., 0]
+    return np.asarray(red)
 
 
-def _read_dicom(path: Path) -> GreyImage:
-    with _decoding(path, "a readable DICOM image"):
-        try:
-            data = dcmread(path)
-        except InvalidDicomError:
-            raise ImageError(path, "found no DICOM file, expected one by its suffix") from None
-        photometric = data.get("PhotometricInterpretation", "no PhotometricInterpretation")
-        if photometric not in ("MONOCHROME1", "MONOCHROME2"):
-            raise ImageError(path, f"found {photometric}, expected MONOCHROME1 or MONOCHROME2")
-        values = apply_modality_lut(data.pixel_array, data)
-    if values.ndim != 2:
-        raise ImageError(path, f"found {len(values)} frames, expected one")
-    window, kind = _dicom_window(data)
-    return GreyImage(values, window, kind, photometric == "MONOCHROME1")
-
-
-def _dicom_window(data: FileDataset) -> tuple[Window | None, str]:
-    # Hounsfield units are a CT's. A file that was stripped of its modality is taken for one.
-    modality = data.get("Modality") or "CT"
-    return (HOUNSFIELD if modality == "CT" else None), f"DICOM of modality {modality}"
+def _check_opaque(path: Path, image: Image.Image, values: NDArray[np.number]) -> None:
+    """Refuse a PNG one of whose grey values stands for transparency, where pixels have it."""
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int) and image.mode in ("1", "L", "I;16", "I"):
+        if image.mode == "1":
+            transparent *= 255
+        if (values == transparent).any():
+            raise ImageError(path, "found transparent pixels, expected opaque ones")
 
 
 @contextmanager
 def _decoding(path: Path, expected: str) -> Iterator[None]:
     # Decoders warn of what they mend, on their own lines.
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    loggers = [logging.getLogger(name) for name in ("pydicom", "PIL")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except Exception as error:
         # A broken file makes decoders raise about anything.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(path, f"not {expected} ({reason})") from None
+        text = "" if isinstance(error, KeyError) else shown(str(error), 200)
+        raise ImageError(path, f"not {expected} ({text or type(error).__name__})") from None
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

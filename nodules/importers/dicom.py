@@ -1,0 +1,286 @@
+"""DICOM images read as grey values: Hounsfield units of a CT, or the values that are stored.
+
+Only the modality transformation (slope and intercept, or a table) is applied. The window that a
+file suggests (VOI LUT) is not: patches of one data set have one window.
+"""
+
+import io
+import math
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom import Dataset, FileDataset, dcmread
+from pydicom.encaps import generate_frames
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_dataset, read_preamble
+from pydicom.multival import MultiValue
+from pydicom.pixels import apply_modality_lut, pixel_array
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    LegacyConvertedEnhancedCTImageStorage,
+    RLELossless,
+)
+
+from nodules.errors import ImageError
+from nodules.importers.grey import HOUNSFIELD
+from nodules.importers.images import MAX_FILE_BYTES, GreyImage, check_size
+from nodules.self_contained import shown
+
+CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
+PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+FUNCTIONAL_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+
+# All else in a file is passed over unread.
+KEYWORDS = (
+    *("SOPClassUID", "Modality", *FUNCTIONAL_GROUPS, *PIXEL_KEYWORDS),
+    *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "NumberOfFrames"),
+    *("Rows", "Columns", "SamplesPerPixel", "PlanarConfiguration", "PhotometricInterpretation"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept", "RescaleType"),
+)
+
+
+def read_dicom(path: Path, file: BinaryIO) -> GreyImage:
+    """Read the image of a DICOM file.
+
+    Parameters
+    ----------
+    path
+        What messages name.
+    file
+        The same file, opened.
+
+    Raises
+    ------
+    ImageError
+        If it holds no image of one frame and one channel, or what it says contradicts its pixels.
+        pydicom raises about anything besides.
+    """
+    data = _parse(path, file)
+    photometric = _check_header(path, data)
+    _check_pixels(path, data)
+    stored = _stored_values(path, data)
+    values, rescaled, problem = _modality_values(path, data, stored)
+    hounsfield = not problem
+    return GreyImage(
+        values,
+        HOUNSFIELD if hounsfield else None,
+        problem or "Hounsfield units",
+        photometric == "MONOCHROME1",
+        _padding(path, data, stored),
+        rescaled,
+    )
+
+
+def _parse(path: Path, file: BinaryIO) -> FileDataset:
+    content = file.read()
+    buffer = io.BytesIO(content)
+    try:
+        read_preamble(buffer, False)
+    except InvalidDicomError:
+        raise ImageError(path, "found no DICOM file, expected one by its suffix") from None
+    meta = read_dataset(buffer, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        buffer = io.BytesIO(_inflated(path, content, buffer.tell()))
+    buffer.seek(0)
+    return dcmread(buffer, specific_tags=list(KEYWORDS))
+
+
+def _inflated(path: Path, content: bytes, start: int) -> bytes:
+    """Return a deflated file as the same file in Explicit VR Little Endian.
+
+    pydicom would inflate any number of bytes.
+    """
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    rest = inflater.decompress(content[start:], MAX_FILE_BYTES)
+    if not inflater.eof:
+        problem = "is cut short"
+        if inflater.unconsumed_tail:
+            problem = f"unfolds to more than {MAX_FILE_BYTES:,} bytes"
+        raise ImageError(path, f"found deflated data that {problem}, expected a whole image")
+    deflated, explicit = (
+        uid.encode() for uid in (DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian)
+    )
+    return content[:start].replace(deflated, explicit.ljust(len(deflated), b"\0")) + rest
+
+
+def _check_header(path: Path, data: Dataset) -> str:
+    """Refuse what is no grey image of one frame and a bearable size; return its photometry."""
+    photometric = str(data.get("PhotometricInterpretation") or "no PhotometricInterpretation")
+    if photometric not in MONOCHROME:
+        expected = f"expected {' or '.join(MONOCHROME)}"
+        raise ImageError(path, f"found {shown(photometric)}, {expected}")
+    frames = _integer(path, data, "NumberOfFrames", 1)
+    if frames != 1:
+        raise ImageError(path, f"found {frames} frames, expected one")
+    samples = _integer(path, data, "SamplesPerPixel", 1)
+    if samples != 1:
+        raise ImageError(path, f"SamplesPerPixel: found {samples}, expected 1 of {photometric}")
+    check_size(path, _integer(path, data, "Columns"), _integer(path, data, "Rows"))
+    if sum(keyword in data for keyword in PIXEL_KEYWORDS) != 1:
+        raise ImageError(path, "found no PixelData, expected an image")
+    allocated = _integer(path, data, "BitsAllocated")
+    if "PixelData" in data:
+        bits = _integer(path, data, "BitsStored")
+        high = _integer(path, data, "HighBit", bits - 1)
+        if not 1 <= bits <= allocated:
+            raise ImageError(path, f"BitsStored: found {bits}, expected 1 to {allocated}")
+        if high != bits - 1:
+            raise ImageError(path, f"HighBit: found {high}, expected {bits - 1} for {bits} bits")
+        if _integer(path, data, "PixelRepresentation") not in (0, 1):
+            raise ImageError(path, "PixelRepresentation: expected 0 or 1")
+    return photometric
+
+
+def _check_pixels(path: Path, data: FileDataset) -> None:
+    """Refuse pixels that are not as many as the header says, before they are decoded."""
+    transfer_syntax = _transfer_syntax(path, data)
+    (keyword,) = (keyword for keyword in PIXEL_KEYWORDS if keyword in data)
+    pixels = data[keyword].value or b""
+    columns, rows = data.Columns, data.Rows
+    if not isinstance(pixels, bytes):
+        raise ImageError(path, f"{keyword}: found no bytes, expected pixels")
+    if not transfer_syntax.is_encapsulated:
+        expected = math.ceil(rows * columns * data.BitsAllocated / 8)
+        # Data are padded to an even length.
+        if not expected <= len(pixels) <= expected + expected % 2:
+            problem = f"found {len(pixels):,} bytes of pixels, expected {expected:,}"
+            raise ImageError(path, f"{problem} for {rows} x {columns} of {data.BitsAllocated} bits")
+        return
+    frames = list(generate_frames(pixels, number_of_frames=1))
+    if len(frames) != 1:
+        raise ImageError(path, f"found {len(frames)} frames, expected one")
+    if transfer_syntax != RLELossless:
+        with Image.open(io.BytesIO(frames[0]), formats=("JPEG", "JPEG2000")) as image:
+            if image.size != (columns, rows):
+                problem = "found compressed pixels of {} x {}".format(*image.size)
+                raise ImageError(path, f"{problem}, expected Columns x Rows, {columns} x {rows}")
+
+
+def _transfer_syntax(path: Path, data: FileDataset) -> UID:
+    transfer_syntax = data.file_meta.get("TransferSyntaxUID")
+    if not isinstance(transfer_syntax, UID) or not transfer_syntax.is_transfer_syntax:
+        found = shown(str(transfer_syntax or "no TransferSyntaxUID"))
+        raise ImageError(path, f"found {found}, expected a transfer syntax of DICOM")
+    return transfer_syntax
+
+
+def _stored_values(path: Path, data: FileDataset) -> NDArray[np.number]:
+    with warnings.catch_warnings():
+        # Of more pixels than the header says, which are cut off.
+        warnings.filterwarnings("error", "The decoded RLE segment")
+        values = pixel_array(data, correct_unused_bits=False)
+    if values.shape != (data.Rows, data.Columns):
+        raise ImageError(path, f"found pixels of shape {values.shape}, expected one frame")
+    bits = data.get("BitsStored")
+    if "PixelData" not in data or values.dtype.kind not in "iu" or bits == data.BitsAllocated:
+        return values
+    signed = data.PixelRepresentation == 1
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    smallest, largest = int(values.min()), int(values.max())
+    if signed and smallest >= 0 and high < largest < 2**bits:
+        # Negative values whose unused bits are 0.
+        unused = data.BitsAllocated - bits
+        return (values << unused) >> unused
+    if smallest < low or largest > high:
+        problem = f"found stored values {smallest}..{largest}, expected {low}..{high}"
+        raise ImageError(path, f"{problem} of BitsStored {bits}")
+    return values
+
+
+def _modality_values(
+    path: Path, data: FileDataset, stored: NDArray[np.number]
+) -> tuple[NDArray[np.number], bool, str]:
+    """Return the transformed values, whether they are, and why they are no Hounsfield units."""
+    modality = shown(str(data.get("Modality") or ""))
+    if data.get("ModalityLUTSequence"):
+        values = apply_modality_lut(stored, data)
+        return values, True, f"DICOM of modality {modality or 'none'} with a ModalityLUTSequence"
+    found = {_rescale(path, place) for place in _rescale_places(data)}
+    if len(found) > 1:
+        raise ImageError(path, f"found {len(found)} different rescales, expected one")
+    slope, intercept, unit = found.pop() if found else (None, None, "HU")
+    kind = f"DICOM of modality {modality}" if modality else "DICOM of no modality"
+    if slope is None or intercept is None:
+        missing = [
+            name
+            for name, value in (("RescaleSlope", slope), ("RescaleIntercept", intercept))
+            if value is None
+        ]
+        problem = f"{kind} without {' and '.join(missing)}" if modality == "CT" else kind
+        return stored, False, problem
+    values = stored.astype(np.float64) * slope
+    values += intercept
+    storage = data.get("SOPClassUID") or data.file_meta.get("MediaStorageSOPClassUID")
+    if modality == "CT" and storage not in CT_CLASSES:
+        name = storage.name if isinstance(storage, UID) else "no SOPClassUID"
+        return values, True, f"{kind} in {shown(name)}"
+    if modality == "CT" and unit != "HU":
+        return values, True, f"{kind} of RescaleType {shown(unit)}"
+    return values, True, "" if modality == "CT" else kind
+
+
+def _rescale_places(data: Dataset) -> list[Dataset]:
+    """Return what holds a slope or an intercept: the file, or the groups of Enhanced CT."""
+    places = [data]
+    for keyword in FUNCTIONAL_GROUPS:
+        for group in data.get(keyword) or ():
+            places.extend(group.get("PixelValueTransformationSequence") or ())
+    return [place for place in places if "RescaleSlope" in place or "RescaleIntercept" in place]
+
+
+def _rescale(path: Path, place: Dataset) -> tuple[float | None, float | None, str]:
+    slope, intercept = (_number(path, place, name) for name in ("RescaleSlope", "RescaleIntercept"))
+    if slope == 0:
+        raise ImageError(path, "RescaleSlope: found 0, expected another number")
+    return slope, intercept, str(place.get("RescaleType") or "HU").strip()
+
+
+def _number(path: Path, place: Dataset, keyword: str) -> float | None:
+    value: Any = place.get(keyword)
+    if value is None or value == "" or (isinstance(value, MultiValue) and not value):
+        return None
+    if isinstance(value, MultiValue):
+        raise ImageError(path, f"{keyword}: found {len(value)} numbers, expected one")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ImageError(path, f"{keyword}: found {number}, expected a finite number")
+    return number
+
+
+def _integer(path: Path, data: Dataset, keyword: str, default: int | None = None) -> int:
+    value: Any = data.get(keyword)
+    if value is None or value == "":
+        value = default
+    if not isinstance(value, int):
+        found = "none" if value is None else shown(str(value))
+        raise ImageError(path, f"{keyword}: found {found}, expected a whole number")
+    return int(value)
+
+
+def _padding(path: Path, data: Dataset, stored: NDArray[np.number]) -> NDArray[np.bool_] | None:
+    """Return where stored values mean that there is no image, as outside of a CT's circle."""
+    if data.get("PixelPaddingValue") in (None, "") or stored.dtype.kind not in "iu":
+        return None
+    value = _integer(path, data, "PixelPaddingValue")
+    limit = _integer(path, data, "PixelPaddingRangeLimit", value)
+    # Files mix up signed and unsigned 16 bits here.
+    span = 2 ** (8 * stored.dtype.itemsize)
+    low, high = sorted(_wrapped(number, span, stored.dtype) for number in (value, limit))
+    return (stored >= low) & (stored <= high)
+
+
+def _wrapped(number: int, span: int, dtype: np.dtype) -> int:
+    number %= span
+    return number - span if dtype.kind == "i" and number >= span // 2 else number

@@ -1,0 +1,127 @@
+"""Images turned into patches, one file after the other, in a process with limits."""
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodules.errors import ImageError
+from nodules.importers.grey import SIXTEEN_BITS, Window
+from nodules.importers.images import GreyImage, read_image
+from nodules.importers.resampling import resample
+from nodules.limited_process import call_each_limited
+from nodules.patches import PATCH_SIZE, Patches
+
+# Processor time for one image, and memory for the largest one allowed: both far above what any
+# image needs. A small one takes a thousandth of a second.
+SECONDS = 20
+MEMORY = 900_000_000
+
+
+@dataclass(frozen=True)
+class ImagePatch:
+    """A patch and what a person may not expect of its image.
+
+    Attributes
+    ----------
+    patch
+        (50, 50) uint8
+    oblong
+        Whether height and width of the image differ.
+    wide_range
+        Lowest and highest value of an image of 16 bits whose whole range became grey levels.
+    rescaled
+        Whether DICOM's slope and intercept were applied; None for other formats.
+    """
+
+    patch: Patches
+    oblong: bool
+    wide_range: tuple[int, int] | None
+    rescaled: bool | None
+
+
+def image_patches(paths: Sequence[Path], window: Window | None) -> Iterator[ImagePatch]:
+    """Yield the patch of each image, read in another process.
+
+    Parameters
+    ----------
+    paths
+        Images, in this order.
+    window
+        As for `image_patch`.
+
+    Raises
+    ------
+    ImageError
+        For the first image that `image_patch` refuses, or that crashes a decoder, or takes more
+        than 20 s or 900 MB.
+    """
+    limits = () if window is None else (repr(window.low), repr(window.high))
+    results = call_each_limited(
+        packed_patch, paths, *limits, seconds=SECONDS, memory=MEMORY, failure=ImageError
+    )
+    for packed in results:
+        oblong, wide, low, high, rescaled = _FACTS.unpack_from(packed)
+        patch = np.frombuffer(packed, np.uint8, offset=_FACTS.size)
+        yield ImagePatch(
+            patch.reshape(PATCH_SIZE, PATCH_SIZE),
+            oblong,
+            (low, high) if wide else None,
+            None if rescaled < 0 else bool(rescaled),
+        )
+
+
+# Oblong, wide range or none, its ends, and rescaled (-1 for None).
+_FACTS = struct.Struct("<??HHb")
+
+
+def packed_patch(path: Path, *limits: str) -> bytes:
+    """Return `image_patch` as bytes, to be sent from one process to another."""
+    made = image_patch(path, Window(*map(float, limits)) if limits else None)
+    low, high = made.wide_range or (0, 0)
+    rescaled = -1 if made.rescaled is None else made.rescaled
+    facts = _FACTS.pack(made.oblong, made.wide_range is not None, low, high, rescaled)
+    return facts + made.patch.tobytes()
+
+
+def image_patch(path: Path, window: Window | None) -> ImagePatch:
+    """Read an image and make a patch of it.
+
+    Parameters
+    ----------
+    path
+        PNG, JPEG, TIFF or DICOM.
+    window
+        Values that become grey 0 and 255. None for 0..255 of images of 8 bits, 0..65535 of those of
+        16 bits, and -1000..400 HU of a CT in DICOM.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read, is not grey, or needs a window.
+    """
+    image = read_image(path)
+    chosen = window or image.window
+    low, high = image.values.min(), image.values.max()
+    if chosen is None:
+        problem = f"found {image.kind}, {low:g}..{high:g}; expected --window LOW HIGH"
+        raise ImageError(path, f"{problem}, the values that become grey 0 and 255")
+    grey = chosen.grey(resample(_without_padding(image, chosen)))
+    return ImagePatch(
+        255 - grey if image.white_is_low else grey,
+        len(set(image.values.shape)) > 1,
+        (int(low), int(high)) if chosen is SIXTEEN_BITS else None,
+        image.rescaled,
+    )
+
+
+def _without_padding(image: GreyImage, window: Window) -> NDArray[np.number]:
+    """Return the values, those that mean no image at the black end of the window or beyond."""
+    if image.padding is None:
+        return image.values
+    if image.white_is_low:
+        return np.where(image.padding, np.maximum(image.values, window.high), image.values)
+    return np.where(image.padding, np.minimum(image.values, window.low), image.values)

@@ -1,0 +1,159 @@
+"""What Pillow does not check of a TIFF before it decodes it, or decodes wrongly.
+
+Seen with Pillow 13: signed samples of 8 bits come as unsigned ones, unsigned samples of 32 bits as
+signed ones, `WhiteIsZero` is applied to samples of up to 8 bits alone, strips that are missing are
+black, and compressed samples of a big-endian file have their bytes in the wrong order where they
+are signed, of 32 bits or floats.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from PIL import Image, TiffTags
+from PIL.TiffImagePlugin import PREFIXES, ImageFileDirectory_v2, TiffImageFile
+
+from nodules.errors import ImageError
+
+# Tags, by the names of TIFF 6.0.
+_COMPRESSION = 259
+_PHOTOMETRIC = 262
+_STRIP_OFFSETS = 273
+_ROWS_PER_STRIP = 278
+_STRIP_BYTE_COUNTS = 279
+_PLANAR = 284
+_TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_BYTE_COUNTS = 322, 323, 324, 325
+_BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 258, 277, 339
+
+_UNSIGNED, _SIGNED = 1, 2
+_FORMATS = {_UNSIGNED: "unsigned integers", _SIGNED: "signed integers", 3: "floats"}
+_UNCOMPRESSED = 1
+_LZMA = 34925  # its decoder takes as much memory as the file says
+_SEPARATE_PLANES = 2
+
+# A tile is decoded whole, however small the image; the largest in use have 4096 x 4096 pixels.
+_MAX_TILE_PIXELS = 2**24
+
+# As Pillow unpacks what libtiff returns, which is in the order of bytes of this machine.
+_NATIVE = {
+    "I;16S": "I;16NS",
+    "I;16BS": "I;16NS",
+    "I;32S": "I;32NS",
+    "I;32BS": "I;32NS",
+    "F;32F": "F;32NF",
+    "F;32BF": "F;32NF",
+}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """How a TIFF stores a sample.
+
+    Attributes
+    ----------
+    bits
+        Bits of one sample.
+    unsigned, signed
+        Whether it is such an integer; neither for floats.
+    white_is_zero
+        Whether low values are meant to be seen white.
+    """
+
+    bits: int
+    unsigned: bool
+    signed: bool
+    white_is_zero: bool
+
+
+def tiff_samples(path: Path, image: Image.Image) -> Samples | None:
+    """Return how an opened TIFF stores its samples; None for another format.
+
+    Raises
+    ------
+    ImageError
+        If it does not say whether low values are black or white.
+    """
+    if not isinstance(image, TiffImageFile):
+        return None
+    tags = image.tag_v2
+    if _PHOTOMETRIC not in tags:
+        raise ImageError(path, "found no PhotometricInterpretation, expected that tag in a TIFF")
+    formats = tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))
+    return Samples(
+        bits=tags.get(_BITS_PER_SAMPLE, (1,))[0],
+        unsigned=formats[0] == _UNSIGNED,
+        signed=formats[0] == _SIGNED,
+        white_is_zero=tags[_PHOTOMETRIC] == 0,
+    )
+
+
+def tiff_kind(file: BinaryIO) -> str:
+    """Return in words what a TIFF holds, which Pillow cannot read; empty if it is none."""
+    file.seek(0)
+    header = file.read(8)
+    if not header.startswith(tuple(PREFIXES)):
+        return ""
+    try:
+        if header[2] == 43:  # BigTIFF
+            header += file.read(8)
+        tags = ImageFileDirectory_v2(header)
+        file.seek(tags.next)
+        tags.load(file)
+        kind = _FORMATS.get(tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0], "samples")
+        bits = "+".join(map(str, tags.get(_BITS_PER_SAMPLE, (1,))[:8]))
+        order = "big-endian" if tags.prefix == b"MM" else "little-endian"
+        photometric = tags.get(_PHOTOMETRIC)
+    except Exception:  # of a damaged file it raises about anything
+        return "damaged TIFF"
+    return f"{order} TIFF of {kind} of {bits} bits, PhotometricInterpretation {photometric}"
+
+
+def check_strips(path: Path, image: Image.Image) -> None:
+    """Check that a TIFF holds as many strips or tiles as its size asks for, and whole ones.
+
+    Raises
+    ------
+    ImageError
+        If it does not, or is compressed by LZMA.
+    """
+    tags = cast(TiffImageFile, image).tag_v2
+    compression = tags.get(_COMPRESSION, _UNCOMPRESSED)
+    if compression == _LZMA:
+        raise ImageError(path, "found a TIFF compressed by LZMA, expected another compression")
+    # As stored, before a tag such as Orientation turns it.
+    width, height = tags[256], tags[257]
+    samples = tags.get(_SAMPLES_PER_PIXEL, 1)
+    separate = tags.get(_PLANAR, 1) == _SEPARATE_PLANES
+    if _TILE_OFFSETS in tags and _STRIP_OFFSETS not in tags:
+        across, down = tags[_TILE_WIDTH], tags[_TILE_LENGTH]
+        offsets, counts, what = _TILE_OFFSETS, _TILE_BYTE_COUNTS, "tiles"
+        if not 0 < across * down <= _MAX_TILE_PIXELS:
+            problem = f"found tiles of {across:,} x {down:,}, expected at most {_MAX_TILE_PIXELS:,}"
+            raise ImageError(path, f"{problem} pixels")
+        needed = across * down * math.ceil(width / across) * math.ceil(height / down)
+    else:
+        across, down = width, min(tags.get(_ROWS_PER_STRIP, height), height)
+        offsets, counts, what = _STRIP_OFFSETS, _STRIP_BYTE_COUNTS, "strips"
+        if down < 1:
+            raise ImageError(path, "found strips of no rows, expected at least one row in each")
+        needed = width * height
+    expected = math.ceil(width / across) * math.ceil(height / down) * (samples if separate else 1)
+    found = len(tags.get(offsets, ()))
+    if found != expected:
+        name = TiffTags.lookup(offsets).name
+        raise ImageError(path, f"{name}: found {found:,} {what}, expected {expected:,}")
+    stored = sum(tags.get(counts, ()))
+    bits = sum(tags.get(_BITS_PER_SAMPLE, (1,))) if samples > 1 else tags.get(258, (1,))[0]
+    if compression == _UNCOMPRESSED and counts in tags and stored < needed * bits // 8:
+        problem = f"found {stored:,} bytes of pixels, expected {needed * bits // 8:,}"
+        raise ImageError(path, problem)
+
+
+def use_native_byte_order(image: Image.Image) -> None:
+    """Have what libtiff decodes unpacked in the order of bytes in which libtiff returns it."""
+    image = cast(TiffImageFile, image)
+    for number, tile in enumerate(image.tile):
+        if tile.codec_name == "libtiff" and isinstance(tile.args, tuple):
+            mode, *others = tile.args
+            image.tile[number] = tile._replace(args=(_NATIVE.get(mode, mode), *others))
