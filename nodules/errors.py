@@ -146,9 +146,25 @@ def one_line_errors() -> Iterator[None]:
         _exit(error, problem, 1)
 
 
+def printable(text: str) -> str:
+    r"""Replace whatever does not print by its escape, as Python's `repr` writes it.
+
+    Such are control characters, which a terminal obeys (colours, cursor, title), line ends,
+    characters without a width or that reverse the direction of the text, and bytes of a name that
+    are no UTF-8.
+
+    Examples
+    --------
+    >>> print(printable("a\x1b[31mb\nc\u202ed"))
+    a\x1b[31mb\nc\u202ed
+    """
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
 def _exit(error: BaseException, sentence: str, status: int) -> None:
     notes = getattr(error, "__notes__", [])
-    print("; ".join([f"error: {sentence}", *notes]), file=sys.stderr)
+    # A sentence may quote a file, a branch or a server: none of them may command the terminal.
+    print(printable("; ".join([f"error: {sentence}", *notes])), file=sys.stderr)
     raise SystemExit(status) from None
 
 

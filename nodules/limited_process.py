@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from nodules.errors import NodulesError, one_line_errors
+from nodules.errors import NodulesError, one_line_errors, printable
 
 REPOSITORY = Path(__file__).parent.parent
 # Processor time is what is limited. Where a file blocks instead of computing, this many times as
@@ -74,8 +74,9 @@ def call_limited(
     except subprocess.TimeoutExpired:
         raise failure(path, f"cannot be read: no end after {seconds * CLOCK_FACTOR} s") from None
     sentence = process.stderr.strip().removeprefix("error: ")
-    if process.returncode == 1 and sentence.startswith(f"{path}: "):
-        raise failure(path, sentence.removeprefix(f"{path}: "))
+    place = f"{printable(str(path))}: "
+    if process.returncode == 1 and sentence.startswith(place):
+        raise failure(path, sentence.removeprefix(place))
     if process.returncode == _OUT_OF_MEMORY:
         megabytes = memory // 10**6
         raise failure(path, f"cannot be read: it takes more than {megabytes:,} MB of memory")
