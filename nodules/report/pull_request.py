@@ -8,6 +8,7 @@ that DVC cannot pull are made by `dvc repro` in a clone; the working tree is lef
 """
 
 import argparse
+import io
 import shutil
 import subprocess
 import sys
@@ -95,6 +96,9 @@ def main() -> None:
         print("note: what is not committed is not in the report", file=sys.stderr)
     with one_line_errors():
         comment = write_pull_request_report(arguments.base, arguments.candidate, FOLDER)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # An ASCII terminal shows escapes; the file is whole.
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.stdout.write(comment)
 
 
