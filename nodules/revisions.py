@@ -255,7 +255,7 @@ def read_revision(name: str, repository: Path | None = None) -> Revision:
     predictions = parse_predictions(text, f"{name}: {PREDICTIONS}", split="test")
     with _readable(name):
         stale = name == WORKSPACE and bool(files.repo.status())
-        test_hash = _test_hash(files.repo)
+        test_hash = scored_patches(files.repo)
     return Revision(
         name, commit[:7], predictions, threshold, _flat(params), stale, test_hash, files
     )
@@ -377,7 +377,7 @@ def _check_same_pixels(baseline: Revision, candidate: Revision) -> bool:
     return True
 
 
-def _test_hash(repository: Repo) -> str:
+def scored_patches(repository: Repo) -> str:
     """Return the hash by which dvc.lock names the test patches that the predictions are of.
 
     That is the dependency of the stage that made them: `split` may have run once more since then.
