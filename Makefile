@@ -15,6 +15,13 @@ BASE ?= main
 SECONDS ?= 60
 SEED ?= 0
 FUZZED := models metaimage dicom
+# What a person or a branch name brings is text. Make would expand a $(shell ...) in it, and a shell
+# a quote, so make takes it as it stands and recipes read it from the environment.
+override BASE := $(value BASE)
+override EPOCHS := $(value EPOCHS)
+override GPU := $(value GPU)
+override PYTHON := $(value PYTHON)
+export BASE EPOCHS PYTHON
 VENV := .venv$(if $(GPU),-gpu)
 LOCK := requirements$(if $(GPU),-gpu).lock
 INSTALLED := $(VENV)/installed
@@ -47,17 +54,17 @@ lint: setup
 	zizmor --quiet --offline .github
 
 report: setup
-	@python -m nodules.report.pull_request '$(BASE)'
+	@python -m nodules.report.pull_request -- "$$BASE"
 
 verify: setup
-	python -m benchmarks.reproducibility $(if $(EPOCHS),--epochs $(EPOCHS))
+	python -m benchmarks.reproducibility $(if $(EPOCHS),--epochs "$$EPOCHS")
 
 setup: $(INSTALLED) $(VEGA)
 
 $(INSTALLED): $(LOCK)
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) \
+	@"$$PYTHON" -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) \
 	else "error: found Python %d.%d, expected 3.11 to 3.13; choose: make PYTHON=python3.12" % v)'
-	$(PYTHON) -m venv --clear $(VENV)
+	"$$PYTHON" -m venv --clear $(VENV)
 	python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
 	@# With this, .venv/bin/dvc works without activation too: its stages find the same python.
 	@printf '%s\n' 'import os, sys; os.environ["PATH"] = os.pathsep.join([sys.prefix + "/bin", os.environ.get("PATH", "")])' \

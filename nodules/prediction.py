@@ -11,7 +11,7 @@ from nodules.model_file import load_model
 from nodules.output import check_output
 from nodules.params import Views
 from nodules.patches import open_patches
-from nodules.predictions import new_table, probability_text
+from nodules.predictions import group_cell, new_table, probability_text
 
 
 def predict_file(model_path: Path, patches_path: Path, out: Path, *, views: Views = 1) -> int:
@@ -49,7 +49,7 @@ def predict_file(model_path: Path, patches_path: Path, out: Path, *, views: View
         for start, block in patches.blocks():
             probabilities = nodule_probabilities(model, block, views=views)
             for row, probability in enumerate(probabilities, start):
-                group = "" if patches.groups is None else patches.groups[row]
+                group = "" if patches.groups is None else group_cell(patches.groups[row])
                 table.writerow((row, group, probability_text(probability)))
             progress.update(len(block))
         return len(patches)

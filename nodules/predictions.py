@@ -1,10 +1,15 @@
-"""The tables of predicted probabilities: CSV files that anybody can score again."""
+"""The tables of predicted probabilities: CSV files that anybody can score again.
+
+Group names come from users' data. A cell that a spreadsheet would run as a formula begins with an
+apostrophe, which `group_of` takes off again.
+"""
 
 import csv
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +21,12 @@ from nodules.patches import Groups, Labels
 COLUMNS = ("split", "index", "group", "label", "probability")
 
 
+# What spreadsheets take for a formula, also after spaces; the wide signs are those of East Asian
+# keyboards. A number is no formula: -1 stays -1.
+_FORMULA = re.compile(r"'*\s*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n]")
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+
+
 class _Table(Protocol):
     def writerow(self, row: Iterable[object], /) -> object: ...
 
@@ -23,10 +34,53 @@ class _Table(Protocol):
 @contextmanager
 def new_table(path: Path, columns: Sequence[str]) -> Iterator[_Table]:
     """Make a CSV file with a header, which appears under its name when the block ends well."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        table = csv.writer(_Lines(file), lineterminator="\r\n")
         table.writerow(columns)
         yield table
+
+
+class _Lines:
+    """A file whose lines end in a line feed, while the writer quotes carriage returns in cells.
+
+    Before Python 3.13 it quotes those alone that occur in its own line ends.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, line: str) -> int:
+        return self._file.write(line.removesuffix("\r\n") + "\n")
+
+
+def group_cell(group: object) -> str:
+    """Return the cell of a group: its name, after an apostrophe where it looks like a formula.
+
+    Examples
+    --------
+    >>> group_cell("scan-1"), group_cell(-1), group_cell("=1+1"), group_cell("'=1+1")
+    ('scan-1', '-1', "'=1+1", "''=1+1")
+    """
+    name = str(group)
+    return f"'{name}" if _looks_like_formula(name) else name
+
+
+def group_of(cell: str) -> str:
+    """Return the group that `group_cell` wrote.
+
+    Examples
+    --------
+    >>> group_of("'=1+1"), group_of("''=1+1"), group_of("'quoted'")
+    ('=1+1', "'=1+1", "'quoted'")
+    """
+    return cell[1:] if cell.startswith("'") and _looks_like_formula(cell[1:]) else cell
+
+
+def _looks_like_formula(name: str) -> bool:
+    return bool(_FORMULA.match(name)) and not _NUMBER.fullmatch(name)
 
 
 def probability_text(probability: float) -> str:
@@ -58,5 +112,5 @@ def write_split(
         (N,) each.
     """
     named = [""] * len(labels) if groups is None else groups
-    for row in zip(index, named, labels, probabilities, strict=True):
-        table.writerow((split, *row[:3], probability_text(row[3])))
+    for row, group, label, probability in zip(index, named, labels, probabilities, strict=True):
+        table.writerow((split, row, group_cell(group), label, probability_text(probability)))

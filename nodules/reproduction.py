@@ -13,7 +13,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from tqdm import tqdm
 
-from nodules.errors import ResultsMissingError, RevisionError
+from nodules.errors import ResultsMissingError, RevisionError, printable
 from nodules.revisions import PREDICTIONS, WORKSPACE, Revision, read_revision, resolve
 
 
@@ -55,7 +55,7 @@ def obtain(name: str, clones: ExitStack) -> Obtained:
             return Obtained(read_revision(name), origin)
         except ResultsMissingError:
             why = "neither DVC's cache nor a remote has what its dvc.lock names"
-    tqdm.write(f"{name}: {why}: `dvc repro` makes its results", sys.stderr)
+    tqdm.write(printable(f"{name}: {why}: `dvc repro` makes its results"), sys.stderr)
     _reproduce(name, commit, clone, last)
     made = read_revision(WORKSPACE, clone)
     origin = f"{name} ({commit[:7]}): made here by `dvc repro`, since {why}"
@@ -108,7 +108,7 @@ def _reproduce(name: str, commit: str, clone: Path, stage: str) -> None:
         try:
             repository.fetch(revs=[commit], workspace=False, run_cache=True)
         except (DvcException, OSError) as error:
-            tqdm.write(f"{name}: not all of it could be fetched ({error})", sys.stderr)
+            tqdm.write(printable(f"{name}: not all of it could be fetched ({error})"), sys.stderr)
     Repo(str(clone)).checkout(allow_missing=True)
     places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     done = subprocess.run(

@@ -5,15 +5,18 @@ the workspace, on disk.
 """
 
 import csv
+import hashlib
 import io
 import json
+import math
+import stat
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 from dvc.api import DVCFileSystem, params_show
 from dvc.exceptions import DvcException
@@ -22,10 +25,11 @@ from dvc.repo import Repo
 from dvc.scm import RevError, SCMError
 from numpy.typing import NDArray
 
-from nodules.errors import ResultsMissingError, RevisionError, TestSetError
-from nodules.patches import Labels, Patches
-from nodules.predictions import COLUMNS
-from nodules.self_contained import DAMAGE, link_problem, storage_problem
+from nodules.errors import PatchFileError, ResultsMissingError, RevisionError, TestSetError
+from nodules.patches import Labels, Patches, PatchFile, open_patches
+from nodules.predictions import COLUMNS, group_of
+from nodules.self_contained import shown
+from nodules.trial_reading import try_reading
 
 WORKSPACE = "workspace"
 PREDICTIONS = "data/predictions.csv"
@@ -35,6 +39,11 @@ TRAINING_CURVES = "metrics/train/plots/metrics"
 
 # What DVC raises where a file is in no place that it knows, or a place cannot be reached.
 _UNREADABLE = (OSError, DvcException)
+
+# Bytes of text that are read of a revision: predictions of some two million patches, and far more
+# metrics and epochs than there are.
+MAX_PREDICTIONS = 100_000_000
+MAX_METRICS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,9 @@ class Revision:
         Every parameter, by dotted key.
     stale
         Whether the workspace has changed since its results were made.
+    test_hash
+        Of the file of test patches that was scored, as dvc.lock records it: equal hashes mean
+        equal patches. Empty where it records none.
     """
 
     name: str
@@ -96,38 +108,74 @@ class Revision:
     threshold: float
     params: dict[str, Any]
     stale: bool
+    test_hash: str
     _files: FileSystem
 
     def training_curves(self) -> list[TrainingPoint]:
-        """Read what `dvc plots` shows of the training; empty where the revision has none."""
+        """Read what `dvc plots` shows of the training; empty where the revision has none.
+
+        Values that are no numbers, such as the loss of a training that failed, are left out.
+
+        Raises
+        ------
+        RevisionError
+            If a table is broken.
+        """
         points = []
         for path in sorted(self._files.glob(f"{TRAINING_CURVES}/*/*.tsv")):
             split, metric = PurePosixPath(path).parent.name, PurePosixPath(path).stem
-            table = self._files.read_text(path, encoding="utf-8")
-            rows = csv.DictReader(io.StringIO(table), delimiter="\t")
+            origin = f"{self.name}: {PurePosixPath(TRAINING_CURVES, split, metric)}.tsv"
+            text = _read_text(self._files, self.name, path, MAX_METRICS)
+            try:
+                rows = list(csv.DictReader(io.StringIO(text), delimiter="\t"))
+                read = [(int(row["step"]), float(row[metric])) for row in rows]
+            except (csv.Error, KeyError, TypeError, ValueError):
+                problem = f"found no table of step and {metric}, expected one"
+                raise RevisionError(origin, problem) from None
             points += [
-                TrainingPoint(split, metric, int(row["step"]), float(row[metric])) for row in rows
+                TrainingPoint(split, metric, epoch, value)
+                for epoch, value in read
+                if math.isfinite(value)
             ]
         return points
 
     def test_patches(self, index: NDArray[np.int64]) -> Patches | None:
         """Read (n, 50, 50) uint8 test patches by their rows in the data set.
 
-        None where the file is in no place that DVC knows, or does not hold all of them.
+        None where the file is in no place that DVC knows, is broken, or does not hold all of them.
         """
-        try:
-            with self._files.open(TEST_PATCHES, "rb") as raw, h5py.File(raw) as file:
-                for name in ("index", "X"):
-                    if link_problem(file, name) or storage_problem(file[name]):
-                        return None
-                known = file["index"][:]
-                order = np.argsort(known)
-                rows = order[np.searchsorted(known, index, sorter=order) % len(known)]
-                if not np.array_equal(known[rows], index):
-                    return None
-                return np.stack([file["X"][row] for row in rows])
-        except (*_UNREADABLE, *DAMAGE):
-            return None
+        with suppress(PatchFileError, *_UNREADABLE), self._open_test_patches() as patches:
+            known = patches.read_index()
+            order = np.argsort(known)
+            rows = order[np.searchsorted(known, index, sorter=order) % len(known)]
+            if np.array_equal(known[rows], index):
+                return np.concatenate([patches.read(row, row + 1) for row in rows])
+        return None
+
+    def test_digests(self) -> dict[int, bytes] | None:
+        """Compute a digest of the pixels of each test patch, by its row in the data set.
+
+        None where the file is in no place that DVC knows, or is broken.
+        """
+        with suppress(PatchFileError, *_UNREADABLE), self._open_test_patches() as patches:
+            index = patches.read_index().tolist()
+            digests = (
+                hashlib.blake2b(patch.tobytes(), digest_size=16).digest()
+                for _, block in patches.blocks()
+                for patch in block
+            )
+            return dict(zip(index, digests, strict=True))
+        return None
+
+    @contextmanager
+    def _open_test_patches(self) -> Iterator[PatchFile]:
+        # HDF5 reads a file of its own best, and a hostile one may crash it: so it is tried first.
+        with tempfile.TemporaryDirectory(prefix="nodules-") as folder:
+            path = Path(folder) / PurePosixPath(TEST_PATCHES).name
+            self._files.get_file(TEST_PATCHES, str(path))
+            try_reading(path, labelled=False)
+            with open_patches(path, labelled=False) as patches:
+                yield patches
 
 
 def read_revisions(names: Sequence[str]) -> list[Revision]:
@@ -171,6 +219,7 @@ def resolve(name: str) -> str:
     RevisionError
         If there is none of that name.
     """
+    _check_named(name)
     with _readable(name):
         return DVCFileSystem(rev=name).repo.get_rev()
 
@@ -192,18 +241,24 @@ def read_revision(name: str, repository: Path | None = None) -> Revision:
     RevisionError
         If there is no such revision, or its results are broken.
     """
+    _check_named(name)
+    if name == WORKSPACE:
+        _check_regular(repository or Path())
     root = None if repository is None else str(repository)
     with _readable(name):
         files = DVCFileSystem(root, rev=None if name == WORKSPACE else name)
         commit = "" if name == WORKSPACE else files.repo.get_rev()
         params = params_show("params.yaml", repo=root, rev=commit or None)
     way = f"git switch --detach {commit[:7]} && dvc repro" if commit else "dvc repro"
-    text = _read(files, name, PREDICTIONS, way)
-    threshold = _threshold(name, _read(files, name, METRICS, way))
+    text = _read(files, name, PREDICTIONS, way, MAX_PREDICTIONS)
+    threshold = _threshold(name, _read(files, name, METRICS, way, MAX_METRICS))
     predictions = parse_predictions(text, f"{name}: {PREDICTIONS}", split="test")
     with _readable(name):
         stale = name == WORKSPACE and bool(files.repo.status())
-    return Revision(name, commit[:7], predictions, threshold, _flat(params), stale, files)
+        test_hash = scored_patches(files.repo)
+    return Revision(
+        name, commit[:7], predictions, threshold, _flat(params), stale, test_hash, files
+    )
 
 
 def parse_predictions(text: str, origin: str, *, split: str) -> Predictions:
@@ -223,23 +278,21 @@ def parse_predictions(text: str, origin: str, *, split: str) -> Predictions:
     RevisionError
         For the first row that is not as expected.
     """
-    table = csv.DictReader(io.StringIO(text))
-    if tuple(table.fieldnames or ()) != COLUMNS:
-        found = ",".join(table.fieldnames or ()) or "nothing"
-        raise RevisionError(origin, f"found the columns {found}, expected {','.join(COLUMNS)}")
+    # Line ends inside of a group's name are kept.
+    table = csv.reader(io.StringIO(text, newline=""))
     rows = []
-    for number, row in enumerate(table, 2):
-        try:
-            probability = float(row["probability"])
-            parsed = int(row["index"]), row["group"], int(row["label"]), probability
-        except (TypeError, ValueError):
-            raise RevisionError(origin, f"line {number}: found no numbers, expected some") from None
-        if parsed[2] not in (0, 1) or not 0 <= probability <= 1:
-            found = f"label {parsed[2]}, probability {probability}"
-            expected = "label 0 or 1, probability in 0..1"
-            raise RevisionError(origin, f"line {number}: found {found}, expected {expected}")
-        if row["split"] == split:
-            rows.append(parsed)
+    try:
+        header = next(table, [])
+        if tuple(header) != COLUMNS:
+            found = shown(",".join(header)) or "nothing"
+            raise RevisionError(origin, f"found the columns {found}, expected {','.join(COLUMNS)}")
+        for row in table:
+            parsed = _parse_row(row, f"{origin}: line {table.line_num}")
+            if row[0] == split:
+                rows.append(parsed)
+    except csv.Error as error:
+        problem = f"line {table.line_num}: found no table ({error}), expected one"
+        raise RevisionError(origin, problem) from None
     rows.sort(key=lambda row: row[0])
     index, groups, labels, probabilities = zip(*rows, strict=True) if rows else ((), (), (), ())
     if len(set(index)) < len(index):
@@ -252,8 +305,31 @@ def parse_predictions(text: str, origin: str, *, split: str) -> Predictions:
     )
 
 
-def check_same_test_set(baseline: Revision, candidate: Revision) -> None:
+def _parse_row(row: list[str], place: str) -> tuple[int, str, int, float]:
+    """Parse index, group, label and probability."""
+    try:
+        _, index, group, label, probability = row
+        parsed = int(index), group_of(group), int(label), float(probability)
+    except ValueError:
+        raise RevisionError(place, "found no numbers, expected some") from None
+    if not 0 <= parsed[0] < 2**63:
+        raise RevisionError(place, f"found index {shown(index)}, expected a row of the data set")
+    if parsed[2] not in (0, 1) or not 0 <= parsed[3] <= 1:
+        found = f"label {parsed[2]}, probability {parsed[3]}"
+        raise RevisionError(place, f"found {found}, expected label 0 or 1, probability in 0..1")
+    return parsed
+
+
+def check_same_test_set(baseline: Revision, candidate: Revision) -> bool:
     """Refuse revisions that were not tested on the same patches.
+
+    Rows, labels, groups and pixels are compared.
+
+    Returns
+    -------
+    bool
+        Whether the pixels could be compared: False where a dvc.lock does not name the test
+        patches, and they are in no place that DVC knows.
 
     Raises
     ------
@@ -276,6 +352,63 @@ def check_same_test_set(baseline: Revision, candidate: Revision) -> None:
             raise TestSetError(
                 candidate.name, f"{problem}; expected the same test set (did dataset change?)"
             )
+    return _check_same_pixels(baseline, candidate)
+
+
+def _check_same_pixels(baseline: Revision, candidate: Revision) -> bool:
+    if baseline.test_hash and baseline.test_hash == candidate.test_hash:
+        return True
+    # The same patches may lie in another file: of another version of HDF5, or with other types.
+    ours, theirs = baseline.test_digests(), candidate.test_digests()
+    index = baseline.predictions.index.tolist()
+    if ours is None or theirs is None or not (ours.keys() & theirs.keys() >= set(index)):
+        if baseline.test_hash and candidate.test_hash:
+            found = f"found another {TEST_PATCHES} than that of {baseline.name}, and no pixels of "
+            found += "both in DVC's cache or on a remote"
+            raise TestSetError(candidate.name, f"{found}; expected the same test set")
+        return False
+    other = [row for row in index if ours[row] != theirs[row]]
+    if other:
+        found = f"found other pixels than in {baseline.name} in {len(other):,} of {len(index):,}"
+        expected = "expected the same test set (did dataset change?)"
+        raise TestSetError(
+            candidate.name, f"{found} test patches, first in row {other[0]}; {expected}"
+        )
+    return True
+
+
+def scored_patches(repository: Repo) -> str:
+    """Return the hash by which dvc.lock names the test patches that the predictions are of.
+
+    That is the dependency of the stage that made them: `split` may have run once more since then.
+    """
+    try:
+        (predictions,) = repository.find_outs_by_path(_in(repository, PREDICTIONS))
+    except DvcException:
+        return ""
+    stage = predictions.stage
+    for data in (*stage.deps, *stage.outs):
+        if data.hash_info and repository.fs.abspath(data.fs_path) == _in(repository, TEST_PATCHES):
+            return str(data.hash_info)
+    return ""
+
+
+def _in(repository: Repo, path: str) -> str:
+    return repository.fs.join(repository.root_dir, *path.split("/"))
+
+
+def _check_named(name: str) -> None:
+    if not name:
+        raise RevisionError("revision", "found an empty name, expected a commit or a branch")
+
+
+def _check_regular(folder: Path) -> None:
+    """Refuse pipes and devices in the workspace, which DVC would read without an end."""
+    for path in (PREDICTIONS, METRICS, TEST_PATCHES, "params.yaml", "dvc.yaml", "dvc.lock"):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            if not stat.S_ISREG((folder / path).stat().st_mode):
+                problem = "found a pipe, device or folder, expected a regular file"
+                raise RevisionError(WORKSPACE, f"{path}: {problem}")
 
 
 @contextmanager
@@ -290,9 +423,9 @@ def _readable(name: str) -> Iterator[None]:
         raise RevisionError(name, _first_line(error)) from None
 
 
-def _read(files: FileSystem, name: str, path: str, way: str) -> str:
+def _read(files: FileSystem, name: str, path: str, way: str, most: int) -> str:
     try:
-        return files.read_text(path, encoding="utf-8")
+        return _read_text(files, name, path, most)
     except FileNotFoundError:
         places = "in DVC's cache nor on a remote"
         if name == WORKSPACE and Repo().config["core"].get("remote"):
@@ -304,13 +437,27 @@ def _read(files: FileSystem, name: str, path: str, way: str) -> str:
         raise ResultsMissingError(name, f"{problem}; get it with: dvc pull, or {way}") from None
 
 
+def _read_text(files: FileSystem, name: str, path: str, most: int) -> str:
+    """Read a text with its line ends as they are, unless it is longer than any real one."""
+    with files.open(path, "rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise RevisionError(name, f"{path}: found over {most:,} bytes, expected at most as many")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        problem = f"{path}: found no UTF-8 at byte {error.start}, expected text"
+        raise RevisionError(name, problem) from None
+
+
 def _threshold(name: str, metrics: str) -> float:
     try:
         found = json.loads(metrics)["threshold"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise RevisionError(name, f"{METRICS}: found no threshold, expected a number") from None
-    if not isinstance(found, float | int):
-        raise RevisionError(name, f"{METRICS}: threshold: found {found!r}, expected a number")
+    if isinstance(found, bool) or not isinstance(found, float | int) or not -1e9 < found < 1e9:
+        problem = f"threshold: found {shown(repr(found))}, expected a number"
+        raise RevisionError(name, f"{METRICS}: {problem}")
     return float(found)
 
 
@@ -318,12 +465,11 @@ def _listed(values: NDArray | None) -> list | None:
     return None if values is None else values.tolist()
 
 
-def _flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(params: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in params.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
     return flat
 
 

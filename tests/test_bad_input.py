@@ -77,3 +77,13 @@ def test_bad_input_is_refused_in_one_line_before_anything_heavy_is_loaded(
     assert result.stderr.count("\n") == 1
     assert (tmp_path / "imported.txt").read_text() == ""
     assert set(tmp_path.rglob("*")) - before == {tmp_path / "imported.txt"}
+
+
+def test_a_file_name_commands_no_terminal(tmp_path: Path) -> None:
+    name = "a\x1b]0;title\x07\nb.h5"
+    (tmp_path / name).write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    for missing in ("", "missing-"):
+        done = run(tmp_path, "nodules", "inspect", missing + name)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"error: {missing}a\\x1b]0;title\\x07\\nb.h5: ")
+        assert done.stderr.removesuffix("\n").isprintable()

@@ -253,6 +253,34 @@ def test_what_is_no_comment_of_ours_is_not_posted(text: str, problem: str, tmp_p
         read_comment(tmp_path / "missing.md", "https://forge.example/run")
 
 
+@pytest.mark.parametrize("line", ["/close", "  /label ~bug", "/merge"])
+def test_a_comment_gives_gitlab_no_commands(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "comment.md"
+    path.write_text(f"{MARKER}\nand/or\n{line}\n")
+    with pytest.raises(CommentError, match=r"found /\w+ at a line's start, expected no quick"):
+        read_comment(path, "https://forge.example/run")
+
+
+def test_a_comment_is_read_from_a_regular_file_alone_and_no_further_than_needed(
+    tmp_path: Path,
+) -> None:
+    path, secret = tmp_path / "comment.md", tmp_path / "secret.md"
+    secret.write_text(f"{MARKER}\nsecret")
+    path.symlink_to(secret)
+    with pytest.raises(CommentError, match="found no text"):
+        read_comment(path, "run")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(CommentError, match="found no regular file, expected a comment"):
+        read_comment(path, "run")
+    path.unlink()
+    with path.open("wb") as file:
+        file.write(MARKER.encode())
+        file.truncate(2**40)
+    with pytest.raises(CommentError, match="expected 65,536 at most"):
+        read_comment(path, "run")
+
+
 def test_a_comment_names_the_page_and_the_picture_where_they_are(tmp_path: Path) -> None:
     path, run = tmp_path / "comment.md", "https://forge.example/run"
     path.write_text(f"{MARKER}\nThey cannot be compared.\n")

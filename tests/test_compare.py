@@ -1,9 +1,13 @@
 """Comparing revisions as a person does, in a repository whose pipeline takes no time."""
 
 import json
+import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,12 +17,20 @@ from dvc.lock import LockError
 from dvc.repo import Repo
 from sklearn.metrics import roc_auc_score
 
-from nodules.errors import RevisionError
-from nodules.report.content import make_report
-from nodules.report.markdown import escaped
+from nodules.errors import RevisionError, TestSetError
+from nodules.report.content import make_report, notes
+from nodules.report.machine import as_json
+from nodules.report.markdown import as_markdown, escaped
 from nodules.report.page import write_page
 from nodules.report.terminal import as_text
-from nodules.revisions import parse_predictions, read_revision, read_revisions
+from nodules.revisions import (
+    PREDICTIONS,
+    TEST_PATCHES,
+    parse_predictions,
+    read_revision,
+    read_revisions,
+    scored_patches,
+)
 from tests.browser import needs_chromium, open_offline
 from tests.tiny_project import PARAMS, REPOSITORY, Project, data_taken_away
 
@@ -33,6 +45,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.experiment("second", "model=second", "skill=2.5", "luck=2")
     project.experiment("lucky", "luck=3")
     project.experiment("other-patches", "patches=420")
+    project.experiment("other-pixels", "pixels=2")
+    project.experiment("other-file", "compression=gzip", "luck=3")
     return project
 
 
@@ -126,9 +140,32 @@ def test_in_markdown_names_mention_nobody() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("see http://a.b/c or ftp://d", "see http:|//a.b/c or ftp:|//d"),
+        ("www.a.b and me@a.b", "www|.a.b and me@|a.b"),
+        ("GH-1, gh-2, JIRA-3", "GH-|1, gh-|2, JIRA-|3"),
+        (":tada: at 12:30", ":|tada: at 12:30"),
+        ("%1 of 95% &1 ~bug $1", "%|1 of 95% \\&|1 \\~|bug \\$|1"),
+        ("![x](http://a)", "!|\\[x\\](http:|//a)"),
+        ("squeezenet-2 0.5 [[48, 2]]", "squeezenet-2 0.5 \\[\\[48, 2\\]\\]"),
+        ("a\x1b[1m\nb", "a\\\\x1b\\[1m b"),
+    ],
+)
+def test_in_markdown_nothing_is_linked(text: str, expected: str) -> None:
+    assert escaped(text).replace("\u200b", "|") == expected
+
+
+@pytest.mark.parametrize(
     ("revisions", "sentence"),
     [
         (("HEAD", "other-patches"), "found 420 test patches, 400 of them among the 400 of HEAD"),
+        (
+            ("HEAD", "other-pixels"),
+            "other-pixels: found other pixels than in HEAD in 400 of 400 test patches, first in "
+            "row 1000; expected the same test set (did dataset change?)",
+        ),
+        (("HEAD", ""), "revision: found an empty name, expected a commit or a branch"),
         (("HEAD", "nowhere"), "nowhere: no such revision, expected a commit, a branch"),
         (("HEAD", "HEAD"), "HEAD: found twice, expected different revisions"),
     ],
@@ -138,6 +175,82 @@ def test_what_cannot_be_compared_is_refused(revisions: tuple[str, ...], sentence
     with pytest.raises(RevisionError) as refused:
         make_report(read_revisions(revisions), resamples=100)
     assert sentence in str(refused.value)
+
+
+@pytest.mark.usefixtures("inside")
+def test_the_same_pixels_in_another_file_are_the_same_test_patches() -> None:
+    report = make_report(read_revisions(["lucky", "other-file"]), resamples=100)
+    ours, theirs = report.revisions
+    assert ours.test_hash != theirs.test_hash
+    assert report.same_pixels
+    assert "the AUCs are equal" in as_text(report)
+    assert "pixels" not in "\n".join(notes(report))
+
+
+def test_without_pixels_the_hash_of_the_test_patches_decides(
+    inside: Project, tmp_path: Path
+) -> None:
+    ours, equal, other = read_revisions(["HEAD", "second", "other-pixels"])
+    unknown = replace(equal, test_hash="")
+    with data_taken_away(inside, tmp_path):
+        assert make_report([ours, equal], resamples=100).same_pixels
+        with pytest.raises(TestSetError, match=r"found another data/splits/test\.h5 than that of"):
+            make_report([ours, other], resamples=100)
+        report = make_report([ours, unknown], resamples=100)
+    assert "The pixels of the test patches were not compared" in as_text(report)
+
+
+def test_the_patches_that_were_scored_count_and_not_those_split_since(tmp_path: Path) -> None:
+    lock = {"split": {"cmd": "true", "outs": [{"path": TEST_PATCHES, "md5": "2" * 32}]}}
+    lock["evaluate"] = {
+        "cmd": "true",
+        "deps": [{"path": TEST_PATCHES, "md5": "1" * 32}],
+        "outs": [{"path": PREDICTIONS, "md5": "3" * 32}],
+    }
+    stages = {
+        "split": {"cmd": "true", "outs": [TEST_PATCHES]},
+        "evaluate": {"cmd": "true", "deps": [TEST_PATCHES], "outs": [PREDICTIONS]},
+    }
+    Repo.init(str(tmp_path), no_scm=True)
+    (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": stages}))
+    (tmp_path / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": lock}))
+    assert scored_patches(Repo(str(tmp_path))).endswith("1" * 32)
+
+
+HOSTILE = "\x1b]0;title\x07\x1b[31m\u202e\udcff http://evil.example www.evil.example @all"
+
+
+def test_names_and_values_command_no_terminal_and_link_nowhere(
+    inside: Project, tmp_path: Path
+) -> None:
+    first, second = read_revisions(["HEAD", "second"])
+    renamed = replace(second, name=HOSTILE, params={HOSTILE: HOSTILE, "date": date(2026, 1, 1)})
+    report = make_report([first, renamed], resamples=100)
+    for text in (as_text(report), as_markdown(report)):
+        shown = text.replace("\n", "").replace("\u200b", "")
+        assert shown.isprintable()
+        assert "evil.example" in shown
+    linked = r"https?://|www\.|@\w"
+    assert not re.search(linked, as_markdown(report))
+    page = tmp_path / "report.html"
+    with data_taken_away(inside, tmp_path):
+        write_page(report, page)
+    assert "\x1b" not in page.read_text(encoding="utf-8")
+    assert json.loads(as_json(report))["revisions"][1]["name"] == HOSTILE
+
+
+@pytest.mark.parametrize("path", ["data/predictions.csv", "params.yaml", "data/splits/test.h5"])
+def test_a_pipe_in_the_workspace_is_refused_at_once(
+    path: str, inside: Project, tmp_path: Path
+) -> None:
+    shutil.move(inside.path / path, tmp_path / "aside")
+    os.mkfifo(inside.path / path)
+    try:
+        with pytest.raises(RevisionError, match=rf"^workspace: {path}: found a pipe, device or"):
+            read_revision("workspace")
+    finally:
+        (inside.path / path).unlink()
+        shutil.move(tmp_path / "aside", inside.path / path)
 
 
 def test_a_refusal_is_one_line(project: Project) -> None:
@@ -187,6 +300,11 @@ def test_predictions_are_read_from_a_remote(emptied: Project, tmp_path: Path) ->
         ("test,1,,0,0.5\ntest,x,,1,0.5", "line 3: found no numbers, expected some"),
         ("test,1,,2,0.5", "line 2: found label 2, probability 0.5, expected label 0 or 1"),
         ("test,1,,1,nan", "line 2: found label 1, probability nan, expected label 0 or 1"),
+        ("test,1,,1,0.5,9", "line 2: found no numbers, expected some"),
+        ("test,9223372036854775808,,1,0.5", "line 2: found index 9223372036854775808, expected"),
+        ("test,-1,,1,0.5", "line 2: found index -1, expected a row of the data set"),
+        ("test,1,\r,1,0.5", "line 2: found no numbers, expected some"),
+        (f"test,1,{'x' * 200_000},1,0.5", "line 2: found no table (field larger than"),
         ("test,1,,1,0.5\ntest,1,,1,0.6", "found an index twice in test, expected each row once"),
     ],
 )

@@ -15,7 +15,7 @@ stages:
   evaluate:
     cmd: python evaluate.py
     deps: [evaluate.py]
-    params: [model, skill, luck, patches]
+    params: [model, skill, luck, patches, pixels, compression]
     outs: [data/predictions.csv, data/splits/test.h5]
     metrics: [metrics/evaluate/metrics.json: {cache: false}]
     plots:
@@ -49,11 +49,13 @@ with open("data/predictions.csv", "w") as file:
 Path("metrics/evaluate/metrics.json").write_text(json.dumps({"threshold": 0.5}))
 Path("metrics/train/plots/metrics/val/loss.tsv").write_text("step\\tloss\\n0\\t0.7\\n1\\t0.5\\n")
 with h5py.File("data/splits/test.h5", "w") as file:
-    file["X"] = data.integers(0, 256, (count, 50, 50), dtype=np.uint8)
+    pixels = np.random.default_rng(params["pixels"])
+    images = pixels.integers(0, 256, (count, 50, 50), dtype=np.uint8)
+    file.create_dataset("X", data=images, compression=params["compression"])
     file["index"] = index
 """
 
-PARAMS = "model: first\nskill: 1.0\nluck: 1\npatches: 400\n"
+PARAMS = "model: first\nskill: 1.0\nluck: 1\npatches: 400\npixels: 1\ncompression: null\n"
 
 
 def commands_environment() -> dict[str, str]:

@@ -4,6 +4,7 @@ from typing import Any
 
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from nodules.errors import printable
 from nodules.report.content import Report
 from nodules.scoring import calibration_curve
 
@@ -38,10 +39,12 @@ def _roc(report: Report) -> Spec:
         predictions = each.predictions
         fpr, tpr, thresholds = roc_curve(predictions.labels, predictions.probabilities)
         # The first threshold is infinite, which JSON lacks: nothing is called a nodule.
-        rows += _rows(each.name, fpr=fpr, tpr=tpr, threshold=[None, *thresholds[1:].tolist()])
+        rows += _rows(
+            printable(each.name), fpr=fpr, tpr=tpr, threshold=[None, *thresholds[1:].tolist()]
+        )
     points = [
         {
-            "revision": each.name,
+            "revision": printable(each.name),
             "fpr": 1 - scores["specificity"].value,
             "tpr": scores["sensitivity"].value,
             "threshold": each.threshold,
@@ -61,7 +64,10 @@ def _precision_recall(report: Report) -> Spec:
             predictions.labels, predictions.probabilities, drop_intermediate=True
         )
         rows += _rows(
-            each.name, recall=recall, precision=precision, threshold=[*thresholds.tolist(), None]
+            printable(each.name),
+            recall=recall,
+            precision=precision,
+            threshold=[*thresholds.tolist(), None],
         )
     x, y = _unit("recall", "Recall (sensitivity)"), _unit("precision", "Precision")
     return _chart(report, rows, x, y, tooltip=["threshold"])
@@ -69,7 +75,7 @@ def _precision_recall(report: Report) -> Spec:
 
 def _calibration(report: Report) -> Spec:
     rows = [
-        {"revision": each.name, **bin_._asdict()}
+        {"revision": printable(each.name), **bin_._asdict()}
         for each in report.revisions
         for bin_ in calibration_curve(
             each.predictions.labels, each.predictions.probabilities, CALIBRATION_BINS
@@ -85,14 +91,14 @@ def _training(report: Report) -> dict[str, Spec]:
     rows: dict[str, Rows] = {}
     for each in report.revisions:
         for point in each.training_curves():
-            row = {"revision": each.name, "epoch": point.epoch, "value": point.value}
-            rows.setdefault(point.metric, []).append({**row, "split": point.split})
+            row = {"revision": printable(each.name), "epoch": point.epoch, "value": point.value}
+            rows.setdefault(point.metric, []).append({**row, "split": printable(point.split)})
     last = max((row["epoch"] for found in rows.values() for row in found), default=0)
     ticks = {"tickCount": min(last, 8), "format": "d"}
     x = {"field": "epoch", "type": "quantitative", "title": "Epoch (from 0)", "axis": ticks}
     drawn = {}
     for metric in sorted(rows):
-        name = "AUC" if metric == "auc" else metric
+        name = "AUC" if metric == "auc" else printable(metric)
         y = {"field": "value", "type": "quantitative", "title": name, "scale": {"zero": False}}
         drawn[f"Training: {name}"] = _chart(report, rows[metric], x, y, tooltip=["split"])
     return drawn
@@ -133,7 +139,7 @@ def _chart(
         "y": y,
         # In the order of the rows: ROC and precision-recall turn corners at the same x.
         "order": None,
-        "color": _colour([each.name for each in report.revisions]),
+        "color": _colour([printable(each.name) for each in report.revisions]),
         "opacity": {"condition": {"param": "picked", "value": 1}, "value": 0.12},
     }
     details = {

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import re
+import stat
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -206,19 +207,34 @@ def read_comment(path: Path, run: str) -> str:
     Raises
     ------
     CommentError
-        If the file is missing, is no such comment, or is too long to be one.
+        If the file is missing, is no such comment, or is too long to be one; or if GitLab would
+        take a line of it as a command, which it would carry out with the token's rights.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise CommentError(f"{path}: found no text ({error}), expected a comment") from None
+    text = _text_of(path)
     if not text.startswith(MARKER):
         raise CommentError(f"{path}: found {text[:40]!r}, expected {MARKER} at its start")
+    if command := re.search(r"^\s*/\w+", text, re.MULTILINE):
+        found = command[0].strip()
+        raise CommentError(f"{path}: found {found} at a line's start, expected no quick actions")
     body = f"{text}\n{_whereabouts(path.parent, run)}\n"
     if len(body) > MOST_CHARACTERS:
         problem = f"found {len(body):,} characters, expected {MOST_CHARACTERS:,} at most"
         raise CommentError(f"{path}: {problem}")
     return body
+
+
+def _text_of(path: Path) -> str:
+    """Read a file that the code of a pull request wrote, which may be anything, of any size."""
+    try:
+        # Not through a link, to files that only this job can read; and waiting for no pipe.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise CommentError(f"{path}: found no regular file, expected a comment")
+            content = file.read(4 * MOST_CHARACTERS + 1)
+        return content.decode("utf-8")
+    except (OSError, ValueError) as error:
+        raise CommentError(f"{path}: found no text ({error}), expected a comment") from None
 
 
 def _whereabouts(folder: Path, run: str) -> str:

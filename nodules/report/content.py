@@ -39,10 +39,14 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """Revisions that were compared on the same test patches: the baseline, then the candidates."""
+    """Revisions that were compared on the same test patches: the baseline, then the candidates.
+
+    `same_pixels` is False where the pixels of the patches could not be compared.
+    """
 
     revisions: list[Revision]
     compared: ComparedClassifiers
+    same_pixels: bool = True
 
     @property
     def baseline(self) -> Revision:
@@ -71,8 +75,7 @@ def make_report(revisions: Sequence[Revision], *, resamples: int) -> Report:
         If their test sets differ, or are too small to be compared on.
     """
     baseline = revisions[0]
-    for candidate in revisions[1:]:
-        check_same_test_set(baseline, candidate)
+    same_pixels = [check_same_test_set(baseline, candidate) for candidate in revisions[1:]]
     tested = baseline.predictions
     nodules = int(tested.labels.sum())
     if min(nodules, len(tested.labels) - nodules) < 2:
@@ -80,7 +83,7 @@ def make_report(revisions: Sequence[Revision], *, resamples: int) -> Report:
         raise RevisionError(baseline.name, f"{problem}, expected two of each class at least")
     classifiers = [Classifier(each.predictions.probabilities, each.threshold) for each in revisions]
     compared = compare_classifiers(tested.labels, tested.groups, classifiers, resamples=resamples)
-    return Report(list(revisions), compared)
+    return Report(list(revisions), compared, all(same_pixels))
 
 
 def subject(report: Report) -> str:
@@ -227,6 +230,11 @@ def notes(report: Report) -> list[str]:
     ]
     if groups is not None and len(set(groups)) < FEW_GROUPS:
         said.append(f"{len(set(groups))} groups are few: the bootstrap's intervals are too narrow.")
+    if not report.same_pixels:
+        said.append(
+            "The pixels of the test patches were not compared, since a dvc.lock does not name "
+            "data/splits/test.h5: rows, labels and groups are the same."
+        )
     if any(each.stale for each in report.revisions):
         said.append("The workspace has changed since its last `dvc repro`, which made its results.")
     if len(report.pairs) > 1:

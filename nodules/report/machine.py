@@ -57,7 +57,16 @@ def _tested(tested: TestedDifference) -> dict[str, float]:
 
 def _changes(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {
-        key: {"baseline": ours.get(key), "candidate": theirs.get(key)}
+        key: {"baseline": _value(ours.get(key)), "candidate": _value(theirs.get(key))}
         for key in sorted({*ours, *theirs})
         if ours.get(key) != theirs.get(key)
     }
+
+
+def _value(value: Any) -> Any:
+    """Return a parameter as JSON can hold it: dates, infinity and others as text."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return str(value)
+    return value

@@ -1,5 +1,8 @@
 """The report as Markdown, for a comment on a pull request."""
 
+import re
+
+from nodules.errors import printable
 from nodules.report.content import (
     Report,
     Table,
@@ -12,11 +15,18 @@ from nodules.report.content import (
     verdict,
 )
 
-# What Markdown or HTML would read as markup in the middle of a line.
-MARKUP = "\\`*_{}[]<>|~&"
-# What begins the mention of a person, or of an issue or merge request.
-MENTION = "@#!"
 ZERO_WIDTH_SPACE = "\u200b"
+# What Markdown or HTML would read as markup in the middle of a line.
+_MARKUP = re.compile(r"[\\`*_{}\[\]<>|~&$]")
+# What GitHub or GitLab turn into a link or a mention, whatever stands before it and with or without
+# a backslash: a zero-width space after each of these keeps them from it.
+_LINKS = re.compile(
+    r"[@#!]"  # people, issues, merge requests
+    r"|[$&](?=\d)|[%~](?=[\w\"])|\*(?=iteration:)|\[(?=[a-z_]+:)"  # what GitLab has besides
+    r"|:(?=//|[\w+-]+:)"  # addresses, emoji
+    r"|\b[wW]{3}(?=\.)"  # addresses; those of mail have an @
+    r"|\b(?:[gG][hH]|[A-Z][A-Z0-9_]+)-(?=\d)"  # issues, also of other trackers
+)
 
 
 def as_markdown(report: Report) -> str:
@@ -48,12 +58,7 @@ def _table(table: Table) -> str:
 
 
 def escaped(text: str) -> str:
-    """Keep text from being read as markup or a mention, and on one line."""
-    return "".join(map(_escaped_letter, " ".join(text.split())))
-
-
-def _escaped_letter(letter: str) -> str:
-    if letter in MENTION:
-        # A backslash stops neither GitHub nor GitLab from finding the person or the issue.
-        return f"{letter}{ZERO_WIDTH_SPACE}"
-    return f"\\{letter}" if letter in MARKUP else letter
+    """Keep text from being read as markup, a link or a mention, and on one line."""
+    text = printable(" ".join(text.split()))
+    apart = _LINKS.sub(lambda found: found[0] + ZERO_WIDTH_SPACE, text)
+    return _MARKUP.sub(r"\\\g<0>", apart)

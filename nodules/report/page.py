@@ -3,7 +3,7 @@
 import base64
 import io
 import json
-from html import escape
+from html import escape as escape_markup
 from pathlib import Path
 from string import Template
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nodules.atomic import replacing
+from nodules.errors import printable
 from nodules.patches import CLASSES, Patches
 from nodules.report.charts import charts
 from nodules.report.content import (
@@ -65,6 +66,11 @@ def write_page(report: Report, path: Path) -> None:
     )
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+def escape(text: str) -> str:
+    """Keep text from being read as markup, and show what does not print."""
+    return escape_markup(printable(text))
 
 
 def _verdicts(report: Report) -> list[str]:

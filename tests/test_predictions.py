@@ -1,0 +1,39 @@
+"""Tables of predictions: no spreadsheet runs a cell, and programs read back what was written."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nodules.predictions import COLUMNS, group_cell, group_of, new_table, write_split
+from nodules.revisions import parse_predictions
+
+
+@given(st.lists(st.text("'=+-@\t\r\n ,;\"a1.", max_size=6), min_size=1, max_size=20))
+def test_groups_of_any_name_are_read_back(names: list[str]) -> None:
+    assert [group_of(group_cell(name)) for name in names] == names
+
+
+def test_a_table_of_hostile_groups_is_read_back_and_holds_no_formula(tmp_path: Path) -> None:
+    groups = ["=cmd|' /C calc'!A0", "+1+1", "-1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1"]
+    groups += ["\uff1d1", "'=1", "''", "'a'", "a\r", "a\r\nb", "\r", 'a"b', "a,b", "a=1", "ä"]
+    path = tmp_path / "predictions.csv"
+    count = len(groups)
+    with new_table(path, COLUMNS) as table:
+        columns = np.arange(count), np.array(groups, object), np.zeros(count, np.uint8)
+        write_split(table, "test", *columns, np.full(count, 0.5))
+    text = path.read_bytes().decode("utf-8")
+    found = parse_predictions(text, "it", split="test").groups
+    assert found is not None
+    assert found.tolist() == groups
+    with path.open(newline="", encoding="utf-8") as file:
+        cells = [row["group"] for row in csv.DictReader(file)]
+    assert [cell for cell in cells if cell.strip()[:1] in tuple("=+-@\uff1d")] == ["-1"]
+
+
+@pytest.mark.parametrize("group", [-1, 0, 7, "scan-1", "1.2.840", "-3", "+4.5", "'", "it's", ""])
+def test_ordinary_groups_are_written_as_they_are(group: int | str) -> None:
+    assert group_cell(group) == str(group)
