@@ -9,6 +9,7 @@ from nodules.report.content import (
     params_table,
     subject,
     verdict,
+    warnings,
 )
 
 
@@ -21,6 +22,8 @@ def as_text(report: Report) -> str:
     if params.rows:
         parts.append(_aligned(params))
     parts.append("\n".join(notes(report)))
+    if found := warnings(report):
+        parts.append("\n".join(found))
     for candidate, comparison in report.pairs:
         said = verdict(report, candidate, comparison)
         parts.append(f"{said};\n  {outlook(report, comparison)}")
