@@ -28,7 +28,7 @@ from nodules.model_file import save_model
 from nodules.models.cost import multiply_adds
 from nodules.models.registry import build_model
 from nodules.params import PARAMS_FILE, Params, Recipe
-from nodules.patches import CLASSES, Labels, PatchFile, PatchRows, open_patches
+from nodules.patches import CLASSES, PatchFile, open_patches
 from nodules.provenance import environment, stage_code
 from nodules.runtime import usable_processors
 from nodules.training_copy import TrainingCopy, training_copy
@@ -100,6 +100,7 @@ def train(
     model = build_model(
         params.model, entry.builder, entry.config, seed=params.seed, precision=recipe.precision
     )
+    folded = folded_copy(model)
     strategy = training_strategy(params.strategy)
     devices = strategy.num_replicas_in_sync
     with (
@@ -147,7 +148,7 @@ def train(
                     verbose=1 if sys.stdout.isatty() else 2,
                     callbacks=[
                         _FiniteLoss(),
-                        _ValidationScores(model, val_split.on_disk(), val_split.labels),
+                        _ValidationScores(model, folded, val_split),
                         history,
                         *([_EarlyStopping(recipe, history)] if recipe.patience else []),
                         *([_CheckpointWriter(checkpoint, history)] if checkpoint else []),
@@ -158,7 +159,8 @@ def train(
             history.summarise(parameters=model.count_params(), **_cost(model))
             model.set_weights(history.selected_weights)
             save_model(model, files.model)
-        probabilities = nodule_probabilities(folded_copy(model), val_split.on_disk())
+        fold_weights(model, folded)
+        probabilities = nodule_probabilities(folded, val_split.on_disk())
         if problem := constant_predictions(probabilities, "val patches"):
             taken = f"it took {len(history.epochs) * steps:,} steps"
             advice = "more epochs or more patches may help"
@@ -348,13 +350,14 @@ class _ValidationScores(keras.callbacks.Callback):
     """Adds `val_loss`, `val_accuracy` and `val_auc` to the logs that later callbacks see.
 
     They are those of `scored`, which takes over the weights, or their average, from the copy in
-    training. Keras's own AUC is an approximation over fixed thresholds; this one is exact.
+    training, and of its `folded` copy. Keras's own AUC is an approximation over fixed thresholds;
+    this one is exact.
     """
 
-    def __init__(self, scored: keras.Model, patches: PatchRows, labels: Labels) -> None:
+    def __init__(self, scored: keras.Model, folded: keras.Model, split: PatchFile) -> None:
         super().__init__()
-        self._scored, self._patches, self._labels = scored, patches, labels
-        self._folded = folded_copy(scored)
+        self._scored, self._folded = scored, folded
+        self._patches, self._labels = split.on_disk(), split.labels
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None

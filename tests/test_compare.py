@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from sklearn.metrics import roc_auc_score
 
 from nodules.errors import RevisionError
 from nodules.report.content import make_report
-from nodules.report.markdown import escaped
+from nodules.report.machine import as_json
+from nodules.report.markdown import as_markdown, escaped
 from nodules.report.page import write_page
 from nodules.report.terminal import as_text
 from nodules.revisions import parse_predictions, read_revision, read_revisions
@@ -118,6 +120,24 @@ def test_markdown_has_whole_tables_and_the_verdict_first(project: Project) -> No
     assert len(rows) > 15
     assert all(line.endswith("|") for line in rows)
     assert "| skill | 1.0 | 2.5 |" in rows
+
+
+def test_a_revision_whose_network_has_learned_nothing_is_a_warning_in_every_form(
+    inside: Project, tmp_path: Path
+) -> None:
+    first, second = read_revisions(["HEAD", "second"])
+    alike = np.full_like(second.predictions.probabilities, 0.4386672)
+    alike[0] = 0.4386673
+    learned_nothing = replace(second, predictions=replace(second.predictions, probabilities=alike))
+    report = make_report([first, learned_nothing], resamples=100)
+    problem = "the probabilities of all 400 test patches lie within 0.4386672 to 0.4386673"
+    assert as_text(report).count(f"warning: second: {problem}") == 1
+    assert as_markdown(report).count(f"**warning: second: {problem}") == 1
+    write_page(report, tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text().count(f"Warning: second: {problem}") == 1
+    ours, theirs = json.loads(as_json(report))["revisions"]
+    assert ours["warning"] is None
+    assert theirs["warning"].startswith(problem)
 
 
 def test_in_markdown_names_mention_nobody() -> None:
