@@ -1,5 +1,6 @@
 """Scoring a trained model on every split, and leaving what a person or `dvc` compares."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from nodules import figures
+from nodules.constant_predictions import constant_predictions
 from nodules.folding import folded_copy
 from nodules.inference import nodule_probabilities
 from nodules.model_file import load_model
@@ -65,6 +67,8 @@ class EvaluationFiles:
 
 def evaluate(params: EvaluateParams, seed: int, files: EvaluationFiles) -> None:
     """Score the splits; write metrics, plot data, figures and predictions.
+
+    A warning on stderr says so if all patches have practically the same probability.
 
     Parameters
     ----------
@@ -135,6 +139,10 @@ def evaluate(params: EvaluateParams, seed: int, files: EvaluationFiles) -> None:
         for name in PREDICTED_SPLITS:
             split = scored[name]
             write_split(table, name, split.index, split.groups, split.labels, split.probabilities)
+    predicted = np.concatenate([scored[name].probabilities for name in PREDICTED_SPLITS])
+    if problem := constant_predictions(predicted, f"{' and '.join(PREDICTED_SPLITS)} patches"):
+        advice = "train it for more epochs or on more patches"
+        print(f"warning: {files.model}: {problem}; {advice}", file=sys.stderr)
 
 
 def _score_splits(files: EvaluationFiles, params: EvaluateParams) -> dict[str, ScoredSplit]:

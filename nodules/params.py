@@ -146,9 +146,11 @@ class Recipe(_Block):
         Keras's dtype policy: `float32`, or `mixed_bfloat16`, which computes in bfloat16 and keeps
         weights, normalisation and probabilities in float32. The saved model keeps to it.
     select
-        `best`: the weights of the epoch with the highest validation AUC; `last`: the final ones.
+        `best`: the weights of the epoch with the highest validation AUC, of several with the same
+        the one with the lowest validation loss; `last`: the final ones.
     patience
-        Stop when the validation AUC has not risen for this many epochs; 0 never stops early.
+        Stop when no epoch was better, in the sense of `select: best`, for this many epochs; 0 never
+        stops early.
     augmentation
         Random changes to training patches.
     """

@@ -19,7 +19,8 @@ from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from nodules.atomic import write_json
 from nodules.checkpoint import Checkpoint, TrainingState, combination_of
 from nodules.class_weights import read_class_weights
-from nodules.errors import ParamsError, TrainingError
+from nodules.constant_predictions import constant_predictions
+from nodules.errors import ParamsError, PatchFileError, TrainingError
 from nodules.folding import fold_weights, folded_copy
 from nodules.inference import nodule_probabilities
 from nodules.input_pipeline import steps_per_epoch, training_batches
@@ -27,7 +28,7 @@ from nodules.model_file import save_model
 from nodules.models.cost import multiply_adds
 from nodules.models.registry import build_model
 from nodules.params import PARAMS_FILE, Params, Recipe
-from nodules.patches import Labels, PatchRows, open_patches
+from nodules.patches import CLASSES, PatchFile, open_patches
 from nodules.provenance import environment, stage_code
 from nodules.runtime import usable_processors
 from nodules.training_copy import TrainingCopy, training_copy
@@ -71,7 +72,8 @@ def train(
     """Train the chosen model by the chosen recipe; write the model and the log of its epochs.
 
     With `files.checkpoints`, a training that was stopped at any moment goes on after the last epoch
-    that it finished, and gives the same bytes as if it had not been stopped.
+    that it finished, and gives the same bytes as if it had not been stopped. A warning on stderr
+    says so if the network then gives all validation patches practically the same probability.
 
     Parameters
     ----------
@@ -88,6 +90,8 @@ def train(
     ParamsError
         If the model's builder or one of its arguments is wrong, or batches cannot be shared out
         among devices and ghost batches.
+    PatchFileError
+        If a split lacks a class.
     TrainingError
         If the loss is no longer a number.
     """
@@ -96,6 +100,7 @@ def train(
     model = build_model(
         params.model, entry.builder, entry.config, seed=params.seed, precision=recipe.precision
     )
+    folded = folded_copy(model)
     strategy = training_strategy(params.strategy)
     devices = strategy.num_replicas_in_sync
     with (
@@ -104,6 +109,8 @@ def train(
         Live(str(files.log), dvcyaml=None, save_dvc_exp=False) as live,
     ):
         patches = train_split.on_disk()
+        _check_classes(train_split)
+        _check_classes(val_split)
         _check_batches(params, min(recipe.batch_size, len(patches)), devices)
         checkpoint = _checkpoint(params, files)
         state = checkpoint.load() if checkpoint else None
@@ -141,7 +148,7 @@ def train(
                     verbose=1 if sys.stdout.isatty() else 2,
                     callbacks=[
                         _FiniteLoss(),
-                        _ValidationScores(model, val_split.on_disk(), val_split.labels),
+                        _ValidationScores(model, folded, val_split),
                         history,
                         *([_EarlyStopping(recipe, history)] if recipe.patience else []),
                         *([_CheckpointWriter(checkpoint, history)] if checkpoint else []),
@@ -152,6 +159,12 @@ def train(
             history.summarise(parameters=model.count_params(), **_cost(model))
             model.set_weights(history.selected_weights)
             save_model(model, files.model)
+        fold_weights(model, folded)
+        probabilities = nodule_probabilities(folded, val_split.on_disk())
+        if problem := constant_predictions(probabilities, "val patches"):
+            taken = f"it took {len(history.epochs) * steps:,} steps"
+            advice = "more epochs or more patches may help"
+            print(f"warning: {files.model}: {problem}; {taken}: {advice}", file=sys.stderr)
     if files.provenance:
         write_json(files.provenance, _provenance(recipe, first_epoch, durations.seconds))
     if checkpoint:
@@ -253,6 +266,16 @@ def training_strategy(name: str) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
+def _check_classes(split: PatchFile) -> None:
+    """Refuse a split on which no AUC is defined, or nothing can be learned."""
+    for label, name in enumerate(CLASSES):
+        if not (split.labels == label).any():
+            kind = name.replace("_", "-")
+            raise PatchFileError(
+                split.path, f"found no {kind}, expected at least one of each class"
+            )
+
+
 def _check_batches(params: Params, size: int, devices: int) -> None:
     """Refuse batches that cannot be shared out among ghost batches and devices."""
     if size % devices:
@@ -327,13 +350,14 @@ class _ValidationScores(keras.callbacks.Callback):
     """Adds `val_loss`, `val_accuracy` and `val_auc` to the logs that later callbacks see.
 
     They are those of `scored`, which takes over the weights, or their average, from the copy in
-    training. Keras's own AUC is an approximation over fixed thresholds; this one is exact.
+    training, and of its `folded` copy. Keras's own AUC is an approximation over fixed thresholds;
+    this one is exact.
     """
 
-    def __init__(self, scored: keras.Model, patches: PatchRows, labels: Labels) -> None:
+    def __init__(self, scored: keras.Model, folded: keras.Model, split: PatchFile) -> None:
         super().__init__()
-        self._scored, self._patches, self._labels = scored, patches, labels
-        self._folded = folded_copy(scored)
+        self._scored, self._folded = scored, folded
+        self._patches, self._labels = split.on_disk(), split.labels
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
@@ -351,7 +375,17 @@ class _ValidationScores(keras.callbacks.Callback):
 
 
 class _History(keras.callbacks.Callback):
-    """Logs each epoch through dvclive and keeps the weights that the recipe selects."""
+    """Logs each epoch through dvclive and keeps the weights that the recipe selects.
+
+    Attributes
+    ----------
+    best_epoch
+        The best so far, from 1.
+    epochs
+        Scores of each epoch.
+    selected_weights
+        What is saved if this is the last epoch.
+    """
 
     LOGGED = {  # noqa: RUF012 - a constant
         "train/loss": "loss",
@@ -364,7 +398,7 @@ class _History(keras.callbacks.Callback):
     def __init__(self, live: Live, scored: keras.Model, *, select: str) -> None:
         super().__init__()
         self._live, self._scored, self._select = live, scored, select
-        self._selected_epoch = 0
+        self.best_epoch = 0
         self.epochs: list[dict[str, float]] = []
         self.selected_weights: list[NDArray] = []
 
@@ -385,40 +419,47 @@ class _History(keras.callbacks.Callback):
             self._live.log_metric(name, value)
         self._live.next_step()
         self.epochs.append(scores)
-        is_first = not self._selected_epoch
-        better = is_first or scores["val/auc"] > self._selected_scores["val/auc"]
-        if self._select == "last" or better:
-            self._selected_epoch = len(self.epochs)
-            return True
-        return False
+        better = not self.best_epoch or _rank(scores) > _rank(self.epochs[self.best_epoch - 1])
+        if better:
+            self.best_epoch = len(self.epochs)
+        return better or self._select == "last"
 
     @property
-    def _selected_scores(self) -> dict[str, float]:
-        return self.epochs[self._selected_epoch - 1]
+    def selected_epoch(self) -> int:
+        """The epoch, from 1, whose weights are saved if this is the last one."""
+        return len(self.epochs) if self._select == "last" else self.best_epoch
 
     def summarise(self, **sizes: int) -> None:
         """Leave in metrics.json the scores of the epoch whose weights are saved, and the sizes."""
         summary = {
-            **self._selected_scores,
+            **self.epochs[self.selected_epoch - 1],
             "epochs": len(self.epochs),
-            "best_epoch": self._selected_epoch,
+            "best_epoch": self.selected_epoch,
             **sizes,
         }
         for name, value in summary.items():
             self._live.log_metric(name, value, plot=False)
 
 
-class _EarlyStopping(keras.callbacks.EarlyStopping):
-    """Keras's, on the validation AUC; it knows of the epochs before a resumption."""
+def _rank(scores: dict[str, float]) -> tuple[float, float]:
+    """Order epochs: by validation AUC, then by loss.
+
+    On few patches the AUC takes few values: a network that has hardly begun to learn reaches 1 on
+    a handful, and later ones can only equal it.
+    """
+    return scores["val/auc"], -scores["val/loss"]
+
+
+class _EarlyStopping(keras.callbacks.Callback):
+    """Stops when no epoch was better than the best for as long as the recipe's patience."""
 
     def __init__(self, recipe: Recipe, history: _History) -> None:
-        super().__init__("val_auc", mode="max", patience=recipe.patience)
-        self._history = history
+        super().__init__()
+        self._patience, self._history = recipe.patience, history
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        super().on_train_begin(logs)
-        for epoch, scores in enumerate(self._history.epochs):
-            self.on_epoch_end(epoch, {"val_auc": scores["val/auc"]})
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if len(self._history.epochs) - self._history.best_epoch >= self._patience:
+            self.model.stop_training = True
 
 
 class _CheckpointWriter(keras.callbacks.Callback):

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from nodules.running_statistics import RunningStatistics
 from nodules.weight_average import WeightAverage
 
 
@@ -21,10 +22,6 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     difference to speak of where N counts every pixel of every patch.
     """
 
-    # Calls that make up a batch, each counting as much in the running statistics. Where there are
-    # several, who calls has the layer `forget` first.
-    parts = 1
-
     def call(
         self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
     ) -> tf.Tensor:
@@ -38,17 +35,9 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         if replica.num_replicas_in_sync > 1:
             # Each device has running statistics of its own, of which the first one's are saved.
             mean, variance = replica.all_reduce(tf.distribute.ReduceOp.MEAN, (mean, variance))
-        if self.parts == 1:
-            self.forget()
         for running, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            running.assign_add(batch * (1 - self.momentum) / self.parts)
+            running.assign(running * self.momentum + batch * (1 - self.momentum))
         return outputs
-
-    def forget(self) -> None:
-        """Take from the running statistics what a batch replaces, unless the layer is frozen."""
-        if self.trainable:
-            for running in (self.moving_mean, self.moving_variance):
-                running.assign(running * self.momentum)
 
 
 class WeightedSum(keras.layers.DepthwiseConv2D):
@@ -81,31 +70,34 @@ class TrainingCopy(keras.Model):
         Of a batch, or of what a device has of it, as even as can be.
     average
         Share of the training so far over which weights are averaged; 0 for none.
+
+    Called with `training=True`, it leaves the statistics of this one batch in its batch
+    normalisations, as the mean over the parts; `train_step` makes running statistics of them.
     """
 
     def __init__(self, network: keras.Model, *, parts: int, average: float) -> None:
         super().__init__(name=network.name)
         self.network = network
         self._parts = parts
+        self._statistics = RunningStatistics(self._normalisations())
         self._average = WeightAverage(network.weights, average) if average else None
-        for layer in self._fused():
-            layer.parts = parts
 
     def call(self, patches: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Give the outputs of the network in the order of `patches`."""
-        if self._parts == 1:
-            return self.network(patches, training=training)
-        if training:
-            for layer in self._fused():
-                layer.forget()
         count = tf.shape(patches)[0]
         bounds = [count * part // self._parts for part in range(self._parts + 1)]
-        parts = (patches[start:stop] for start, stop in pairwise(bounds))
-        return tf.concat([self.network(part, training=training) for part in parts], axis=0)
+        outputs = []
+        for part, (start, stop) in enumerate(pairwise(bounds)):
+            # By Keras's formula, so that every part counts as much.
+            for layer in self._normalisations():
+                layer.momentum = part / (part + 1)
+            outputs.append(self.network(patches[start:stop], training=training))
+        return tf.concat(outputs, axis=0)
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        """Take Keras's step, then update the average."""
+        """Take Keras's step, then update the running statistics and the average."""
         logs = super().train_step(data)
+        self._statistics.update(self.optimizer.iterations)
         if self._average:
             self._average.update(self.optimizer.iterations)
         return logs
@@ -115,15 +107,17 @@ class TrainingCopy(keras.Model):
         """What changes in training.
 
         The weights, the generator that dropout draws from, the optimizer's variables with its step
-        counter, and the averages. Metrics are left out: each epoch starts them afresh.
+        counter, the running statistics and the averages. Metrics are left out: each epoch starts
+        them afresh.
         """
         metrics = {id(variable) for variable in self.metrics_variables}
         own = [variable for variable in self.variables if id(variable) not in metrics]
         averages = self._average.variables if self._average else []
-        return [*own, *self.optimizer.variables, *averages]
+        return [*own, *self.optimizer.variables, *self._statistics.variables, *averages]
 
-    def _fused(self) -> list[FusedBatchNormalization]:
-        return [each for each in self.network.layers if isinstance(each, FusedBatchNormalization)]
+    def _normalisations(self) -> list[keras.layers.BatchNormalization]:
+        kind = keras.layers.BatchNormalization
+        return [layer for layer in self.network.layers if isinstance(layer, kind)]
 
     def averaged_weights(self) -> list[NDArray]:
         """Give the averages, or where there are none the weights, in the order of the network's."""
@@ -165,8 +159,6 @@ def training_copy(
             if _can_be_fused(layer) and not shared:
                 kind = FusedBatchNormalization
             else:
-                # Each part updates it, and it is to forget as much in a batch all the same.
-                config["momentum"] = layer.momentum ** (1 / parts)
                 # Else the running statistics would be those of one device.
                 config["synchronized"] = devices > 1
         elif kind is keras.layers.DepthwiseConv2D and _is_a_weighted_sum(layer):

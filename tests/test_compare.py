@@ -134,6 +134,24 @@ def test_markdown_has_whole_tables_and_the_verdict_first(project: Project) -> No
     assert "| skill | 1.0 | 2.5 |" in rows
 
 
+def test_a_revision_whose_network_has_learned_nothing_is_a_warning_in_every_form(
+    inside: Project, tmp_path: Path
+) -> None:
+    first, second = read_revisions(["HEAD", "second"])
+    alike = np.full_like(second.predictions.probabilities, 0.4386672)
+    alike[0] = 0.4386673
+    learned_nothing = replace(second, predictions=replace(second.predictions, probabilities=alike))
+    report = make_report([first, learned_nothing], resamples=100)
+    problem = "the probabilities of all 400 test patches lie within 0.4386672 to 0.4386673"
+    assert as_text(report).count(f"warning: second: {problem}") == 1
+    assert as_markdown(report).count(f"**warning: second: {problem}") == 1
+    write_page(report, tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text().count(f"Warning: second: {problem}") == 1
+    ours, theirs = json.loads(as_json(report))["revisions"]
+    assert ours["warning"] is None
+    assert theirs["warning"].startswith(problem)
+
+
 def test_in_markdown_names_mention_nobody() -> None:
     assert escaped("by @someone, see #12 and !3") == "by @\u200bsomeone, see #\u200b12 and !\u200b3"
     assert escaped("a_b*") == "a\\_b\\*"

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,15 +15,17 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.pipeline_run import files_in
 from nodules.atomic import write_json
-from nodules.errors import ParamsError, TrainingError
+from nodules.errors import ParamsError, PatchFileError, TrainingError
+from nodules.evaluation import EvaluationFiles, evaluate
 from nodules.inference import nodule_probabilities
 from nodules.model_file import load_model
 from nodules.models import registry
-from nodules.params import ModelParams
-from nodules.patches import open_patches
+from nodules.params import ModelParams, Params, SplitParams, read_params
+from nodules.patches import new_patch_file, open_patches
 from nodules.runtime import usable_processors
+from nodules.splitting import split_patches
 from nodules.training import TrainingFiles, train
-from tests.small_training import REPOSITORY, small_params, write_training_files
+from tests.small_training import REPOSITORY, small_params, write_discs, write_training_files
 
 
 @pytest.fixture
@@ -36,8 +39,9 @@ def metrics_of(files: TrainingFiles) -> dict:
     return json.loads((files.log / "metrics.json").read_text())
 
 
-def test_a_model_learns_discs_and_the_log_describes_the_saved_weights(files) -> None:
+def test_a_model_learns_discs_and_the_log_describes_the_saved_weights(files, capsys) -> None:
     train(small_params(learning_rate=0.01), files)
+    assert "warning" not in capsys.readouterr().err
     metrics = metrics_of(files)
     with open_patches(files.val) as val:
         patches, labels = val.read(0, len(val)), val.labels
@@ -102,6 +106,95 @@ def test_training_stops_early_when_the_auc_no_longer_rises(files) -> None:
     # A learning rate of next to nothing leaves the AUC where it is.
     train(small_params(learning_rate=1e-12, warmup_epochs=0.0, patience=2, epochs=9), files)
     assert metrics_of(files)["epochs"] < 9
+
+
+def test_of_epochs_with_the_same_auc_the_one_with_the_lowest_loss_is_kept(
+    files, monkeypatch
+) -> None:
+    # As on a handful of patches, on which every epoch ranks the nodules first.
+    monkeypatch.setattr("nodules.training.roc_auc_score", lambda *_: 1.0)
+    train(small_params(learning_rate=0.01), files)
+    with (files.log / "plots/metrics/val/loss.tsv").open() as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file, delimiter="\t")]
+    assert metrics_of(files)["best_epoch"] == int(np.argmin(losses)) + 1 > 1
+
+
+def momentum_as_published(**recipe: Any) -> Params:
+    """Give a training of 30 steps whose normalisations have Keras's momentum."""
+    augmentation = read_params(REPOSITORY / "params.yaml").recipes["published"].augmentation
+    changes = {"epochs": 3, "select": "last", "augmentation": augmentation.model_dump()}
+    params = small_params(learning_rate=0.01, **changes | recipe)
+    params.models["small"].config["batch_norm_momentum"] = 0.99
+    return params
+
+
+def test_after_thirty_steps_a_network_scores_as_it_does_in_training(files) -> None:
+    train(momentum_as_published(average=0.15), files)
+    with open_patches(files.train) as split:
+        patches, labels = split.read(0, len(split)), split.labels
+    model = load_model(files.model)
+    scored = nodule_probabilities(model, patches)
+    in_training = model(patches[..., np.newaxis].astype(np.float32), training=True)[:, 1].numpy()
+    assert np.abs(scored - in_training).mean() < 0.1
+    assert roc_auc_score(labels, scored) > 0.95
+    assert np.ptp(scored) > 0.5
+
+
+def test_a_dozen_patches_are_enough_to_train_on(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_discs(tmp_path / "discs.h5", 12, seed=1)
+    files = files_in(tmp_path)
+    split_patches(
+        tmp_path / "discs.h5", tmp_path, SplitParams(train=0.7, val=0.15, test=0.15), seed=1
+    )
+    write_json(files.class_weights, {"non_nodule": 1.0, "nodule": 1.0})
+    tuned = read_params(REPOSITORY / "params.yaml").recipes["tuned"].model_dump()
+    train(small_params(**tuned | {"epochs": 2, "patience": 1}), files)
+    assert files.model.exists()
+
+
+def test_a_split_without_nodules_is_one_line(files) -> None:
+    with new_patch_file(files.val, 4) as file:
+        file.append(np.zeros((4, 50, 50), np.uint8), np.zeros(4, np.uint8))
+    with pytest.raises(PatchFileError, match=r"val\.h5: found no nodule, expected at least one"):
+        train(small_params(), files)
+
+
+@pytest.fixture
+def constant(monkeypatch) -> Params:
+    """Give the parameters of a network that has learned nothing."""
+
+    def build(*, seed: int) -> keras.Model:
+        inputs = keras.Input((50, 50, 1))
+        x = keras.layers.GlobalAveragePooling2D(name="mean")(inputs)
+        x = keras.layers.Dense(2, "softmax", kernel_initializer="zeros", name="classes")(x)
+        return keras.Model(inputs, x)
+
+    monkeypatch.setitem(registry._builders, "constant", build)
+    params = small_params(learning_rate=1e-12, warmup_epochs=0.0, epochs=2)
+    entry = ModelParams(builder="constant", config={})
+    return params.model_copy(update={"models": {"small": entry}})
+
+
+def test_a_network_that_gives_all_patches_one_probability_is_a_warning(
+    files, constant: Params, capsys
+) -> None:
+    train(constant, files)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {files.model}: the probabilities of all 60 val patches lie")
+    assert line.endswith(
+        "the network has learned nothing; it took 20 steps: more epochs or more patches may help"
+    )
+
+    folder = files.train.parent
+    write_discs(folder / "discs.h5", 60, seed=3)
+    thirds = SplitParams(train=0.4, val=0.3, test=0.3)
+    split_patches(folder / "discs.h5", folder / "splits", thirds, seed=1, search=False)
+    outputs = (folder / "evaluation", folder / "plots", folder / "predictions.csv")
+    capsys.readouterr()
+    evaluate(constant.evaluate, 1, EvaluationFiles(files.model, folder / "splits", *outputs))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"warning: {files.model}: the probabilities of all 36 val and test patches" in line
 
 
 def test_an_average_of_the_weights_is_scored_and_saved(files) -> None:

@@ -10,7 +10,13 @@ import tensorflow as tf
 
 from nodules.models.registry import build_model
 from nodules.params import read_params
-from nodules.training_copy import FusedBatchNormalization, WeightedSum, training_copy
+from nodules.running_statistics import SHARE
+from nodules.training_copy import (
+    FusedBatchNormalization,
+    TrainingCopy,
+    WeightedSum,
+    training_copy,
+)
 from tests.small_training import REPOSITORY, small_params
 
 PARAMS = read_params(REPOSITORY / "params.yaml")
@@ -84,20 +90,72 @@ def test_a_network_without_normalisation_does_not_notice_ghost_batches(random_pa
         assert other == pytest.approx(one, abs=1e-6)
 
 
+def train_on(copy: TrainingCopy, batches: list[np.ndarray]) -> None:
+    """Take a step for each batch, at a learning rate that leaves the weights as they are."""
+    copy.compile(keras.optimizers.SGD(0.0), "mse")
+    copy.optimizer.build(copy.trainable_variables)
+    for batch in batches:
+        outputs = copy.network.output.shape[1:]
+        copy.train_on_batch(batch, np.zeros((len(batch), *outputs), np.float32))
+
+
+def normalised(shape: tuple[int, ...], **options: Any) -> keras.Model:
+    inputs = keras.Input(shape)
+    return keras.Model(inputs, keras.layers.BatchNormalization(name="norm", **options)(inputs))
+
+
+# The first is fused, the others are Keras's own.
+NORMALISATIONS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
+    "fused": ((2, 2, 3), {}),
+    "no scale": ((2, 2, 3), {"scale": False}),
+    "dense": ((3,), {}),
+}
+
+
+@pytest.mark.parametrize(("shape", "options"), NORMALISATIONS.values(), ids=NORMALISATIONS.keys())
 @pytest.mark.parametrize("ghost_batches", [1, 4])
-def test_running_statistics_forget_as_much_in_a_batch_however_many_its_parts(
-    ghost_batches: int, random_patches
+def test_running_statistics_are_the_weighted_mean_of_the_batches(
+    shape: tuple[int, ...], options: dict[str, Any], ghost_batches: int
 ) -> None:
-    model = small_model(batch_norm_momentum=0.9)
-    copy = training_copy(model, ghost_batches=ghost_batches)
-    patches = np.repeat(intensities(random_patches, 2), 4, axis=0)[[0, 4] * 4]  # equal parts
-    for _ in range(3):
-        copy(patches, training=True)
-    names = [weight.path for weight in model.weights]
-    stem = next(n for n, path in enumerate(names) if path.endswith("stem_norm/moving_mean"))
-    features = model.get_layer("stem")(patches / 255).numpy().mean(axis=(0, 1, 2))
-    # Starting from nothing, three batches of the same mean leave 1 - 0.9 ** 3 of it.
-    assert copy.get_weights()[stem] == pytest.approx((1 - 0.9**3) * features, rel=0.01)
+    copy = training_copy(normalised(shape, momentum=0.9, **options), ghost_batches=ghost_batches)
+    rng = np.random.default_rng(0)
+    # Equal parts, so that the mean over them is that of the batch, and so is the mean variance.
+    batches = [
+        np.tile(rng.normal(step, 1 + step, (25, *shape)), (4, *[1] * len(shape)))
+        for step in range(60)
+    ]
+    train_on(copy, [batch.astype(np.float32) for batch in batches])
+    axes = tuple(range(len(shape)))
+    mean, variance = np.zeros(3), np.ones(3)
+    for step, batch in enumerate(batches, 1):
+        rate = max(1 - 0.9, 1 / (1 + SHARE * (step - 1)))
+        mean = (1 - rate) * mean + rate * batch.mean(axis=axes)
+        variance = (1 - rate) * variance + rate * batch.var(axis=axes)
+    norm = copy.network.get_layer("norm")
+    assert norm.moving_mean.numpy() == pytest.approx(mean, rel=1e-4)
+    # The fused operation's variance is the unbiased one.
+    assert norm.moving_variance.numpy() == pytest.approx(variance, rel=0.05)
+
+
+def test_what_a_normalisation_starts_from_is_forgotten_in_one_step() -> None:
+    values = np.tile(np.array([[7.0, 8.0, 9.0]], np.float32), (8, 1))
+    copy = training_copy(normalised((3,), momentum=0.99))
+    train_on(copy, [values])
+    norm = copy.network.get_layer("norm")
+    assert norm.moving_mean.numpy() == pytest.approx(values[0])
+    assert norm.moving_variance.numpy() == pytest.approx(0, abs=1e-5)
+
+
+def test_after_many_steps_the_running_statistics_are_kerass_own() -> None:
+    rng = np.random.default_rng(0)
+    batches = [rng.normal(step / 100, 1, (8, 3)).astype(np.float32) for step in range(500)]
+    model = normalised((3,), momentum=0.97)
+    copy = training_copy(model)
+    train_on(copy, batches)
+    for batch in batches:
+        model(batch, training=True)
+    for mine, kerass in zip(copy.network.weights, model.weights, strict=True):
+        assert mine.numpy() == pytest.approx(kerass.numpy(), rel=1e-3)
 
 
 def test_weights_fit_the_model_in_its_order(random_patches) -> None:
@@ -155,21 +213,10 @@ def test_a_frozen_normalisation_keeps_its_statistics(random_patches) -> None:
     norm.moving_mean.assign(np.arange(norm.moving_mean.shape[0], dtype=np.float32))
     norm.trainable = False
     copy = training_copy(model, ghost_batches=2)
-    copy(intensities(random_patches, 8), training=True)
+    copy.compile(keras.optimizers.SGD(0.01), "categorical_crossentropy")
+    copy.train_on_batch(intensities(random_patches, 8), np.eye(2)[np.arange(8) % 2])
     kept = copy.network.get_layer("stem_norm").moving_mean
     assert np.array_equal(kept, norm.moving_mean)
-
-
-def test_a_normalisation_that_cannot_be_fused_forgets_as_much_in_a_batch_too() -> None:
-    inputs = keras.Input((3,))
-    outputs = keras.layers.BatchNormalization(name="norm", momentum=0.9)(inputs)
-    values = np.tile(np.array([[1.0, 2.0, 3.0]], np.float32), (8, 1))
-    for parts in (1, 4):
-        copy = training_copy(keras.Model(inputs, outputs), ghost_batches=parts)
-        for _ in range(3):
-            copy(values, training=True)
-        found = copy.network.get_layer("norm").moving_mean.numpy()
-        assert found == pytest.approx((1 - 0.9**3) * values[0], rel=1e-5)
 
 
 @pytest.mark.parametrize(

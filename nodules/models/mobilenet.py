@@ -46,7 +46,8 @@ def build_mobilenet(
         Whether the input of a block that keeps size and channels is added to its output before the
         last ReLU6, as in residual networks; the original has no such sums.
     batch_norm_momentum
-        Of the running statistics of batch normalisation (Keras's default is 0.99).
+        Of the running statistics of batch normalisation, as for SqueezeNet (Keras's default is
+        0.99).
     pooling, dropout
         Of the features before the classifier; `ends.class_probabilities` says what they do.
     seed

@@ -53,8 +53,8 @@ def build_squeezenet(
     batch_norm
         Whether each convolution is followed by batch normalisation, which the original lacks.
     batch_norm_momentum
-        Of its running statistics: 0.99 needs several hundred steps to forget the start, so that a
-        short training may want less.
+        Of its running statistics, once a training has taken so many steps that they count for
+        less than the average over a fraction of them (`nodules.running_statistics`).
     pooling, dropout
         Of the features before the classifier; `ends.class_probabilities` says what they do.
     seed

@@ -14,6 +14,7 @@ from nodules.comparison.verdict import (
     TestedDifference,
     compare_classifiers,
 )
+from nodules.constant_predictions import constant_predictions
 from nodules.errors import RevisionError
 from nodules.revisions import Revision, check_same_test_set
 
@@ -105,6 +106,17 @@ def verdict(report: Report, candidate: Revision, comparison: PairedComparison) -
     difference = f"{estimate.value:+.3f}, {interval_text(estimate)}, {p_value}"
     names = f"{candidate.name} against {report.baseline.name}"
     return f"{names}: {comparison.verdict} in AUC ({difference})"
+
+
+def revision_warning(revision: Revision) -> str | None:
+    """Return a sentence on a network that gives all test patches practically one probability."""
+    return constant_predictions(revision.predictions.probabilities, "test patches")
+
+
+def warnings(report: Report) -> list[str]:
+    """Return one warning for each revision whose network has learned nothing."""
+    found = ((each.name, revision_warning(each)) for each in report.revisions)
+    return [f"warning: {name}: {problem}" for name, problem in found if problem]
 
 
 def outlook(report: Report, comparison: PairedComparison) -> str:

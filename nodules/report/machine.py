@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from nodules.comparison.verdict import ALPHA, POWER, TestedDifference
-from nodules.report.content import Report
+from nodules.report.content import Report, revision_warning
 
 
 def as_json(report: Report) -> str:
@@ -21,6 +21,7 @@ def as_json(report: Report) -> str:
                 "name": each.name,
                 "commit": each.commit or None,
                 "threshold": each.threshold,
+                "warning": revision_warning(each),
                 "scores": {name: score._asdict() for name, score in scores.items()},
             }
             for each, scores in zip(report.revisions, report.compared.scores, strict=True)

@@ -13,6 +13,7 @@ from nodules.report.content import (
     scores_table,
     subject,
     verdict,
+    warnings,
 )
 
 ZERO_WIDTH_SPACE = "\u200b"
@@ -35,6 +36,7 @@ def as_markdown(report: Report) -> str:
         f"**{escaped(verdict(report, *pair))}**; {escaped(outlook(report, pair[1]))}."
         for pair in report.pairs
     ]
+    parts += [f"**{escaped(warning)}**" for warning in warnings(report)]
     parts.append(f"{escaped(subject(report))}.")
     for candidate, comparison in report.pairs:
         table = comparison_table(report, candidate, comparison)

@@ -25,6 +25,7 @@ from nodules.report.content import (
     scores_table,
     subject,
     verdict,
+    warnings,
 )
 from nodules.report.vega import vega_bundle
 from nodules.revisions import Revision
@@ -47,6 +48,7 @@ def write_page(report: Report, path: Path) -> None:
     named = {f"chart-{number}": spec for number, spec in enumerate(drawn.values())}
     sections = [
         *_verdicts(report),
+        *_warnings(report),
         _section("Parameters changed", _params(report)),
         *_comparisons(report),
         _section("Scores with their intervals", _card(_table(scores_table(report)))),
@@ -79,6 +81,13 @@ def _verdicts(report: Report) -> list[str]:
         f"<strong>{escape(verdict(report, candidate, comparison))}</strong>"
         f"<p>{escape(_sentence(outlook(report, comparison)))}</p></div>"
         for candidate, comparison in report.pairs
+    ]
+
+
+def _warnings(report: Report) -> list[str]:
+    return [
+        f'<div class="card verdict worse"><strong>{escape(_sentence(warning))}</strong></div>'
+        for warning in warnings(report)
     ]
 
 

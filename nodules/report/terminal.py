@@ -10,6 +10,7 @@ from nodules.report.content import (
     params_table,
     subject,
     verdict,
+    warnings,
 )
 
 
@@ -21,7 +22,11 @@ def as_text(report: Report) -> str:
     params = params_table(report)
     if params.rows:
         parts.append(_aligned(params))
-    parts.append("\n".join(map(printable, notes(report))))
+    parts.append("
+".join(map(printable, notes(report))))
+    if found := warnings(report):
+        parts.append("
+".join(map(printable, found)))
     for candidate, comparison in report.pairs:
         said = verdict(report, candidate, comparison)
         parts.append(f"{printable(said)};\n  {outlook(report, comparison)}")

@@ -1,0 +1,95 @@
+"""What the networks learn from few patches: test AUC by the number of patches.
+
+python -m benchmarks.small_data --sizes 6x2 10x10 29x20 --seeds 1 3
+
+Draws phantoms of so many scans and patches per scan and trains on them, by the recipe `tuned` the
+networks of params.yaml, by `published` those as published. A row is printed as soon as its training
+has ended. It shows the range of the probabilities too: where they are all alike, the network has
+learned nothing, whatever its AUC. Few patches have few test patches: below a hundred or so, the AUC
+says little.
+"""
+
+import argparse
+import sys
+import tempfile
+from contextlib import redirect_stdout
+from pathlib import Path
+
+# First of all, since it sets up TensorFlow, which others import.
+from nodules.runtime import be_deterministic  # isort: split
+
+from sklearn.metrics import roc_auc_score
+
+from benchmarks import MODELS
+from benchmarks.pipeline_run import run_training
+from nodules.errors import one_line_errors
+from nodules.inference import nodule_probabilities
+from nodules.input_pipeline import steps_per_epoch
+from nodules.model_file import load_model
+from nodules.params import Params, PhantomParams, read_params
+from nodules.patches import open_patches
+from nodules.phantom_file import write_phantom
+
+
+def main() -> None:
+    """Print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument(
+        "--sizes",
+        type=_size,
+        nargs="+",
+        default=[(6, 2), (10, 10), (29, 20)],
+        metavar="SCANSxPATCHES",
+    )
+    parser.add_argument("--nodule-fraction", type=float, default=0.3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 3])
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--recipes", nargs="+", choices=["tuned", "published"], default=["tuned"])
+    arguments = parser.parse_args()
+    be_deterministic()
+    print("| patches | model | recipe | seed | steps | test patches | test AUC | probabilities |")
+    print("| ---: | --- | --- | ---: | ---: | ---: | ---: | --- |")
+    with one_line_errors():
+        for scans, each in arguments.sizes:
+            phantom = PhantomParams(
+                scans=scans, patches_per_scan=each, nodule_fraction=arguments.nodule_fraction
+            )
+            for network in arguments.models:
+                for recipe in arguments.recipes:
+                    for seed in arguments.seeds:
+                        model = f"{network}_published" if recipe == "published" else network
+                        chosen = {"model": model, "recipe": recipe, "seed": seed}
+                        chosen["phantom"] = phantom
+                        _print_row(read_params().model_copy(update=chosen))
+
+
+def _size(text: str) -> tuple[int, int]:
+    scans, patches = text.split("x")
+    return int(scans), int(patches)
+
+
+def _print_row(params: Params) -> None:
+    """Train on the phantom and score its test split."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with redirect_stdout(sys.stderr):
+            write_phantom(params.phantom, params.seed, folder / "phantom.h5")
+            files = run_training(params, folder / "phantom.h5", folder)
+        with open_patches(files.train) as split:
+            recipe = params.chosen_recipe
+            steps = recipe.epochs * steps_per_epoch(len(split), recipe.batch_size)
+        with open_patches(folder / "test.h5") as split:
+            labels = split.labels
+            probabilities = nodule_probabilities(load_model(files.model), split.on_disk())
+    patches = params.phantom.scans * params.phantom.patches_per_scan
+    auc = roc_auc_score(labels, probabilities)
+    print(
+        f"| {patches:,} | {params.model} | {params.recipe} | {params.seed} | {steps:,} "
+        f"| {len(labels):,} | {auc:.3f} "
+        f"| {probabilities.min():.4g} to {probabilities.max():.4g} |",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
