@@ -329,6 +329,8 @@ def emptied(folder: Path) -> None:
         (str, {"group": "^p(x?)"}, ImageError, ["p1_a.png: found no match"]),
         (str, {"group": "p1"}, GroupError, ["--group: 'p1' holds no group"]),
         (str, {"group": "(p1"}, GroupError, ["--group: '(p1' is no regular expression"]),
+        (str, {"group": "(" * 5000 + ")" * 5000}, GroupError, ["...' is no regular expression"]),
+        (str, {"group": "(a{9999999999999999999})"}, GroupError, ["is no regular expression"]),
     ],
 )
 def test_a_folder_of_another_layout_is_one_line_and_leaves_nothing(
@@ -434,6 +436,102 @@ def test_a_broken_image_leaves_nothing_behind(
     assert not list(tmp_path.glob("made/*"))
     shown = capfd.readouterr().err.splitlines()
     assert [line for line in shown if line and not line.startswith("import:")] == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda d: os.mkfifo(d / "x.png"), "x.png: found a device or a pipe, expected a file"),
+        (lambda d: (d / "x.dcm").symlink_to("/dev/zero"), "x.dcm: found a device or a pipe"),
+        (lambda d: (d / "x.png").symlink_to("gone.png"), "x.png: cannot be read (no such file"),
+        (lambda d: (d / "x").symlink_to("gone"), "x: cannot be read (no such file"),
+        (lambda d: (d / "up").symlink_to(".."), "up: found a link to a folder above it"),
+        (lambda d: (d / "a\x1b[31m\n.png").write_text(""), r"a\x1b[31m\n.png: not a readable PNG"),
+        (
+            lambda d: Path(os.fsdecode(os.fsencode(d) + b"/M\xfcller_1.png")).write_text(""),
+            r"M\xfcller_1.png: found a name that is not UTF-8, expected UTF-8 (convmv",
+        ),
+    ],
+)
+def test_what_is_no_file_or_has_no_name_is_one_line(
+    images: Path, tmp_path: Path, spoil: Callable[[Path], object], problem: str
+) -> None:
+    spoil(images / "nodule")
+    with pytest.raises(ImageError) as caught:
+        import_folder(images, tmp_path / "made/out.h5")
+    assert f"nodule/{problem}" in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert not list(tmp_path.glob("made/*"))
+
+
+def test_pipes_and_odd_names_that_are_no_images_are_left_out_and_links_out_are_named(
+    images: Path, tmp_path: Path, draw: Draw
+) -> None:
+    os.mkfifo(images / "nodule/pipe")
+    Path(os.fsdecode(os.fsencode(images) + b"/M\xfcller.txt")).write_text("")
+    write(tmp_path / "elsewhere/z.png", draw())
+    (images / "nodule/linked").symlink_to(tmp_path / "elsewhere")
+    lines = import_folder(images, tmp_path / "out.h5")
+    assert lines == [
+        "3 nodules (nodule) and 2 others (non_nodule)",
+        f"images outside of {images}, by links: 1, first nodule/linked/z.png is "
+        f"{tmp_path}/elsewhere/z.png",
+        r"left out, no images of a class: 2, first M\xfcller.txt",
+    ]
+
+
+def test_a_folder_that_cannot_be_read_is_one_line(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(place: Path) -> Any:
+        if place.name == "nodule":
+            raise PermissionError(13, "Permission denied", str(place))
+        return scandir(place)
+
+    scandir = os.scandir
+    monkeypatch.setattr(folder_module.os, "scandir", denied)
+    with pytest.raises(ImageError, match=r"images/nodule: cannot be read \(permission denied\)"):
+        import_folder(images, tmp_path / "out.h5")
+
+
+def test_an_image_that_vanishes_is_one_line(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def vanish(*arguments: Any) -> None:
+        (images / "nodule/p1_a.png").unlink()
+
+    monkeypatch.setattr(folder_module, "check_output", vanish)
+    with pytest.raises(ImageError, match=r"p1_a\.png: cannot be read \(no such file or directory"):
+        import_folder(images, tmp_path / "out.h5")
+
+
+def test_a_pattern_that_backtracks_for_ever_is_one_line(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_module, "GROUP_SECONDS", 0.1)
+    rename("nodule/p1_a.png", f"nodule/{'a' * 40}.png")(images)
+    with pytest.raises(GroupError, match=r"'\^\(\(a\+\)\+\)\+\$' takes more than 0\.1 s of proc"):
+        import_folder(images, tmp_path / "out.h5", group="^((a+)+)+$")
+
+
+@pytest.mark.parametrize("name", ["p1\r_x.png", "p1\x1b[31m_x.png", " p1_x.png", "p1\u2028_x.png"])
+def test_a_group_that_cannot_be_printed_is_refused(images: Path, tmp_path: Path, name: str) -> None:
+    rename("nodule/p1_a.png", f"nodule/{name}")(images)
+    with pytest.raises(ImageError, match="expected a name that can be printed, without spaces"):
+        import_folder(images, tmp_path / "out.h5", group="^([^_.]+)")
+
+
+def test_dicom_of_stored_values_among_rescaled_ones_is_named(
+    images: Path, tmp_path: Path, draw: Draw
+) -> None:
+    stored = draw(50, 0, 2000, np.uint16)
+    write_dicom(images / "nodule/x.dcm", stored, Modality="CT")
+    write_dicom(images / "nodule/y.dcm", stored, RescaleSlope=1, RescaleIntercept=-1024)
+    lines = import_folder(images, tmp_path / "out.h5", window=Window(-1000, 400))
+    assert lines[1:] == [
+        "DICOM images without slope and intercept: 1; --window was applied to their stored values, "
+        "and to rescaled ones of the other 1"
+    ]
 
 
 def test_an_image_is_never_overwritten(images: Path) -> None:

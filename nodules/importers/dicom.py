@@ -32,7 +32,7 @@ from pydicom.uid import (
 
 from nodules.errors import ImageError
 from nodules.importers.grey import HOUNSFIELD
-from nodules.importers.images import MAX_FILE_BYTES, GreyImage, check_size
+from nodules.importers.images import MAX_FILE_BYTES, GreyImage, check_scans, check_size
 from nodules.self_contained import shown
 
 CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
@@ -166,6 +166,8 @@ def _check_pixels(path: Path, data: FileDataset) -> None:
             if image.size != (columns, rows):
                 problem = "found compressed pixels of {} x {}".format(*image.size)
                 raise ImageError(path, f"{problem}, expected Columns x Rows, {columns} x {rows}")
+            if image.format == "JPEG":
+                check_scans(path, frames[0])
 
 
 def _transfer_syntax(path: Path, data: FileDataset) -> UID:
@@ -224,8 +226,8 @@ def _modality_values(
     values += intercept
     storage = data.get("SOPClassUID") or data.file_meta.get("MediaStorageSOPClassUID")
     if modality == "CT" and storage not in CT_CLASSES:
-        name = storage.name if isinstance(storage, UID) else "no SOPClassUID"
-        return values, True, f"{kind} in {shown(name)}"
+        name = storage.name if isinstance(storage, UID) else "none"
+        return values, True, f"{kind} of class {shown(name)}"
     if modality == "CT" and unit != "HU":
         return values, True, f"{kind} of RescaleType {shown(unit)}"
     return values, True, "" if modality == "CT" else kind

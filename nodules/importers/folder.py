@@ -27,7 +27,7 @@ from nodules.streams import printable
 BLOCK_IMAGES = 256
 
 # Processor time for the search of all names; a hundred thousand take a tenth of a second.
-GROUP_SECONDS = 10
+GROUP_SECONDS = 5
 
 # Letters and digits of folder names that say by themselves which of the two holds the nodules.
 OTHERS_OF = {
@@ -224,7 +224,9 @@ def _search(folder: Path, below: str, above: tuple[tuple[int, int], ...], found:
         raise ImageError(place, f"cannot be read ({_reason(error)})") from None
     this = (status.st_dev, status.st_ino)
     if this in above:
-        raise ImageError(place, "found a link to a folder that holds it, expected an end")
+        raise ImageError(
+            place, "found a link to a folder above it, expected images or folders of them"
+        )
     for entry in entries:
         name = f"{below}{entry.name}"
         if not entry.is_dir():
@@ -248,9 +250,7 @@ def _check_names(folder: Path, names: Sequence[str]) -> None:
     """Refuse a name that no text of HDF5, CSV or a terminal can hold."""
     for name in names:
         if any("\ud800" <= letter <= "\udfff" for letter in name):
-            problem = (
-                "found a name that is not UTF-8, expected one (convmv renames all of a folder)"
-            )
+            problem = "found a name that is not UTF-8, expected UTF-8 (convmv renames folders)"
             raise ImageError(folder / name, problem)
 
 
@@ -277,10 +277,14 @@ def _compile(group: str) -> re.Pattern[str]:
             pattern = re.compile(group)
     except (re.error, OverflowError, RecursionError) as error:
         problem = f"is no regular expression ({printable(error)})"
-        raise GroupError(f"{group!r} {problem}") from None
+        raise GroupError(f"{_quoted(group)} {problem}") from None
     if not pattern.groups:
-        raise GroupError(f"{group!r} holds no group, expected one in parentheses")
+        raise GroupError(f"{_quoted(group)} holds no group, expected one in parentheses")
     return pattern
+
+
+def _quoted(pattern: str) -> str:
+    return repr(pattern if len(pattern) <= 200 else f"{pattern[:200]}...")
 
 
 def _groups(folder: Path, names: Sequence[str], pattern: re.Pattern[str]) -> list[str]:
@@ -291,7 +295,7 @@ def _groups(folder: Path, names: Sequence[str], pattern: re.Pattern[str]) -> lis
 def _group(path: Path, pattern: re.Pattern[str]) -> str:
     match = pattern.search(path.name)
     if match is None or not match[1]:
-        problem = f"found no match of {pattern.pattern!r} in the file's name"
+        problem = f"found no match of {_quoted(pattern.pattern)} in the file's name"
         raise ImageError(path, f"{problem}, expected one whose first group is the scan or patient")
     if not match[1].isprintable() or match[1] != match[1].strip():
         problem = f"--group found {match[1]!r}, expected a name that can be printed"
@@ -306,7 +310,9 @@ def _processor_time(pattern: re.Pattern[str]) -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         problem = f"takes more than {GROUP_SECONDS} s of processor time on the names of the images"
-        raise GroupError(f"{pattern.pattern!r} {problem}, expected a pattern that tries less")
+        raise GroupError(
+            f"{_quoted(pattern.pattern)} {problem}, expected a pattern that tries less"
+        )
 
     before = signal.signal(signal.SIGVTALRM, stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, GROUP_SECONDS)

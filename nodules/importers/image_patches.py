@@ -15,9 +15,9 @@ from nodules.importers.resampling import resample
 from nodules.limited_process import call_each_limited
 from nodules.patches import PATCH_SIZE, Patches
 
-# Processor time for one image, and memory for the largest one allowed: both far above what any
-# image needs. A small one takes a thousandth of a second.
-SECONDS = 20
+# Processor time and memory for one image. The largest allowed takes 3 s and 600 MB, a small one a
+# thousandth of a second.
+SECONDS = 10
 MEMORY = 900_000_000
 
 
@@ -57,7 +57,7 @@ def image_patches(paths: Sequence[Path], window: Window | None) -> Iterator[Imag
     ------
     ImageError
         For the first image that `image_patch` refuses, or that crashes a decoder, or takes more
-        than 20 s or 900 MB.
+        than 10 s of processor time or 900 MB.
     """
     limits = () if window is None else (repr(window.low), repr(window.high))
     results = call_each_limited(

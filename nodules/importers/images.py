@@ -40,6 +40,10 @@ DICOM_MAGIC_AT, DICOM_MAGIC = 128, b"DICM"
 MAX_PIXELS = 2**25
 MAX_FILE_BYTES = 160_000_000
 
+# A progressive JPEG has about 10 scans, each of which is decoded over the whole image.
+MAX_SCANS = 100
+START_OF_SCAN = b"\xff\xda"  # which the data between markers never hold
+
 # Beyond this, sums of float32 in resampling may overflow.
 MAX_VALUE = 1e30
 
@@ -129,6 +133,13 @@ def check_size(path: Path, width: int, height: int) -> None:
         raise ImageError(path, problem)
 
 
+def check_scans(path: Path, jpeg: bytes) -> None:
+    """Refuse a JPEG of many scans, which would take minutes to decode; ImageError."""
+    scans = jpeg.count(START_OF_SCAN)
+    if scans > MAX_SCANS:
+        raise ImageError(path, f"found {scans:,} scans in a JPEG, expected at most {MAX_SCANS}")
+
+
 def _open_regular(path: Path) -> BinaryIO:
     try:
         # Opening a pipe would wait for somebody to write to it.
@@ -161,6 +172,9 @@ def _read_pillow(path: Path, file: BinaryIO) -> GreyImage:
         # 16 bits a channel Pillow reduces to 8.
         if image.mode in ("LA", "RGB", "RGBA") and ";16" in str(image.tile):
             raise ImageError(path, "found 16 bits a channel, expected 8, or one channel of 16")
+        if image.format == "JPEG":
+            file.seek(0)
+            check_scans(path, file.read())
         samples = tiff_samples(path, image)
         if samples is not None:
             check_strips(path, image)
