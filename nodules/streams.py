@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import BinaryIO, TextIO, cast
 
 # What shells report of a tool whose output nobody reads any more: 128 + SIGPIPE.
 CLOSED_PIPE = 141
@@ -75,12 +75,13 @@ def prepare_streams() -> None:
 def _text_stream(raw: io.FileIO, before: TextIO | None) -> TextIO:
     if before is not None:
         before.flush()
+    unbuffered = getattr(before, "write_through", False)
     return io.TextIOWrapper(
-        io.BufferedWriter(raw),
+        cast(BinaryIO, raw) if unbuffered else io.BufferedWriter(raw),
         getattr(before, "encoding", "utf-8"),
         errors="backslashreplace",
         line_buffering=getattr(before, "line_buffering", True),
-        write_through=getattr(before, "write_through", False),
+        write_through=unbuffered,
     )
 
 

@@ -128,6 +128,7 @@ def test_a_stage_depends_on_all_the_code_that_decides_on_its_outputs(stage: str)
         "errors.py",
         "interruption.py",
         "limited_process.py",
+        "streams.py",
         "model_archive.py",
         "self_contained.py",
         "trial_reading.py",
