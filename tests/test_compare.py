@@ -162,6 +162,7 @@ def test_in_markdown_names_mention_nobody() -> None:
     [
         ("see http://a.b/c or ftp://d", "see http:|//a.b/c or ftp:|//d"),
         ("www.a.b and me@a.b", "www|.a.b and me@|a.b"),
+        ("_www.a.b_ *WWW.a.b*", "\\_www|.a.b\\_ \\*WWW|.a.b\\*"),
         ("GH-1, gh-2, JIRA-3", "GH-|1, gh-|2, JIRA-|3"),
         (":tada: at 12:30", ":|tada: at 12:30"),
         ("%1 of 95% &1 ~bug $1", "%|1 of 95% \\&|1 \\~|bug \\$|1"),

@@ -25,8 +25,8 @@ _LINKS = re.compile(
     r"[@#!]"  # people, issues, merge requests
     r"|[$&](?=\d)|[%~](?=[\w\"])|\*(?=iteration:)|\[(?=[a-z_]+:)"  # what GitLab has besides
     r"|:(?=//|[\w+-]+:)"  # addresses, emoji
-    r"|\b[wW]{3}(?=\.)"  # addresses; those of mail have an @
-    r"|\b(?:[gG][hH]|[A-Z][A-Z0-9_]+)-(?=\d)"  # issues, also of other trackers
+    r"|[wW]{3}(?=\.)"  # addresses; those of mail have an @
+    r"|(?<![A-Za-z0-9])(?:[gG][hH]|[A-Z][A-Z0-9]+)-(?=\d)"  # issues, also of other trackers
 )
 
 
