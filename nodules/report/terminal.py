@@ -22,11 +22,9 @@ def as_text(report: Report) -> str:
     params = params_table(report)
     if params.rows:
         parts.append(_aligned(params))
-    parts.append("
-".join(map(printable, notes(report))))
+    parts.append("\n".join(map(printable, notes(report))))
     if found := warnings(report):
-        parts.append("
-".join(map(printable, found)))
+        parts.append("\n".join(map(printable, found)))
     for candidate, comparison in report.pairs:
         said = verdict(report, candidate, comparison)
         parts.append(f"{printable(said)};\n  {outlook(report, comparison)}")
