@@ -448,7 +448,7 @@ def test_a_broken_image_leaves_nothing_behind(
         (lambda d: (d / "up").symlink_to(".."), "up: found a link to a folder above it"),
         (lambda d: (d / "a\x1b[31m\n.png").write_text(""), r"a\x1b[31m\n.png: not a readable PNG"),
         (
-            lambda d: Path(os.fsdecode(os.fsencode(d) + b"/M\xfcller_1.png")).write_text(""),
+            lambda d: Path(os.fsdecode(os.fsencode(d) + b"/M\xfcller_1.png")).touch(),
             r"M\xfcller_1.png: found a name that is not UTF-8, expected UTF-8 (convmv",
         ),
     ],
@@ -468,7 +468,7 @@ def test_pipes_and_odd_names_that_are_no_images_are_left_out_and_links_out_are_n
     images: Path, tmp_path: Path, draw: Draw
 ) -> None:
     os.mkfifo(images / "nodule/pipe")
-    Path(os.fsdecode(os.fsencode(images) + b"/M\xfcller.txt")).write_text("")
+    Path(os.fsdecode(os.fsencode(images) + b"/M\xfcller.txt")).touch()
     write(tmp_path / "elsewhere/z.png", draw())
     (images / "nodule/linked").symlink_to(tmp_path / "elsewhere")
     lines = import_folder(images, tmp_path / "out.h5")
