@@ -31,7 +31,8 @@ def _add_folder(layouts: argparse._SubParsersAction) -> None:
         description="Read all images in the two sub-folders of DIR, and theirs, in the order of "
         "their paths. Each becomes a patch: its central square, resampled to 50x50. `file` is the "
         "path below DIR. An image of 8 bits keeps its grey levels, 0..65535 of one of 16 bits "
-        "become 0..255, and -1000..400 HU of a DICOM file; --window chooses another range.",
+        "become 0..255, and -1000..400 HU of a CT in DICOM; --window chooses another range, which "
+        "all other values need.",
     )
     folder.add_argument("folder", type=Path, metavar="DIR")
     _add_out(folder)
@@ -47,7 +48,7 @@ def _add_folder(layouts: argparse._SubParsersAction) -> None:
         help="finds the scan or patient in a file's name: its first group in parentheses becomes "
         "`group`, as in '^([^_]+)_'",
     )
-    _add_window(folder, "values (of DICOM: after rescaling)")
+    _add_window(folder, "values (of DICOM: after rescaling, where it has slope and intercept)")
     folder.set_defaults(run=_import_folder)
 
 
