@@ -405,7 +405,7 @@ def _check_named(name: str) -> None:
 def _check_regular(folder: Path) -> None:
     """Refuse pipes and devices in the workspace, which DVC would read without an end."""
     for path in (PREDICTIONS, METRICS, TEST_PATCHES, "params.yaml", "dvc.yaml", "dvc.lock"):
-        with suppress(FileNotFoundError, NotADirectoryError):
+        with suppress(OSError):
             if not stat.S_ISREG((folder / path).stat().st_mode):
                 problem = "found a pipe, device or folder, expected a regular file"
                 raise RevisionError(WORKSPACE, f"{path}: {problem}")
