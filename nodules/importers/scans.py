@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 # LUNA16's masks of the lungs, which bear the names of the scans.
 MASKS = "seg-lungs-LUNA16"
 
+# What no scan exceeds, and arithmetic with it neither overflows nor divides by zero.
+MIN_SPACING_MM, MAX_SPACING_MM = 1e-3, 1e3
+MAX_ORIGIN_MM = 1e6
+MIN_VOLUME = 1e-6  # that the axes span
+
 # Modalities of MetaImage headers whose values may be Hounsfield units.
 CT = ("", "MET_MOD_CT", "MET_MOD_UNKNOWN")
 
@@ -66,8 +71,8 @@ class Geometry:
     def voxels(self, world: NDArray[np.float64]) -> NDArray[np.float64]:
         """Turn (n, 3) world coordinates in mm into (n, 3) fractional voxel coordinates x, y, z."""
         with np.errstate(all="ignore"):  # far beyond any scan, coordinates overflow
-            offsets = (world - self.origin).T
-        return np.asarray(np.linalg.solve(self.axes, offsets).T, np.float64)
+            voxels = np.linalg.solve(self.axes, (world - self.origin).T).T
+        return np.asarray(voxels, np.float64)
 
     def inside(self, voxels: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Say which of (n, 3) voxel coordinates lie in a voxel of the scan."""
@@ -116,20 +121,26 @@ def read_scan(path: Path, crop: Crop) -> tuple[MetaImage, Geometry]:
     Raises
     ------
     ScanError
-        If the header is not that of a scan, its geometry cannot be inverted, or its voxels are not
+        If the header is not that of a scan, its geometry is implausible, or its voxels are not
         in Hounsfield units and `crop` has no window.
     """
     image = read_header(path)
     if crop.window is None:
         _expect_hounsfield(image)
-    spacing = np.array(image.spacing)
-    geometry = Geometry(np.array(image.size), np.array(image.origin), image.direction * spacing)
+    spacing, origin = np.array(image.spacing), np.array(image.origin)
     with np.errstate(all="ignore"):
-        determinant = np.linalg.det(geometry.axes) * np.linalg.det(image.direction)
-    numbers = [*image.origin, *geometry.axes.ravel(), determinant]
-    if not (np.isfinite(numbers).all() and (spacing > 0).all() and determinant):
-        problem = "found an origin, spacing or direction that is no geometry of a scan"
-        raise ScanError(path, f"{problem}, expected numbers, spacing above 0, independent axes")
+        volume = abs(np.linalg.det(image.direction))  # 1 of direction cosines
+    plausible = (
+        (spacing >= MIN_SPACING_MM).all()
+        and (spacing <= MAX_SPACING_MM).all()
+        and (np.abs(origin) <= MAX_ORIGIN_MM).all()
+        and MIN_VOLUME <= volume <= 1 / MIN_VOLUME
+    )
+    if not plausible:
+        found = "found an origin, spacing or direction that is no geometry of a scan"
+        expected = f"spacing of {MIN_SPACING_MM:g} to {MAX_SPACING_MM:g} mm, independent axes"
+        raise ScanError(path, f"{found}, expected {expected}")
+    geometry = Geometry(np.array(image.size), origin, image.direction * spacing)
     return image, geometry
 
 

@@ -166,7 +166,8 @@ def _changed(data: bytes, scan: Path, rng: Generator) -> bytes:
 
 
 def _import(scan: Path, rng: Generator) -> str:
-    crop = Crop(window=WINDOWS[rng.integers(len(WINDOWS))])
+    window = WINDOWS[rng.integers(len(WINDOWS))]
+    crop = Crop(size_mm=None if rng.random() < 0.8 else 20.0, window=window)
     path = scan / "scan.mhd"
     try:
         header, _ = read_scan(path, crop)
@@ -225,6 +226,8 @@ def _import_patches(
         return "patches refused"
     window = HOUNSFIELD if crop.window is None else crop.window
     padded = np.pad(voxels.astype(float), ((0, 0), (25, 25), (25, 25)), constant_values=window.low)
+    if crop.size_mm is not None:
+        return "accepted"
     with open_patches(out) as patches:
         found = patches.read(0, len(patches))
     if len(found) < len(centres):  # places that are one in floating point
