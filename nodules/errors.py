@@ -59,6 +59,10 @@ class ModelFileError(NodulesError):
         super().__init__(f"{path}: {problem}")
 
 
+class ScoringError(NodulesError):
+    """What a network makes of patches is no probability."""
+
+
 class OutputError(NodulesError):
     """A file cannot be written where it is asked for."""
 

@@ -11,6 +11,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from nodules import figures
 from nodules.constant_predictions import constant_predictions
+from nodules.errors import ModelFileError, ScoringError
 from nodules.folding import folded_copy
 from nodules.inference import nodule_probabilities
 from nodules.model_file import load_model
@@ -82,7 +83,7 @@ def evaluate(params: EvaluateParams, seed: int, files: EvaluationFiles) -> None:
     Raises
     ------
     ModelFileError, PatchFileError
-        If a file is not what the stages before write.
+        If a file is not what the stages before write, or the model's outputs are no probabilities.
     """
     scored = _score_splits(files, params)
     val, test = scored["val"], scored["test"]
@@ -151,9 +152,12 @@ def _score_splits(files: EvaluationFiles, params: EvaluateParams) -> dict[str, S
     for name in SPLITS:
         with open_patches(files.splits / f"{name}.h5") as split:
             patches = split.on_disk()
-            probabilities = nodule_probabilities(
-                model, patches, batch_size=params.batch_size, views=params.views
-            )
+            try:
+                probabilities = nodule_probabilities(
+                    model, patches, batch_size=params.batch_size, views=params.views
+                )
+            except ScoringError as error:
+                raise ModelFileError(files.model, f"{name}: {error}") from None
             scored[name] = ScoredSplit(
                 patches, split.labels, split.groups, split.read_index(), probabilities
             )

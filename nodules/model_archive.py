@@ -1,109 +1,271 @@
-"""Looking through a `.keras` archive before it is loaded: without TensorFlow, and running nothing.
+"""Reading a `.keras` archive without Keras: nothing in it is turned into objects or code.
 
-Keras's safe mode refuses code as well. This refuses more, sooner and by one rule: what the train
-stage does not write is not loaded.
+`config.json` is a program in Keras's serialisation language: it may name classes, functions, files
+and addresses. It is therefore never parsed. The archive's `metadata.json` says which builder made
+the network, and with which arguments; the weights are plain arrays.
 """
 
 import io
 import json
+import math
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nodules.errors import ModelFileError
-from nodules.self_contained import DAMAGE, link_problem, reason, shown, storage_problem
+from nodules.limited_process import call_limited
+from nodules.models.spec import ModelSpec
+from nodules.params import first_problem
+from nodules.self_contained import DAMAGE, link_problem, reason, shown
 
-MEMBERS = ["config.json", "metadata.json", "model.weights.h5"]
+CONFIG, METADATA, WEIGHTS = MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
 
-# The networks here take 0.1 MB. JSON of this size takes a hundred times as much once it is parsed.
-MOST_CONFIG_BYTES = 16 * 2**20
+# The networks here need 0.1 MB of configuration and 1 kB of metadata.
+MAX_CONFIG_BYTES = 16 * 2**20
+MAX_METADATA_BYTES = 2**18
+# Keras nests a group for each level of layers within layers.
+MAX_DEPTH = 32
 
-# What runs code of its own, or reads files that the archive names.
-UNSAFE = {
-    "__lambda__",
-    "FlaxLayer",
-    "IntegerLookup",
-    "JaxLayer",
-    "Lambda",
-    "StringLookup",
-    "TFSMLayer",
-    "TextVectorization",
-    "TorchModuleWrapper",
-}
+# Of processor time, for the trial in another process. A model of 100 MB takes less than a second.
+SECONDS = 20
+BYTES_PER_SECOND = 20_000_000
+MEMORY = 2**29
+
+
+class StoredArray(NamedTuple):
+    """What the weights file says of an array.
+
+    Attributes
+    ----------
+    shape
+        Its shape.
+    dtype
+        NumPy's name of its type, byte order included.
+    mark
+        The type that Keras notes where HDF5 lacks it, such as bfloat16; else empty.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    mark: str
+
+
+@dataclass(frozen=True)
+class ModelArchive:
+    """The contents of a model file.
+
+    Attributes
+    ----------
+    spec
+        What builds the network.
+    keras_version
+        Version of Keras that wrote the file.
+    config
+        `config.json`: Keras's description of the network, not parsed.
+    weights
+        `model.weights.h5`.
+    arrays
+        Arrays in the weights by their path.
+    """
+
+    spec: ModelSpec
+    keras_version: str
+    config: bytes
+    weights: bytes
+    arrays: dict[str, StoredArray]
+
+
+class _Metadata(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    keras_version: str
+    network: ModelSpec
+
+
+class ArchiveError(Exception):
+    """What is wrong with an archive: what was found and what was expected."""
 
 
 def check_archive(path: Path) -> None:
-    """Refuse a file that is no `.keras` archive as the train stage writes it.
+    """Read a model file in another process, under limits of time and memory.
+
+    On some damaged files the HDF5 library neither returns nor raises: it loops for ever or crashes.
+    Commands that take a model from outside call this first. It does not load TensorFlow.
 
     Raises
     ------
     ModelFileError
-        If there is no such file, it is no zip archive of exactly the three members, a member is
-        compressed, the network has layers that are not Keras's own, run code or read files, or the
-        weights are not all in the archive.
+        If `read_archive` refuses the file, or the process crashes or exceeds a limit.
+    """
+    size = path.stat().st_size if path.is_file() else 0
+    call_limited(
+        read_archive,
+        path,
+        seconds=SECONDS + size // BYTES_PER_SECOND,
+        memory=MEMORY + 4 * size,
+        failure=ModelFileError,
+    )
+
+
+def read_archive(path: Path) -> ModelArchive:
+    """Read a model file as `save_model` writes it, and refuse any other.
+
+    Parameters
+    ----------
+    path
+        A zip archive of exactly three members, none compressed: `config.json`, `metadata.json` and
+        `model.weights.h5`.
+
+    Returns
+    -------
+    ModelArchive
+        Its arrays are all in the file: contiguous, and each under one name.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is missing or anything in it is not as above.
     """
     try:
         if not path.is_file():
             raise ModelFileError(path, "no such file, expected a model saved by the train stage")
-        problem = _problem(path)
+        return _read(path)
+    except ArchiveError as error:
+        problem = str(error)
     except (*DAMAGE, zipfile.BadZipFile, zlib.error, EOFError) as error:
         problem = reason(error)
-    if problem:
-        raise ModelFileError(path, f"not a loadable .keras model ({problem})")
+    raise ModelFileError(path, f"not a loadable .keras model ({problem})")
 
 
-def _problem(path: Path) -> str:
+def stored_arrays(weights: bytes) -> dict[str, StoredArray]:
+    """Return the arrays of a `model.weights.h5` by their path, after reading each of them.
+
+    Raises
+    ------
+    ArchiveError
+        If the file holds anything but arrays that lie in it, each under one name.
+    Exception
+        Any of `self_contained.DAMAGE` if HDF5 cannot read the file.
+    """
+    with h5py.File(io.BytesIO(weights), "r") as file:
+        return _arrays_in(file, len(weights))
+
+
+def _read(path: Path) -> ModelArchive:
     if path.suffix != ".keras":
-        return f"found the suffix {shown(path.suffix) or 'of none'}, expected .keras"
+        raise ArchiveError(f"found the suffix {shown(path.suffix) or 'of none'}, expected .keras")
     with zipfile.ZipFile(path) as archive:
         members = sorted(archive.infolist(), key=lambda member: member.filename)
         names = [member.filename for member in members]
-        if names != MEMBERS:
+        if names != list(MEMBERS):
             found = ", ".join(shown(name) for name in names[:10]) or "nothing"
-            return f"found {found} in it, expected {', '.join(MEMBERS)}"
-        for member in members:
+            raise ArchiveError(f"found {found} in it, expected {', '.join(MEMBERS)}")
+        for member, most in zip(members, (MAX_CONFIG_BYTES, MAX_METADATA_BYTES, None), strict=True):
             if member.compress_type != zipfile.ZIP_STORED:
-                return f"found {member.filename} compressed, expected it stored as it is"
-            # Members may overlap, but each has to be there.
-            if member.file_size > path.stat().st_size:
-                return f"found {member.file_size:,} bytes of {member.filename}, more than the file"
-        if archive.getinfo("config.json").file_size > MOST_CONFIG_BYTES:
-            return f"found a config.json above {MOST_CONFIG_BYTES:,} bytes"
-        config = json.loads(archive.read("config.json"))
-        return _config_problem(config) or _weights_problem(archive.read("model.weights.h5"))
+                raise ArchiveError(
+                    f"found {member.filename} compressed, expected it stored as it is"
+                )
+            if most is not None and member.file_size > most:
+                raise ArchiveError(f"found a {member.filename} above {most:,} bytes")
+        total = sum(member.file_size for member in members)
+        if total > path.stat().st_size:
+            raise ArchiveError(f"found members of {total:,} bytes, more than the file")
+        config, metadata, weights = (archive.read(member) for member in members)
+    parsed = _parsed(metadata)
+    try:
+        arrays = stored_arrays(weights)
+    except ArchiveError as error:
+        raise ArchiveError(f"{WEIGHTS}: {error}") from None
+    return ModelArchive(parsed.network, parsed.keras_version, config, weights, arrays)
 
 
-def _config_problem(config: Any) -> str:
-    stack = [config]
-    while stack:
-        part = stack.pop()
-        if isinstance(part, list):
-            stack += part
-        elif isinstance(part, dict):
-            stack += part.values()
-            name, module = part.get("class_name"), part.get("module")
-            if isinstance(name, str) and name in UNSAFE:
-                return f"found {name}, which runs code or reads files, expected plain layers"
-            if name is not None and module is not None and str(module).split(".")[0] != "keras":
-                return f"found {shown(f'{module}.{name}')}, expected Keras's own layers"
-    return ""
+def _parsed(metadata: bytes) -> _Metadata:
+    """Parse metadata strictly: what JSON parsers read in different ways is refused."""
+    try:
+        content = json.loads(
+            metadata,
+            object_pairs_hook=_without_duplicates,
+            parse_constant=_no_number,
+        )
+    except (ValueError, RecursionError) as error:
+        raise ArchiveError(f"{METADATA}: not valid JSON: {reason(error)}") from None
+    if isinstance(content, dict) and "network" not in content:
+        raise ArchiveError(
+            f"{METADATA}: found no network, expected its builder and arguments, which models of "
+            "earlier versions lack: train it again with `dvc repro`"
+        )
+    try:
+        return _Metadata.model_validate(content)
+    except ValidationError as error:
+        key, problem = first_problem(error)
+        place = f"{METADATA}: {shown(key)}" if key else METADATA
+        raise ArchiveError(f"{place}: {shown(problem, 200)}") from None
 
 
-def _weights_problem(content: bytes) -> str:
-    problems: list[str] = []
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        raise ValueError("found a key twice in one object")
+    return content
 
-    def check_link(name: str, _: Any) -> None:
-        problems.append(link_problem(file, name))
 
-    def check_data(_: str, found: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(found, h5py.Dataset) and found.shape is not None:
-            problems.append(storage_problem(found))
+def _no_number(text: str) -> float:
+    raise ValueError(f"found {text}, expected finite numbers")
 
-    with h5py.File(io.BytesIO(content), "r") as file:
-        file.visititems_links(check_link)
-        if not any(problems):
-            file.visititems(check_data)
-    return next((f"weights: {problem}" for problem in problems if problem), "")
+
+def _arrays_in(file: h5py.File, size: int) -> dict[str, StoredArray]:
+    arrays: dict[str, StoredArray] = {}
+    seen = {_address(file)}
+    stored = 0
+    groups: list[tuple[str, h5py.Group]] = [("", file)]
+    while groups:
+        folder, group = groups.pop()
+        for name in group:
+            path = f"{folder}/{name}" if folder else name
+            if path.count("/") >= MAX_DEPTH:
+                raise ArchiveError(f"found groups nested more than {MAX_DEPTH} deep")
+            if problem := link_problem(group, name):
+                raise ArchiveError(f"{shown(path)}: {problem}")
+            found = group[name]
+            # A group under two names may hold itself, and one array may stand for thousands.
+            if _address(found) in seen:
+                raise ArchiveError(f"{shown(path)}: found a second name of the same data")
+            seen.add(_address(found))
+            if isinstance(found, h5py.Group):
+                groups.append((path, found))
+                continue
+            arrays[path] = array = _array_at(path, found)
+            stored += math.prod(array.shape) * found.dtype.itemsize
+            if stored > size:
+                raise ArchiveError(f"found arrays of more than the {size:,} bytes of the file")
+            found[()]
+    return arrays
+
+
+def _address(found: h5py.Group | h5py.Dataset) -> int:
+    return int(h5py.h5o.get_info(found.id).addr)
+
+
+def _array_at(path: str, data: h5py.Dataset) -> StoredArray:
+    """Describe an array that lies in the file as it is; read none of it."""
+    place = shown(path)
+    if not isinstance(data, h5py.Dataset) or data.shape is None:
+        raise ArchiveError(f"{place}: found no array")
+    if data.is_virtual or data.external:
+        raise ArchiveError(f"{place}: found data that lies in other files, expected it in this one")
+    properties = data.id.get_create_plist()
+    if properties.get_layout() != h5py.h5d.CONTIGUOUS or properties.get_nfilters():
+        raise ArchiveError(f"{place}: found chunks, expected one contiguous array")
+    if data.dtype.kind not in "bfiuV" or data.dtype.fields or data.dtype.subdtype:
+        raise ArchiveError(f"{place}: found the type {shown(str(data.dtype))}, expected numbers")
+    stored, needed = data.id.get_storage_size(), math.prod(data.shape) * data.dtype.itemsize
+    if stored != needed:
+        found = f"found {stored:,} bytes stored, expected {needed:,} for shape {data.shape}"
+        raise ArchiveError(f"{place}: {found}")
+    mark = str(data.attrs["dtype"]) if "dtype" in data.attrs else ""
+    return StoredArray(data.shape, data.dtype.str, mark)

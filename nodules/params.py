@@ -9,6 +9,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     PlainValidator,
     ValidationError,
     model_validator,
@@ -187,13 +188,13 @@ class ModelParams(_Block):
     builder
         Name of a registered builder in `nodules.models`.
     config
-        Keyword arguments of the builder, which checks them.
+        Keyword arguments of the builder, which checks them: JSON values, as model files store them.
     recipes
         For a recipe's name, the values that this model replaces in it.
     """
 
     builder: str
-    config: dict[str, Any]
+    config: dict[str, JsonValue]
     recipes: dict[str, dict[str, Any]] = {}
 
 

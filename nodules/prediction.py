@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from nodules.errors import ModelFileError, ScoringError
 from nodules.folding import folded_copy
 from nodules.inference import nodule_probabilities
 from nodules.model_file import load_model
@@ -36,7 +37,7 @@ def predict_file(model_path: Path, patches_path: Path, out: Path, *, views: View
     Raises
     ------
     ModelFileError, PatchFileError
-        If a file is not what it should be.
+        If a file is not what it should be, or the model's outputs are no probabilities.
     OutputError
         If `out` is one of the files to read, or cannot be written.
     """
@@ -47,7 +48,10 @@ def predict_file(model_path: Path, patches_path: Path, out: Path, *, views: View
         table = stack.enter_context(new_table(out, ("index", "group", "probability")))
         progress = stack.enter_context(tqdm(total=len(patches), desc="predict", unit="patch"))
         for start, block in patches.blocks():
-            probabilities = nodule_probabilities(model, block, views=views)
+            try:
+                probabilities = nodule_probabilities(model, block, views=views)
+            except ScoringError as error:
+                raise ModelFileError(model_path, str(error)) from None
             for row, probability in enumerate(probabilities, start):
                 group = "" if patches.groups is None else group_cell(patches.groups[row])
                 table.writerow((row, group, probability_text(probability)))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from dvclive import Live
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from nodules.atomic import write_json
 from nodules.checkpoint import Checkpoint, TrainingState, combination_of
 from nodules.class_weights import read_class_weights
 from nodules.constant_predictions import constant_predictions
-from nodules.errors import ParamsError, PatchFileError, TrainingError
+from nodules.errors import ParamsError, PatchFileError, ScoringError, TrainingError
 from nodules.folding import fold_weights, folded_copy
 from nodules.inference import nodule_probabilities
 from nodules.input_pipeline import steps_per_epoch, training_batches
@@ -363,12 +362,11 @@ class _ValidationScores(keras.callbacks.Callback):
         assert logs is not None
         self._scored.set_weights(self.model.averaged_weights())
         fold_weights(self._scored, self._folded)
-        probabilities = nodule_probabilities(self._folded, self._patches)
-        if not np.isfinite(probabilities).all():
-            raise TrainingError(
-                f"epoch {epoch + 1}: some probabilities are no numbers; "
-                "a lower learning rate may help"
-            )
+        try:
+            probabilities = nodule_probabilities(self._folded, self._patches)
+        except ScoringError as error:
+            problem = f"epoch {epoch + 1}: {error}; a lower learning rate may help"
+            raise TrainingError(problem) from None
         logs["val_loss"] = log_loss(self._labels, probabilities, labels=[0, 1])
         logs["val_accuracy"] = accuracy_score(self._labels, probabilities >= 0.5)
         logs["val_auc"] = roc_auc_score(self._labels, probabilities)

@@ -7,6 +7,7 @@ from nodules.runtime import be_deterministic  # isort: split
 
 from nodules.errors import one_line_errors
 from nodules.evaluation import EvaluationFiles, evaluate
+from nodules.model_archive import check_archive
 from nodules.params import read_params
 
 if __name__ == "__main__":
@@ -20,4 +21,5 @@ if __name__ == "__main__":
             figures=Path("plots"),
             predictions=Path("data/predictions.csv"),
         )
+        check_archive(files.model)
         evaluate(params.evaluate, params.seed, files)

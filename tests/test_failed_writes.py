@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -19,8 +18,9 @@ from PIL import Image
 from nodules.atomic import ABANDONED_S, replacing, replacing_all, write_json
 from nodules.errors import OutputError, PatchFileError
 from nodules.model_file import save_model
+from nodules.models.registry import build_model
 from nodules.output import check_output
-from nodules.params import SplitParams
+from nodules.params import SplitParams, read_params
 from nodules.patches import SPLITS, new_patch_file, open_patches
 from nodules.predictions import new_table
 from nodules.splitting import split_patches
@@ -75,7 +75,8 @@ def write_figure(path: Path) -> None:
 
 
 def write_model(path: Path) -> None:
-    save_model(keras.Sequential([keras.Input((1000,)), keras.layers.Dense(1000)]), path)
+    entry = read_params(REPOSITORY / "params.yaml").models["squeezenet"]
+    save_model(build_model("squeezenet", entry.builder, entry.config, seed=0), path)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from keras import KerasTensor, layers
 
 from nodules.folding import fold_weights, folded_copy
-from nodules.model_file import load_model, save_model
+from nodules.model_file import save_model
 from nodules.models.registry import build_model
 from nodules.params import read_params
 from tests.small_training import REPOSITORY
@@ -198,8 +198,8 @@ def test_of_any_network_that_is_folded_which_leaves_the_outputs(
     left: int, wiring: Wiring, random_patches, tmp_path: Path
 ) -> None:
     patches, path = random_patches(8), tmp_path / "model.keras"
-    save_model(shaken(small(wiring), patches), path)
-    model = load_model(path)
+    shaken(small(wiring), patches).save(path)
+    model = keras.models.load_model(path)
     copy, expected = folded_copy(model), outputs(model, patches)
     assert normalisations(model) > 0
     assert normalisations(copy) == left

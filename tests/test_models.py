@@ -218,9 +218,6 @@ def test_a_file_that_is_no_model_is_one_line(tmp_path: Path) -> None:
     path.write_text("not a zip archive")
     with pytest.raises(ModelFileError, match=r"not a loadable \.keras model"):
         load_model(path)
-    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(path)
-    with pytest.raises(ModelFileError, match="found input and output"):
-        load_model(path)
-    keras.Sequential([keras.layers.Dense(2)]).save(path)
-    with pytest.raises(ModelFileError, match=r"not a loadable \.keras model"):
+    keras.Sequential([keras.Input((50, 50, 1)), keras.layers.Flatten()]).save(path)
+    with pytest.raises(ModelFileError, match=r"metadata\.json: found no network, expected its"):
         load_model(path)
