@@ -97,10 +97,10 @@ def import_folder(
         if not count:
             problem = "found no image, expected at least one (PNG, JPEG, TIFF or DICOM)"
             raise ImageError(folder / kind, problem)
-    _check_names(folder, names)
-    columns = {"file": np.array(names, dtype=object)}
+    texts = [_utf8(folder, name) for name in names]
+    columns = {"file": np.array(texts, dtype=object)}
     if pattern is not None:
-        columns["group"] = np.array(_groups(folder, names, pattern), dtype=object)
+        columns["group"] = np.array(_groups(folder, texts, pattern), dtype=object)
     noticed = _Noticed()
     patches = image_patches([folder / name for name in names], window)
     _write(out, noticed.all_of(patches), is_nodule.astype(np.uint8), columns)
@@ -246,12 +246,13 @@ def _images(
     return images, sorted({*files} - {*images})
 
 
-def _check_names(folder: Path, names: Sequence[str]) -> None:
-    """Refuse a name that no text of HDF5, CSV or a terminal can hold."""
-    for name in names:
-        if any("\ud800" <= letter <= "\udfff" for letter in name):
-            problem = "found a name that is not UTF-8, expected UTF-8 (convmv renames folders)"
-            raise ImageError(folder / name, problem)
+def _utf8(folder: Path, name: str) -> str:
+    """Return a name as the text that HDF5 and CSV hold, whatever the locale's encoding is."""
+    try:
+        return os.fsencode(name).decode("utf-8")
+    except UnicodeDecodeError:
+        problem = "found a name that is not UTF-8, expected UTF-8 (convmv renames folders)"
+        raise ImageError(folder / name, problem) from None
 
 
 def _link_notes(folder: Path, names: Sequence[str]) -> list[str]:
