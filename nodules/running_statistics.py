@@ -7,7 +7,7 @@ import tensorflow as tf
 
 # Fraction of the training so far that makes up most of the statistics, while that is fewer steps
 # than the momentum of the layer stands for.
-SHARE = 0.2
+SHARE = 0.1
 
 
 class RunningStatistics:
