@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from nodules.errors import ModelFileError, PatchFileError
+from nodules.hdf5_file import try_reading
 from nodules.model_archive import MOST_CONFIG_BYTES, check_archive
 from nodules.model_file import load_model
 from nodules.patches import PATCH_SIZE, open_patches
-from nodules.trial_reading import try_reading
 
 HDF5_FAILS = "cannot be read: damaged so that the library that reads it crashes or never ends"
 REPOSITORY = Path(__file__).parent.parent
@@ -175,7 +175,8 @@ def test_a_file_on_which_hdf5_never_returns_is_refused(patch_file) -> None:
 
 
 def test_what_a_trial_finds_wrong_is_said_in_the_same_words(patch_file) -> None:
-    good, bad = patch_file(**GOOD), patch_file("bad.h5", **(GOOD | {"Y": [0, 1, 2]}))
+    text = np.array([b"a" * 2000, b"b", b"c"])
+    good, bad = patch_file(**GOOD), patch_file("bad.h5", **(GOOD | {"group": text}))
     try_reading(good)
     with pytest.raises(PatchFileError) as error:
         try_reading(bad)
