@@ -481,19 +481,19 @@ def _filters(data: h5py.Dataset) -> list[Filter]:
 
 def _chunks(data: h5py.Dataset) -> _Chunks:
     grid = tuple(-(-length // each) for length, each in zip(data.shape, data.chunks, strict=True))
-    count = math.prod(grid)
-    offsets, sizes = np.full(count, -1, np.int64), np.zeros(count, np.int64)
-    masks = np.zeros(count, np.uint32)
-    strides = [math.prod(grid[axis + 1 :]) for axis in range(len(grid))]
-
-    def note(found: h5py.h5d.StoreInfo) -> None:
-        number = 0
-        for place, length, stride in zip(found.chunk_offset, data.chunks, strides, strict=True):
-            number += place // length * stride
-        offsets[number], sizes[number] = found.byte_offset, found.size
-        masks[number] = found.filter_mask
-
-    data.id.chunk_iter(note)
-    if (offsets < 0).any():
+    found: list[h5py.h5d.StoreInfo] = []
+    data.id.chunk_iter(found.append)
+    places = np.array([each.chunk_offset for each in found], np.int64).reshape(-1, len(grid))
+    positions = places // data.chunks
+    # HDF5 1.14 names wrong places where the only axis that can grow is not the first.
+    if (positions >= grid).any() or (positions < 0).any():
+        raise StorageError("found chunks outside of the data set, expected each in its own place")
+    numbers = np.ravel_multi_index(tuple(positions.T), grid) if len(found) else np.empty(0, int)
+    order = np.argsort(numbers)
+    if not np.array_equal(numbers[order], np.arange(math.prod(grid))):
         raise StorageError("found several chunks in one place, expected one in each")
-    return _Chunks(Pieces(offsets, sizes), masks, data.chunks, grid)
+    offsets = np.array([each.byte_offset for each in found], np.uint64).astype(np.int64)
+    sizes = np.array([each.size for each in found], np.uint64).astype(np.int64)
+    masks = np.array([each.filter_mask for each in found], np.uint32)
+    pieces = Pieces(offsets[order], sizes[order])
+    return _Chunks(pieces, masks[order], data.chunks, grid)
