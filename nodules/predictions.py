@@ -1,10 +1,11 @@
 """The tables of predicted probabilities: CSV files that anybody can score again."""
 
 import csv
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +24,29 @@ class _Table(Protocol):
 @contextmanager
 def new_table(path: Path, columns: Sequence[str]) -> Iterator[_Table]:
     """Make a CSV file with a header, which appears under its name when the block ends well."""
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        table = _TableFile(file)
         table.writerow(columns)
         yield table
+
+
+class _TableFile:
+    """Writes the rows of a CSV file.
+
+    Python's writer leaves a carriage return unquoted unless it ends lines, and its reader takes it
+    for the end of a line then.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._line = io.StringIO(newline="")
+        self._writer = csv.writer(self._line, lineterminator="\r\n")
+
+    def writerow(self, row: Iterable[object], /) -> None:
+        self._writer.writerow(row)
+        self._file.write(self._line.getvalue().removesuffix("\r\n") + "\n")
+        self._line.seek(0)
+        self._line.truncate()
 
 
 def probability_text(probability: float) -> str:

@@ -222,12 +222,14 @@ def parse_predictions(text: str, origin: str, *, split: str) -> Predictions:
     RevisionError
         For the first row that is not as expected.
     """
-    table = csv.DictReader(io.StringIO(text))
+    # A group may hold the end of a line; it is quoted, and stays as it is.
+    table = csv.DictReader(io.StringIO(text, newline=""))
     if tuple(table.fieldnames or ()) != COLUMNS:
         found = ",".join(table.fieldnames or ()) or "nothing"
         raise RevisionError(origin, f"found the columns {found}, expected {','.join(COLUMNS)}")
     rows = []
-    for number, row in enumerate(table, 2):
+    grouped = False
+    for number, row in _numbered(table, origin):
         try:
             probability = float(row["probability"])
             parsed = int(row["index"]), row["group"], int(row["label"]), probability
@@ -237,6 +239,10 @@ def parse_predictions(text: str, origin: str, *, split: str) -> Predictions:
             found = f"label {parsed[2]}, probability {probability}"
             expected = "label 0 or 1, probability in 0..1"
             raise RevisionError(origin, f"line {number}: found {found}, expected {expected}")
+        if not 0 <= parsed[0] <= np.iinfo(np.int64).max:
+            raise RevisionError(origin, f"line {number}: found index {parsed[0]}, expected a row")
+        # Of any split: one of its groups may have an empty name.
+        grouped = grouped or bool(parsed[1])
         if row["split"] == split:
             rows.append(parsed)
     rows.sort(key=lambda row: row[0])
@@ -245,10 +251,19 @@ def parse_predictions(text: str, origin: str, *, split: str) -> Predictions:
         raise RevisionError(origin, f"found an index twice in {split}, expected each row once")
     return Predictions(
         np.array(index, np.int64),
-        np.array(groups, object) if any(groups) else None,
+        np.array(groups, object) if grouped else None,
         np.array(labels, np.uint8),
         np.array(probabilities, np.float64),
     )
+
+
+def _numbered(table: csv.DictReader, origin: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Iterate over the rows of a table, each with the line that it ends on."""
+    try:
+        for row in table:
+            yield table.line_num, row
+    except csv.Error as error:
+        raise RevisionError(origin, f"line {table.line_num}: no CSV ({error})") from None
 
 
 def check_same_test_set(baseline: Revision, candidate: Revision) -> None:
@@ -291,7 +306,9 @@ def _readable(name: str) -> Iterator[None]:
 
 def _read(files: FileSystem, name: str, path: str, way: str) -> str:
     try:
-        return files.read_text(path)
+        return str(files.read_bytes(path), "utf-8")
+    except UnicodeDecodeError:
+        raise RevisionError(name, f"{path}: found bytes that are not UTF-8 text") from None
     except FileNotFoundError:
         places = "in DVC's cache nor on a remote"
         if name == WORKSPACE and Repo().config["core"].get("remote"):
