@@ -55,6 +55,8 @@ class Hdf5File:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for array in self._arrays.values():
+            array.close()
         self._file.close()
 
     def names(self) -> list[str]:

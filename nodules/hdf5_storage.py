@@ -109,7 +109,12 @@ class StoredArray:
         # A compact data set is part of the file's structure, and at most 64 kB.
         self._compact = None if one_piece or self._chunks else _read_compact(data, self.dtype)
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        weakref.finalize(self, os.close, self._file)
+        # Called by `close`, or when the array is garbage.
+        self._closer = weakref.finalize(self, os.close, self._file)
+
+    def close(self) -> None:
+        """Close the file; nothing more can be read."""
+        self._closer()
 
     def __len__(self) -> int:
         return self.shape[0]

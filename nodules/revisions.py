@@ -7,13 +7,14 @@ the workspace, on disk.
 import csv
 import io
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 from dvc.api import DVCFileSystem, params_show
 from dvc.exceptions import DvcException
@@ -22,10 +23,9 @@ from dvc.repo import Repo
 from dvc.scm import RevError, SCMError
 from numpy.typing import NDArray
 
-from nodules.errors import ResultsMissingError, RevisionError, TestSetError
-from nodules.patches import Labels, Patches
+from nodules.errors import PatchFileError, ResultsMissingError, RevisionError, TestSetError
+from nodules.patches import Labels, Patches, open_patches
 from nodules.predictions import COLUMNS
-from nodules.self_contained import DAMAGE, link_problem, storage_problem
 
 WORKSPACE = "workspace"
 PREDICTIONS = "data/predictions.csv"
@@ -115,17 +115,21 @@ class Revision:
         None where the file is in no place that DVC knows, or does not hold all of them.
         """
         try:
-            with self._files.open(TEST_PATCHES, "rb") as raw, h5py.File(raw) as file:
-                for name in ("index", "X"):
-                    if link_problem(file, name) or storage_problem(file[name]):
+            with (
+                self._files.open(TEST_PATCHES, "rb") as stored,
+                tempfile.NamedTemporaryFile(suffix=".h5") as copy,
+            ):
+                # It may come from a remote, and HDF5 reads what is not trusted from a file alone.
+                shutil.copyfileobj(stored, copy)
+                copy.flush()
+                with open_patches(Path(copy.name), labelled=False) as patches:
+                    known = patches.read_index()
+                    order = np.argsort(known)
+                    rows = order[np.searchsorted(known, index, sorter=order) % len(known)]
+                    if not np.array_equal(known[rows], index):
                         return None
-                known = file["index"][:]
-                order = np.argsort(known)
-                rows = order[np.searchsorted(known, index, sorter=order) % len(known)]
-                if not np.array_equal(known[rows], index):
-                    return None
-                return np.stack([file["X"][row] for row in rows])
-        except (*_UNREADABLE, *DAMAGE):
+                    return np.concatenate([patches.read(row, row + 1) for row in rows.tolist()])
+        except (*_UNREADABLE, PatchFileError):
             return None
 
 
