@@ -23,8 +23,6 @@ links say, and nothing is allocated that the file does not store.
 
 import io
 import os
-import re
-import stat
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -39,7 +37,9 @@ from numpy.typing import NDArray
 
 from nodules.atomic import cannot_write, replacing_all
 from nodules.errors import PatchFileError
-from nodules.self_contained import DAMAGE, holds, link_problem, reason, shown, storage_problem
+from nodules.hdf5_file import Hdf5File, check_text, is_text, open_hdf5, read_rows, read_texts
+from nodules.hdf5_storage import StoredArray
+from nodules.self_contained import shown
 
 PATCH_SIZE = 50
 SPLITS = ("train", "val", "test")
@@ -48,14 +48,10 @@ CLASSES = ("non_nodule", "nodule")
 # 4,096 patches are 10 MB as uint8: large enough for speed, small enough for any machine.
 BLOCK_PATCHES = 4096
 
-# A group is a name. All rows may point at one text, so that a small file could hold terabytes.
-MOST_CHARACTERS = 1024
-TEXT_BYTES_AT_ONCE = 2**28
-
 Patches = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
 Columns = Mapping[str, np.dtype]
-Groups = NDArray[np.int64] | NDArray[np.object_]
+Groups = NDArray[np.int64] | NDArray[np.uint64] | NDArray[np.object_]
 
 
 class StoredPatches:
@@ -115,7 +111,8 @@ class PatchFile:
     known_labels
         (N,) uint8, 1 for a nodule; None where the file has no `Y`.
     groups
-        (N,) int64 or str objects; None where the file has no `group`.
+        (N,) int64, uint64 where a number is above those of int64, or str objects; None where the
+        file has no `group`.
     split
         (N,) str objects out of `SPLITS`; None where the file has no `split`.
     """
@@ -124,7 +121,8 @@ class PatchFile:
     known_labels: Labels | None
     groups: Groups | None
     split: NDArray[np.object_] | None
-    _data: h5py.Dataset
+    _file: Hdf5File
+    _data: StoredArray
 
     def __len__(self) -> int:
         return int(self._data.shape[0])
@@ -139,7 +137,7 @@ class PatchFile:
     @property
     def stored_as(self) -> str:
         """Shape and type of `X` as they stand in the file."""
-        return f"{self._data.shape} {self._data.dtype}"
+        return f"{self._data.shape} {self._data.data.dtype}"
 
     def read(self, start: int, stop: int) -> Patches:
         """Read consecutive patches.
@@ -156,11 +154,10 @@ class PatchFile:
         Raises
         ------
         PatchFileError
-            If a float patch holds NaN, or a value outside 0..1; the first such row is named.
+            If a float patch holds NaN, or a value outside 0..1; the first such row is named. Or if
+            the file is damaged there.
         """
-        raw = read_rows(self.path, "X", self._data, slice(start, stop)).reshape(
-            -1, PATCH_SIZE, PATCH_SIZE
-        )
+        raw = read_rows(self.path, "X", self._data, start, stop).reshape(-1, PATCH_SIZE, PATCH_SIZE)
         if raw.dtype == np.uint8:
             return raw
         self._check_unit_range(raw, start)
@@ -168,11 +165,16 @@ class PatchFile:
 
     def read_index(self) -> NDArray[np.int64]:
         """Read the (N,) rows that these patches had in the data set they were split from."""
-        data = _column(self.path, self._data.file, "index", len(self))
+        data = _column(self._file, "index", len(self))
         if data.dtype.kind not in "iu":
             problem = f"found {_type_name(data)}, expected integers"
             raise PatchFileError(self.path, problem, dataset="index")
-        return read_rows(self.path, "index", data, slice(None)).astype(np.int64)
+        index = read_rows(self.path, "index", data)
+        if index.min() < 0 or index.max() > np.iinfo(np.int64).max:
+            row = int(np.argmax((index < 0) | (index > np.iinfo(np.int64).max)))
+            problem = f"found {index[row]}, expected rows of a data set"
+            raise PatchFileError(self.path, problem, dataset="index", row=row)
+        return index.astype(np.int64)
 
     def blocks(self, size: int = BLOCK_PATCHES) -> Iterator[tuple[int, Patches]]:
         """Read all patches in order, `size` at a time, each block with its first row."""
@@ -187,14 +189,12 @@ class PatchFile:
         PatchFileError
             If `X` is not stored as contiguous uint8, as the `split` stage writes it.
         """
-        offset = self._data.id.get_offset()
+        offset = self._data.contiguous_offset
         if self._data.dtype != np.uint8 or offset is None:
             problem = (
                 f"found {self.stored_as}, chunked or converted; expected a file that `split` wrote"
             )
             raise PatchFileError(self.path, problem, dataset="X")
-        if offset + len(self) * PATCH_SIZE**2 > self.path.stat().st_size:
-            raise PatchFileError(self.path, "found patches beyond the file's end", dataset="X")
         return StoredPatches(self.path, offset, len(self))
 
     def _check_unit_range(self, raw: NDArray[np.floating], start: int) -> None:
@@ -232,20 +232,20 @@ def open_patches(path: Path, *, labelled: bool = True) -> Iterator[PatchFile]:
         If the layout is broken. Values of `X` are checked as they are read.
     """
     with open_hdf5(path) as file:
-        data = _patch_data(path, file)
-        known = read_known(path, file, data.shape[0], labelled=labelled)
-        yield PatchFile(path, *known, data)
+        data = _patch_data(file)
+        known = read_known(file, data.shape[0], labelled=labelled)
+        yield PatchFile(path, *known, file, data)
 
 
-def read_known(path: Path, file: h5py.File, count: int, *, labelled: bool) -> Known:
+def read_known(file: Hdf5File, count: int, *, labelled: bool) -> Known:
     """Read and check what a file says of each patch, whatever the size of its patches.
 
     Parameters
     ----------
-    path, file
-        An HDF5 file, and the same opened.
+    file
+        An open file.
     count
-        Of its patches.
+        Number of its patches.
     labelled
         Whether `Y` must be there.
 
@@ -254,86 +254,16 @@ def read_known(path: Path, file: h5py.File, count: int, *, labelled: bool) -> Kn
     PatchFileError
         If `Y`, `group` or `split` breaks the layout.
     """
-    labels = _labels(path, file, count) if labelled or _holds(path, file, "Y") else None
-    groups = _groups(path, file, count) if _holds(path, file, "group") else None
-    split = _split(path, file, count) if _holds(path, file, "split") else None
+    labels = _labels(file, count) if labelled or file.holds("Y") else None
+    groups = _groups(file, count) if file.holds("group") else None
+    split = _split(file, count) if file.holds("split") else None
     if groups is not None and split is not None:
-        _check_groups_are_whole(path, groups, split)
+        _check_groups_are_whole(file.path, groups, split)
     return Known(labels, groups, split)
 
 
-def open_hdf5(path: Path) -> h5py.File:
-    """Open an HDF5 file for reading; PatchFileError where it is none, or cannot be read."""
-    expected = "expected a patch file (HDF5)"
-    try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise PatchFileError(path, f"found a folder, {expected}")
-        if not stat.S_ISREG(mode):
-            raise PatchFileError(path, f"found a device or a pipe, {expected}")
-        with path.open("rb") as file:
-            empty = not file.read(1)
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise PatchFileError(path, f"no such file, {expected}") from None
-    except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise PatchFileError(path, f"cannot be opened ({why}), {expected}") from None
-    problem = "it does not begin as one"
-    try:
-        if not empty and h5py.is_hdf5(path):
-            return h5py.File(path, "r")
-    except DAMAGE as error:
-        problem = reason(error)
-        if cut := re.search(r"truncated file: eof = (\d+).* stored_eof = (\d+)", problem):
-            found, whole = (int(number) for number in cut.groups())
-            problem = f"truncated: found {found:,} bytes of {whole:,}"
-    problem = "it is empty" if empty else problem
-    raise PatchFileError(path, f"not a readable HDF5 file ({problem})")
-
-
-@contextmanager
-def _reading(path: Path, name: str = "") -> Iterator[None]:
-    """Say of whatever HDF5 raises in the block that the file is damaged."""
-    try:
-        yield
-    except UnicodeDecodeError:
-        problem = "found bytes that are not UTF-8 text"
-        raise PatchFileError(path, problem, dataset=name) from None
-    except DAMAGE as error:
-        problem = "cannot be read: damaged, or compressed by an unknown method"
-        raise PatchFileError(path, f"{problem} ({reason(error)})", dataset=name) from None
-
-
-def _holds(path: Path, file: h5py.File, name: str) -> bool:
-    with _reading(path, name):
-        return holds(file, name)
-
-
-def stored_data_set(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
-    """Find a data set, all of which is stored in this very file."""
-    with _reading(path, name):
-        there = holds(file, name)
-        problem = link_problem(file, name) if there else ""
-        found = file[name] if there and not problem else None
-        if not (problem or isinstance(found, h5py.Dataset)):
-            names = ", ".join(shown(each) for each in sorted(file)[:10]) or "nothing"
-            problem = f"found {names}; expected a data set of this name"
-        elif found is not None:
-            empty = found.shape is None
-            problem = "found no data, expected an array" if empty else storage_problem(found)
-    if problem:
-        raise PatchFileError(path, problem, dataset=name)
-    return found
-
-
-def read_rows(path: Path, name: str, data: h5py.Dataset, rows: slice) -> NDArray:
-    """Read rows of a data set; PatchFileError where the file is damaged."""
-    with _reading(path, name):
-        return data[rows]
-
-
-def _type_name(data: h5py.Dataset) -> str:
-    return "text" if h5py.check_string_dtype(data.dtype) else f"{data.dtype}"
+def _type_name(array: StoredArray) -> str:
+    return "text" if is_text(array) else f"{array.data.dtype}"
 
 
 def _range(values: NDArray[np.floating]) -> str:
@@ -342,33 +272,33 @@ def _range(values: NDArray[np.floating]) -> str:
     return "infinity" if np.isinf(values).any() else f"{values.min():g}..{values.max():g}"
 
 
-def _patch_data(path: Path, file: h5py.File) -> h5py.Dataset:
-    data = stored_data_set(path, file, "X")
+def _patch_data(file: Hdf5File) -> StoredArray:
+    data = file.data_set("X")
     expected = f"(N, {PATCH_SIZE}, {PATCH_SIZE}) or (N, {PATCH_SIZE}, {PATCH_SIZE}, 1)"
     square = (PATCH_SIZE, PATCH_SIZE)
     if data.shape[1:] not in (square, (*square, 1)):
         problem = f"found shape {data.shape}, expected {expected}"
         problem = f"{problem} (python -m nodules import hdf5 resizes)"
-        raise PatchFileError(path, problem, dataset="X")
+        raise PatchFileError(file.path, problem, dataset="X")
     if data.shape[0] == 0:
-        raise PatchFileError(path, "found no patches, expected at least one", dataset="X")
-    if data.dtype != np.uint8 and data.dtype.kind != "f":
+        raise PatchFileError(file.path, "found no patches, expected at least one", dataset="X")
+    if data.data.dtype != np.uint8 and data.dtype.kind != "f":
         problem = f"found {_type_name(data)}, expected uint8 in 0..255 or float in 0..1"
-        raise PatchFileError(path, problem, dataset="X")
+        raise PatchFileError(file.path, problem, dataset="X")
     return data
 
 
-def _labels(path: Path, file: h5py.File, count: int) -> Labels:
-    data = stored_data_set(path, file, "Y")
+def _labels(file: Hdf5File, count: int) -> Labels:
+    data = file.data_set("Y")
     if data.shape not in ((count,), (count, 2)):
         problem = f"found shape {data.shape}, expected ({count},) or ({count}, 2), as X has rows"
         if len(data.shape) == 2 and data.shape[0] == count and data.shape[1] > 2:
             problem += f": these are {data.shape[1]} classes, expected two"
-        raise PatchFileError(path, problem, dataset="Y")
-    if data.dtype.kind not in "iufb":
+        raise PatchFileError(file.path, problem, dataset="Y")
+    if data.data.dtype.kind not in "iufb":
         problem = f"found {_type_name(data)}, expected numbers"
-        raise PatchFileError(path, problem, dataset="Y")
-    raw = read_rows(path, "Y", data, slice(None))
+        raise PatchFileError(file.path, problem, dataset="Y")
+    raw = read_rows(file.path, "Y", data)
     binary = np.isin(raw, (0, 1))
     one_hot = raw.ndim == 2
     valid = binary.all(axis=1) & (raw.sum(axis=1) == 1) if one_hot else binary
@@ -376,54 +306,45 @@ def _labels(path: Path, file: h5py.File, count: int) -> Labels:
         row = int(np.argmin(valid))
         expected = "one-hot: (1, 0) or (0, 1)" if one_hot else "0 or 1"
         found = tuple(raw[row].tolist()) if one_hot else raw[row].item()
-        raise PatchFileError(path, f"found {found}, expected {expected}", dataset="Y", row=row)
+        raise PatchFileError(file.path, f"found {found}, expected {expected}", dataset="Y", row=row)
     return (raw[:, 1] if one_hot else raw).astype(np.uint8)
 
 
-def _column(path: Path, file: h5py.File, name: str, count: int) -> h5py.Dataset:
-    data = stored_data_set(path, file, name)
+def _column(file: Hdf5File, name: str, count: int) -> StoredArray:
+    data = file.data_set(name)
     if data.shape != (count,):
         problem = f"found shape {data.shape}, expected ({count},), as X has rows"
-        raise PatchFileError(path, problem, dataset=name)
+        raise PatchFileError(file.path, problem, dataset=name)
     return data
 
 
-def _text(path: Path, data: h5py.Dataset, name: str) -> NDArray[np.object_]:
-    texts = np.empty(len(data), dtype=object)
-    # No text is larger than what the file holds beside the patches.
-    spare = max(1, path.stat().st_size - data.file["X"].id.get_storage_size())
-    step = min(max(TEXT_BYTES_AT_ONCE // spare, 500), 4096)
-    for start in range(0, len(data), step):
-        with _reading(path, name):
-            texts[start : start + step] = data.asstr()[start : start + step]
-        for row, text in enumerate(texts[start : start + step], start):
-            if len(text) > MOST_CHARACTERS:
-                problem = f"found a text of {len(text):,} characters"
-                problem = f"{problem}, expected at most {MOST_CHARACTERS:,}"
-                raise PatchFileError(path, problem, dataset=name, row=row)
-    return texts
+def _groups(file: Hdf5File, count: int) -> Groups:
+    data = _column(file, "group", count)
+    if is_text(data):
+        return read_texts(file.path, "group", data)
+    if data.data.dtype.kind not in "iu":
+        problem = f"found {data.data.dtype}, expected integers or strings"
+        raise PatchFileError(file.path, problem, dataset="group")
+    groups = read_rows(file.path, "group", data)
+    if groups.max() > np.iinfo(np.int64).max:
+        return groups.astype(np.uint64)
+    return groups.astype(np.int64)
 
 
-def _groups(path: Path, file: h5py.File, count: int) -> Groups:
-    data = _column(path, file, "group", count)
-    if h5py.check_string_dtype(data.dtype):
-        return _text(path, data, "group")
-    if data.dtype.kind not in "iu":
-        problem = f"found {data.dtype}, expected integers or strings"
-        raise PatchFileError(path, problem, dataset="group")
-    return read_rows(path, "group", data, slice(None)).astype(np.int64)
-
-
-def _split(path: Path, file: h5py.File, count: int) -> NDArray[np.object_]:
-    data = _column(path, file, "split", count)
-    if not h5py.check_string_dtype(data.dtype):
-        raise PatchFileError(path, f"found {data.dtype}, expected strings", dataset="split")
-    names = _text(path, data, "split")
-    known = np.isin(names.astype(str), SPLITS)
+def _split(file: Hdf5File, count: int) -> NDArray[np.object_]:
+    data = _column(file, "split", count)
+    if not is_text(data):
+        raise PatchFileError(
+            file.path, f"found {data.data.dtype}, expected strings", dataset="split"
+        )
+    names = read_texts(file.path, "split", data)
+    known = np.array([name in SPLITS for name in names])
     if not known.all():
         row = int(np.argmin(known))
-        problem = f"found {shown(names[row])!r}, expected one of {', '.join(SPLITS)}"
-        raise PatchFileError(path, problem, dataset="split", row=row)
+        name = names[row]
+        found = repr(name) if name.strip() in SPLITS else repr(shown(name))
+        problem = f"found {found}, expected one of {', '.join(SPLITS)}"
+        raise PatchFileError(file.path, problem, dataset="split", row=row)
     return names
 
 
@@ -521,14 +442,22 @@ class PatchWriter:
         ------
         OutputError
             If the disk is full, or takes no more for another reason.
+        PatchFileError
+            If a text could not be read back: see `check_text`.
         """
         end = self._written + len(patches)
         rows = {"X": patches, "Y": labels, **columns}
         for name, data_set in self._data_sets.items():
+            if h5py.check_string_dtype(data_set.dtype):
+                self._check_texts(name, rows[name])
             data_set[self._written : end] = rows[name]
         self._check()
         self._written = end
         return self
+
+    def _check_texts(self, name: str, texts: NDArray) -> None:
+        for row, text in enumerate(texts.tolist(), self._written):
+            check_text(self._path, name, row, text)
 
     def _check(self) -> None:
         failure = self._raw.failure

@@ -29,7 +29,6 @@ from nodules.errors import PatchFileError, ResultsMissingError, RevisionError, T
 from nodules.patches import Labels, Patches, PatchFile, open_patches
 from nodules.predictions import COLUMNS, group_of
 from nodules.self_contained import shown
-from nodules.trial_reading import try_reading
 
 WORKSPACE = "workspace"
 PREDICTIONS = "data/predictions.csv"
@@ -169,11 +168,10 @@ class Revision:
 
     @contextmanager
     def _open_test_patches(self) -> Iterator[PatchFile]:
-        # HDF5 reads a file of its own best, and a hostile one may crash it: so it is tried first.
+        # It may come from a remote, and HDF5 reads what is not trusted from a file alone.
         with tempfile.TemporaryDirectory(prefix="nodules-") as folder:
             path = Path(folder) / PurePosixPath(TEST_PATCHES).name
             self._files.get_file(TEST_PATCHES, str(path))
-            try_reading(path, labelled=False)
             with open_patches(path, labelled=False) as patches:
                 yield patches
 
@@ -281,6 +279,7 @@ def parse_predictions(text: str, origin: str, *, split: str) -> Predictions:
     # Line ends inside of a group's name are kept.
     table = csv.reader(io.StringIO(text, newline=""))
     rows = []
+    grouped = False
     try:
         header = next(table, [])
         if tuple(header) != COLUMNS:
@@ -288,6 +287,8 @@ def parse_predictions(text: str, origin: str, *, split: str) -> Predictions:
             raise RevisionError(origin, f"found the columns {found}, expected {','.join(COLUMNS)}")
         for row in table:
             parsed = _parse_row(row, f"{origin}: line {table.line_num}")
+            # Of any split: one of its groups may have an empty name.
+            grouped = grouped or bool(parsed[1])
             if row[0] == split:
                 rows.append(parsed)
     except csv.Error as error:
@@ -299,7 +300,7 @@ def parse_predictions(text: str, origin: str, *, split: str) -> Predictions:
         raise RevisionError(origin, f"found an index twice in {split}, expected each row once")
     return Predictions(
         np.array(index, np.int64),
-        np.array(groups, object) if any(groups) else None,
+        np.array(groups, object) if grouped else None,
         np.array(labels, np.uint8),
         np.array(probabilities, np.float64),
     )

@@ -4,13 +4,9 @@ An HDF5 file can say that its data is in any other file of the machine, or that 
 terabyte. Data that somebody else made is read only where it does neither.
 """
 
-import math
-
 import h5py
 
-# Measurements hardly compress to a tenth. What unfolds to more than this, and is large, is none.
-MOST_UNFOLDED = 100
-SMALL_BYTES = 64 * 2**20
+from nodules.hdf5_storage import StorageError, check_pieces, check_sizes, stored_pieces
 
 # What h5py was seen to raise on damaged files, or may; which one it is says nothing more.
 DAMAGE = (
@@ -41,7 +37,8 @@ def link_problem(group: h5py.Group, name: str) -> str:
 def storage_problem(data: h5py.Dataset) -> str:
     """Say what a file does not store of a data set, or that it unfolds to an absurd size.
 
-    Reads nothing of the data and allocates nothing for it.
+    Reads nothing of the data and allocates nothing for it. What a chunk inflates to is not known
+    before it is read: `hdf5_storage.StoredArray` bounds that.
 
     Parameters
     ----------
@@ -53,24 +50,11 @@ def storage_problem(data: h5py.Dataset) -> str:
     str
         What was found and what was expected; empty if all is there.
     """
-    if data.is_virtual or data.external:
-        return "found data that lies in other files, expected the data itself in this file"
-    stored = data.id.get_storage_size()
-    # A text is stored as a reference of 16 bytes, which is not the size that its type states.
-    size = 16 if data.dtype.kind == "O" else data.id.get_type().get_size()
-    if data.chunks is None:
-        needed = math.prod(data.shape) * size
-        if stored != needed:
-            return f"found {stored:,} bytes stored, expected {needed:,} for shape {data.shape}"
-        return ""
-    pairs = zip(data.shape, data.chunks, strict=True)
-    chunks, expected = data.id.get_num_chunks(), math.prod(-(-rows // each) for rows, each in pairs)
-    if chunks != expected:
-        return f"found {chunks:,} chunks stored, expected {expected:,} for shape {data.shape}"
-    unfolded = chunks * math.prod(data.chunks) * size
-    if unfolded > max(SMALL_BYTES, MOST_UNFOLDED * stored):
-        found = f"found {stored:,} bytes that unfold to {unfolded:,}"
-        return f"{found}, expected at most {MOST_UNFOLDED} times as many"
+    try:
+        check_sizes(data)
+        check_pieces([stored_pieces(data)], data.file.id.get_filesize())
+    except StorageError as error:
+        return str(error)
     return ""
 
 

@@ -6,13 +6,11 @@ from nodules.atomic import write_json
 from nodules.errors import one_line_errors
 from nodules.params import read_params
 from nodules.splitting import split_patches
-from nodules.trial_reading import try_reading
 
 if __name__ == "__main__":
     with one_line_errors():
         params = read_params()
         dataset, folder = Path(params.dataset), Path("data/splits")
-        try_reading(dataset)
         picture = Path("plots/near_duplicates.png")
         counts = split_patches(dataset, folder, params.split, params.seed, picture=picture)
         write_json(Path("metrics/split.json"), counts)

@@ -37,6 +37,14 @@ def pytest_configure() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_trial_process() -> Iterator[None]:
+    """Open HDF5 files without a trial in another process, which takes half a second for each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nodules.hdf5_file._try_once", lambda *_: None)
+        yield
+
+
 @pytest.fixture
 def patch_file(tmp_path: Path) -> PatchFileFactory:
     """Give a function that writes an HDF5 file from its arguments; None leaves a data set out."""

@@ -11,6 +11,7 @@ import resource
 import sys
 from pathlib import Path
 
+from nodules import hdf5_file
 from nodules.errors import PatchFileError
 from nodules.patches import open_patches
 
@@ -47,5 +48,6 @@ def read_in_fork(path: Path) -> str:
 
 
 if __name__ == "__main__":
+    setattr(hdf5_file, "_try_once", lambda *_: None)  # noqa: B010 - a fork is enough
     for line in sys.stdin:
         print(ascii(read_in_fork(Path(line.rstrip("\n")))), flush=True)

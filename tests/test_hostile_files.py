@@ -8,9 +8,16 @@ import h5py
 import numpy as np
 import pytest
 
+from nodules import hdf5_file
 from nodules.errors import PatchFileError
+from nodules.hdf5_file import try_reading
+from nodules.importers.hdf5 import import_hdf5
+from nodules.importers.legacy import import_legacy
+from nodules.inspection import describe
+from nodules.params import read_params
 from nodules.patches import PATCH_SIZE, open_patches
-from nodules.trial_reading import try_reading
+from nodules.prediction import predict_file
+from nodules.splitting import split_patches
 
 HDF5_FAILS = "cannot be read: damaged so that the library that reads it crashes or never ends"
 REPOSITORY = Path(__file__).parent.parent
@@ -169,11 +176,40 @@ def test_a_file_on_which_hdf5_never_returns_is_refused(patch_file) -> None:
 
 
 def test_what_a_trial_finds_wrong_is_said_in_the_same_words(patch_file) -> None:
-    good, bad = patch_file(**GOOD), patch_file("bad.h5", **(GOOD | {"Y": [0, 1, 2]}))
+    text = np.array([b"a" * 2000, b"b", b"c"])
+    good, bad = patch_file(**GOOD), patch_file("bad.h5", **(GOOD | {"group": text}))
     try_reading(good)
     with pytest.raises(PatchFileError) as error:
         try_reading(bad)
     assert str(error.value) == refusal(bad)
+
+
+def test_whatever_opens_hdf5_from_outside_tries_it_first(
+    patch_file, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_: int) -> None:
+        raise PatchFileError(path, "tried")
+
+    monkeypatch.setattr(hdf5_file, "_try_once", refuse)
+    path, out = patch_file(**GOOD), tmp_path / "out"
+    params = read_params(REPOSITORY / "params.yaml").split
+    openers: list[Callable[[], object]] = [
+        lambda: describe(path),
+        lambda: import_hdf5(path, out),
+        lambda: import_legacy({"train": path, "val": path}, out),
+        lambda: split_patches(path, out, params, 0),
+        lambda: predict_file(tmp_path / "model.keras", path, out),
+    ]
+    for opener in openers:
+        with pytest.raises(PatchFileError, match="tried"):
+            opener()
+
+
+def test_no_module_opens_hdf5_to_read_but_the_one_that_tries_it() -> None:
+    modules = [*REPOSITORY.glob("nodules/**/*.py"), *REPOSITORY.glob("stages/*.py")]
+    opening = [path.name for path in modules for _ in path.read_text().split("h5py.File(")[1:]]
+    # A writer, its own output without labels, and weights in memory.
+    assert sorted(opening) == ["hdf5.py", "hdf5_file.py", "model_archive.py", "patches.py"]
 
 
 def test_no_module_reads_pickles() -> None:

@@ -1,5 +1,6 @@
 """Import of NumPy archives in MedMNIST's layout, as numpy writes them."""
 
+import os
 import sys
 import zipfile
 from collections.abc import Callable
@@ -184,7 +185,7 @@ def shortened(path: Path) -> None:
         (lambda path: path.unlink(), "cannot be read (No such file or directory), expected a Num"),
         (cut, "cannot be read ("),
         (damage, "cannot be read ("),
-        (shortened, "cannot be read (an array ends early), expected a NumPy archive (.npz)"),
+        (shortened, "val_images: found 3,131 bytes of data, expected 3,136 for shape (4, 28, 28)"),
         (no_array, "train_labels: found no NumPy array ("),
     ],
 )
@@ -223,3 +224,101 @@ def test_the_command_says_what_to_do_next(
         main()
     assert stop.value.code == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {path}: cannot be read")
+
+
+def npy(values: NDArray, shape: str | None = None, version: bytes = b"\1\0") -> bytes:
+    """Return an array as a member, its shape as a header of Python's states it."""
+    descr = np.lib.format.dtype_to_descr(values.dtype)
+    header = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape or values.shape}, }}\n"
+    length = len(header).to_bytes(2 if version == b"\1\0" else 4, "little")
+    return b"\x93NUMPY" + version + length + header.encode() + values.tobytes()
+
+
+def replace_member(path: Path, name: str, content: bytes, method: int = zipfile.ZIP_STORED) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = {each: archive.read(each) for each in archive.namelist()}
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for each, old in members.items():
+            archive.writestr(each, content if each == name else old)
+
+
+@pytest.mark.parametrize("version", [b"\1\0", b"\2\0", b"\3\0"])
+def test_arrays_of_python_2_and_of_each_format_are_read_without_a_word(
+    tmp_path: Path, version: bytes, recwarn: pytest.WarningsRecorder
+) -> None:
+    arrays = medmnist()
+    path = save(tmp_path / "set.npz", arrays)
+    import_npz(path, tmp_path / "expected.h5")
+    images = arrays["val_images"]
+    shape = "(4L, 28L, 28L)" if version < b"\3" else "(4, 28, 28)"
+    replace_member(path, "val_images.npy", npy(images, shape, version))
+    replace_member(path, "val_labels.npy", npy(arrays["val_labels"].astype(">i8")))
+    import_npz(path, tmp_path / "out.h5")
+    assert (tmp_path / "out.h5").read_bytes() == (tmp_path / "expected.h5").read_bytes()
+    assert not recwarn.list
+
+
+LABELS = np.array([0, 1, 0, 1], np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (npy(LABELS, "(400000000000,)"), "found 4 bytes of data, expected 400,000,000,000 for sh"),
+        (npy(LABELS, "(-2, -2)"), "found 4 bytes of data, expected 4 for shape (-2, -2)"),
+        (npy(LABELS) + b"more", "found 8 bytes of data, expected 4 for shape (4,)"),
+        (npy(LABELS, "(4"), "found no NumPy array ("),
+        (npy(LABELS, "[" * 5000), "found no NumPy array ("),
+        (npy(LABELS, version=b"\7\0"), "found no NumPy array (format version 7.0, expected"),
+        (b"\x93NUMPY\2\0\xff\xff\xff\x7f", "found no NumPy array (a header of 2,147,483,647 byt"),
+        (npy(LABELS)[:40], "found no NumPy array ("),
+    ],
+)
+def test_a_header_that_does_not_fit_its_member_is_refused(
+    tmp_path: Path, content: bytes, expected: str
+) -> None:
+    path = save(tmp_path / "set.npz", medmnist())
+    replace_member(path, "val_labels.npy", content)
+    with pytest.raises(PatchFileError) as caught:
+        import_npz(path, tmp_path / "out.h5")
+    assert str(caught.value).startswith(f"{path}: val_labels: {expected}")
+
+
+@pytest.mark.parametrize(
+    ("method", "size", "expected"),
+    [
+        (zipfile.ZIP_DEFLATED, 7 * 10**7, r"bytes that unfold to 70,000,\d+, expected at most 100"),
+        (zipfile.ZIP_LZMA, 7, "found another compression than NumPy's, expected none or deflate"),
+    ],
+)
+def test_members_that_unfold_without_bounds_are_refused(
+    tmp_path: Path, method: int, size: int, expected: str
+) -> None:
+    path = save(tmp_path / "set.npz", medmnist())
+    replace_member(path, "train_labels.npy", npy(np.zeros(size, np.uint8)), method)
+    with pytest.raises(PatchFileError, match=f"train_labels: .*{expected}"):
+        import_npz(path, tmp_path / "out.h5")
+
+
+def test_members_of_one_name_or_in_one_place_are_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "set.npz", medmnist(), compressed=False)
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        places = [each.header_offset for each in archive.infolist()[:2]]
+    path.write_bytes(
+        whole.replace(places[1].to_bytes(4, "little"), places[0].to_bytes(4, "little"))
+    )
+    with pytest.raises(PatchFileError, match="found bytes that belong to another member, too"):
+        import_npz(path, tmp_path / "out.h5")
+    path.write_bytes(whole)
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("val_labels.npy", npy(LABELS))
+    with pytest.raises(PatchFileError, match="val_labels: found twice in the archive"):
+        import_npz(path, tmp_path / "out.h5")
+
+
+def test_pipes_folders_and_devices_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.npz")
+    for path, found in ((tmp_path / "pipe.npz", "a device or a pipe"), (tmp_path, "a folder")):
+        with pytest.raises(PatchFileError, match=f"found {found}, expected a NumPy archive"):
+            import_npz(path, tmp_path / "out.h5")

@@ -130,7 +130,7 @@ def assert_refused(path: Path, sentence: str) -> None:
         ({"Y": [0.0, np.nan, 1.0]}, "Y: row 1: found nan, expected 0 or 1"),
         ({"Y": [0.0, 0.0, 0.5]}, "Y: row 2: found 0.5, expected 0 or 1"),
         ({"Y": [[0, 0], [1, 0], [0, 1]]}, "Y: row 0: found (0, 0), expected one-hot"),
-        ({"group": [b"a", b"\xff", b"c"]}, "group: found bytes that are not UTF-8 text"),
+        ({"group": [b"a", b"\xff", b"c"]}, "group: row 1: found bytes that are not UTF-8 text"),
         ({"group": ["a", "b" * 2000, "c"]}, "group: row 1: found a text of 2,000 characters"),
         ({"split": ["train", "a\nb\x1b" + "c" * 500, "val"]}, "split: row 1: found 'a b?ccc"),
         ({"a\nname": [1], "Y": None}, "Y: found X, a name; expected a data set of this name"),

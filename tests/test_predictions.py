@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nodules.errors import RevisionError
 from nodules.predictions import COLUMNS, group_cell, group_of, new_table, write_split
 from nodules.revisions import parse_predictions
 
@@ -37,3 +38,18 @@ def test_a_table_of_hostile_groups_is_read_back_and_holds_no_formula(tmp_path: P
 @pytest.mark.parametrize("group", [-1, 0, 7, "scan-1", "1.2.840", "-3", "+4.5", "'", "it's", ""])
 def test_ordinary_groups_are_written_as_they_are(group: int | str) -> None:
     assert group_cell(group) == str(group)
+
+
+def test_an_empty_name_is_a_group_where_other_splits_have_names() -> None:
+    rows = ["val,1,scan,0,0.5", "test,2,,0,0.5", "test,3,,1,0.5"]
+    text = "\n".join(["split,index,group,label,probability", *rows])
+    found = parse_predictions(text, "HEAD", split="test").groups
+    assert found is not None
+    assert found.tolist() == ["", ""]
+
+
+@pytest.mark.parametrize("row", ["test,1,a\rb,0,0.5", f"test,{2**70},,0,0.5", "test,-1,,0,0.5"])
+def test_a_table_that_is_no_csv_is_one_line(row: str) -> None:
+    text = f"split,index,group,label,probability\n{row}\n"
+    with pytest.raises(RevisionError, match="HEAD: line "):
+        parse_predictions(text, "HEAD", split="test")

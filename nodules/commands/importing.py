@@ -232,12 +232,9 @@ def _import_hdf5(arguments: argparse.Namespace) -> None:
 
 def _import_legacy(arguments: argparse.Namespace) -> None:
     from nodules.importers.legacy import import_legacy
-    from nodules.trial_reading import try_reading
 
     named = {"train": arguments.train, "val": arguments.val, "test": arguments.test}
     files = {name: path for name, path in named.items() if path is not None}
-    for path in files.values():
-        try_reading(path)
     counts = import_legacy(files, arguments.out)
     _print_written(arguments.out, [", ".join(f"{name} {n:,}" for name, n in counts.items())])
 

@@ -18,7 +18,5 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     from nodules.inspection import describe
-    from nodules.trial_reading import try_reading
 
-    try_reading(arguments.file, labelled=False)
     print(describe(arguments.file))

@@ -31,11 +31,12 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     from nodules.model_archive import check_archive
-    from nodules.trial_reading import try_reading
+    from nodules.patches import open_patches
 
     # Before TensorFlow is loaded, which takes seconds.
     check_archive(arguments.model)
-    try_reading(arguments.patches, labelled=False)
+    with open_patches(arguments.patches, labelled=False):
+        pass
 
     from nodules import runtime  # isort: split - sets up TensorFlow, which the next one imports
     from nodules.prediction import predict_file

@@ -10,17 +10,12 @@ from tqdm import tqdm
 
 from nodules.atomic import replacing
 from nodules.errors import PatchFileError
+from nodules.hdf5_file import Hdf5File, open_hdf5, read_rows
+from nodules.hdf5_storage import StoredArray
 from nodules.importers.grey import Window
 from nodules.importers.stack import Stack
 from nodules.output import check_output
-from nodules.patches import (
-    Labels,
-    new_patch_file,
-    open_hdf5,
-    read_known,
-    read_rows,
-    stored_data_set,
-)
+from nodules.patches import Labels, new_patch_file, read_known
 
 CARRIED = ("Y", "group", "split")
 
@@ -52,9 +47,9 @@ def import_hdf5(path: Path, out: Path, *, window: Window | None = None) -> list[
     """
     check_output(out, [path])
     with open_hdf5(path) as file:
-        data = _images(path, file)
-        stack = Stack(path, "X", data.shape, data.dtype, window)
-        labels, groups, split = read_known(path, file, stack.count, labelled=False)
+        data = _images(file)
+        stack = Stack(path, "X", data.shape, data.data.dtype, window)
+        labels, groups, split = read_known(file, stack.count, labelled=False)
         named = (("group", groups), ("split", split))
         columns: dict[str, NDArray] = {k: col for k, col in named if col is not None}
         if labels is not None:
@@ -65,7 +60,7 @@ def import_hdf5(path: Path, out: Path, *, window: Window | None = None) -> list[
                 _write(unfinished, stack, data, np.zeros(stack.count, np.uint8), columns)
                 with h5py.File(unfinished, "r+") as patches:
                     del patches["Y"]
-        left_out = sorted({*file} - {"X", *CARRIED})
+        left_out = [name for name in file.names() if name not in ("X", *CARRIED)]
     lines = [f"{stack.count:,} patches from {stack.height}x{stack.width} pixels", *stack.notes()]
     if left_out:
         lines.append(f"left out: {', '.join(left_out)}")
@@ -73,7 +68,7 @@ def import_hdf5(path: Path, out: Path, *, window: Window | None = None) -> list[
 
 
 def _write(
-    out: Path, stack: Stack, data: h5py.Dataset, labels: Labels, columns: Mapping[str, NDArray]
+    out: Path, stack: Stack, data: StoredArray, labels: Labels, columns: Mapping[str, NDArray]
 ) -> None:
     dtypes = {name: column.dtype for name, column in columns.items()}
     with (
@@ -82,16 +77,17 @@ def _write(
     ):
         for start in range(0, stack.count, stack.block):
             rows = slice(start, min(start + stack.block, stack.count))
-            images = read_rows(stack.path, "X", data, rows).reshape(-1, stack.height, stack.width)
+            images = read_rows(stack.path, "X", data, rows.start, rows.stop)
+            images = images.reshape(-1, stack.height, stack.width)
             extra = {name: column[rows] for name, column in columns.items()}
             patches.append(stack.convert(images, start), labels[rows], **extra)
             progress.update(len(images))
 
 
-def _images(path: Path, file: h5py.File) -> h5py.Dataset:
-    data = stored_data_set(path, file, "X")
+def _images(file: Hdf5File) -> StoredArray:
+    data = file.data_set("X")
     shape = data.shape
     if len(shape) != 3 and (len(shape), *shape[3:]) != (4, 1):
         problem = f"found shape {shape}, expected (N, height, width) or (N, height, width, 1)"
-        raise PatchFileError(path, problem, dataset="X")
+        raise PatchFileError(file.path, problem, dataset="X")
     return data

@@ -63,7 +63,14 @@ def _group_column(parts: Mapping[str, PatchFile]) -> dict[str, np.dtype]:
     if without:
         problem = "found none, expected it in all of the files or in none"
         raise PatchFileError(without[0], problem, dataset="group")
-    if len(dtypes) > 1:
+    if len(dtypes) == 1:
+        return {"group": dtypes.pop()}
+    first = next(iter(parts.values())).path
+    if np.dtype(object) in dtypes:
         problem = "found integers in one file and strings in another, expected one type"
-        raise PatchFileError(next(iter(parts.values())).path, problem, dataset="group")
-    return {"group": dtypes.pop()}
+        raise PatchFileError(first, problem, dataset="group")
+    # Some file holds numbers above those of int64, so that the others must hold none below 0.
+    if any(part.groups.min() < 0 for part in parts.values() if part.groups is not None):
+        problem = "found numbers below 0 in one file and above 2^63 - 1 in another"
+        raise PatchFileError(first, f"{problem}, expected one type", dataset="group")
+    return {"group": np.dtype(np.uint64)}

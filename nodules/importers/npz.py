@@ -1,9 +1,14 @@
 """Reading a NumPy archive laid out as those of MedMNIST (https://medmnist.com) into a patch file.
 
 An archive is read as a stream, not by `numpy.load`, which would take a whole array into memory.
+What an array's header declares is compared with the size of its member before any of it is read.
 """
 
+import io
 import math
+import struct
+import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -21,8 +26,33 @@ from nodules.errors import PatchFileError
 from nodules.importers.stack import Stack
 from nodules.output import check_output
 from nodules.patches import SPLITS, Labels, Patches, new_patch_file
+from nodules.regular_file import check_regular_file
+from nodules.self_contained import shown
 
 CHANNELS = (1, 3)
+
+# Images hardly compress to a tenth. What unfolds to more than this, and is large, is none.
+MAX_RATIO = 100
+SMALL_BYTES = 64 * 2**20
+# NumPy's own limit to what it parses.
+MAX_HEADER_BYTES = 10_000
+LOCAL_HEADER_BYTES = 30
+
+# What zipfile and zlib were seen to raise on damaged archives, or may.
+_DAMAGE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+# What NumPy raises on a header that is none: it is parsed as Python's literals.
+_NO_HEADER = (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError)
 
 
 def import_npz(path: Path, out: Path, *, nodule: int = 1) -> list[str]:
@@ -57,13 +87,13 @@ def import_npz(path: Path, out: Path, *, nodule: int = 1) -> list[str]:
         splits = [split for split in SPLITS if arrays & set(_names(split))]
         needed = [name for split in {"train", "val", *splits} for name in _names(split)]
         if not arrays.issuperset(needed):
-            found = ", ".join(sorted(arrays)) or "nothing"
+            found = ", ".join(shown(name) for name in sorted(arrays)[:10]) or "nothing"
             expected = ", ".join(name for split in SPLITS for name in _names(split))
             raise PatchFileError(path, f"found {found}; expected {expected}")
+        # All headers are checked before any data is read.
+        counts = {split: _check_labels(path, archive, split) for split in splits}
+        stacks = {split: _check_images(path, archive, split, counts[split]) for split in splits}
         labels = {split: _read_labels(path, archive, split) for split in splits}
-        stacks = {
-            split: _check_images(path, archive, split, len(labels[split])) for split in splits
-        }
         total = sum(map(len, labels.values()))
         with (
             new_patch_file(out, total, {"split": np.dtype(object)}) as file,
@@ -77,9 +107,9 @@ def import_npz(path: Path, out: Path, *, nodule: int = 1) -> list[str]:
                     file.append(patches, is_nodule[rows], split=names)
                     progress.update(len(patches))
     nodules = sum(int((split == nodule).sum()) for split in labels.values())
-    counts = ", ".join(f"{split} {len(labels[split]):,}" for split in splits)
+    summary = ", ".join(f"{split} {counts[split]:,}" for split in splits)
     notes = [note for stack in stacks.values() for note in stack.notes()]
-    return [f"{counts}; {nodules:,} nodules (label {nodule})", *notes]
+    return [f"{summary}; {nodules:,} nodules (label {nodule})", *notes]
 
 
 @dataclass(frozen=True)
@@ -109,8 +139,8 @@ def _names(split: str) -> tuple[str, str]:
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
+    except _DAMAGE as error:
+        reason = shown(str(getattr(error, "strerror", None) or error), 200) or type(error).__name__
         problem = f"cannot be read ({reason}), expected a NumPy archive (.npz)"
         raise PatchFileError(path, problem) from None
 
@@ -119,21 +149,41 @@ def _reading(path: Path) -> Iterator[None]:
 def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     with ExitStack() as opened:
         with _reading(path):
+            check_regular_file(path, "a NumPy archive (.npz)")
             archive = opened.enter_context(zipfile.ZipFile(path))
+        _check_members(path, archive.infolist())
         yield archive
+
+
+def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    """Refuse members that share a name or bytes."""
+    end = 0
+    for member in sorted(members, key=lambda member: member.header_offset):
+        if member.header_offset < end:
+            name = shown(member.filename.removesuffix(".npy"))
+            problem = "found bytes that belong to another member, too"
+            raise PatchFileError(path, problem, dataset=name)
+        end = member.header_offset + LOCAL_HEADER_BYTES + member.compress_size
+    if end > path.stat().st_size:
+        raise PatchFileError(path, "found a member beyond the file's end")
+    names = [member.filename for member in members]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        problem = "found twice in the archive, expected one array of this name"
+        raise PatchFileError(path, problem, dataset=shown(twice.removesuffix(".npy")))
 
 
 @contextmanager
 def _open_array(path: Path, archive: zipfile.ZipFile, name: str) -> Iterator[_Array]:
+    member = archive.getinfo(f"{name}.npy")
+    _check_compression(path, name, member)
     with ExitStack() as opened:
         with _reading(path):
-            stream = opened.enter_context(archive.open(f"{name}.npy"))
+            stream = opened.enter_context(archive.open(member))
             try:
-                version = npy.read_magic(stream)
-                read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-                shape, fortran_order, dtype = read(stream)
-            except ValueError as error:
-                problem = f"found no NumPy array ({' '.join(str(error).split())})"
+                shape, fortran_order, dtype, header_bytes = _read_header(stream)
+            except _NO_HEADER as error:
+                problem = f"found no NumPy array ({shown(str(error), 200)})"
                 raise PatchFileError(path, problem, dataset=name) from None
         if dtype.hasobject:
             problem = "found Python objects, which are never unpickled; expected numbers"
@@ -141,17 +191,68 @@ def _open_array(path: Path, archive: zipfile.ZipFile, name: str) -> Iterator[_Ar
         if fortran_order and len(shape) > 1:
             problem = "found columns first, expected rows first (numpy.ascontiguousarray)"
             raise PatchFileError(path, problem, dataset=name)
+        size = member.file_size - header_bytes
+        needed = math.prod(shape) * dtype.itemsize
+        if min(shape, default=0) < 0 or size != needed:
+            problem = f"found {size:,} bytes of data, expected {needed:,} for shape {shape}"
+            raise PatchFileError(path, problem, dataset=name)
         yield _Array(path, stream, shape, dtype)
+
+
+def _check_compression(path: Path, name: str, member: zipfile.ZipInfo) -> None:
+    """Refuse a member that unfolds to an absurd size, or by a method without bounds."""
+    problem = ""
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        problem = "found another compression than NumPy's, expected none or deflate"
+    elif member.file_size > max(SMALL_BYTES, MAX_RATIO * member.compress_size):
+        found = f"found {member.compress_size:,} bytes that unfold to {member.file_size:,}"
+        problem = f"{found}, expected at most {MAX_RATIO} times as many"
+    if problem:
+        raise PatchFileError(path, problem, dataset=name)
+
+
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """Read the header of a .npy file: shape, whether columns are first, type, and its bytes.
+
+    Raises
+    ------
+    ValueError
+        Or another of `_NO_HEADER`, if there is none.
+    """
+    start = stream.read(8)
+    version = npy.read_magic(io.BytesIO(start))
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"format version {version[0]}.{version[1]}, expected 1.0, 2.0 or 3.0")
+    length = stream.read(2 if version == (1, 0) else 4)
+    size = int.from_bytes(length, "little")
+    if size > MAX_HEADER_BYTES:
+        raise ValueError(f"a header of {size:,} bytes, expected at most {MAX_HEADER_BYTES:,}")
+    header = io.BytesIO(length + stream.read(size))
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    with warnings.catch_warnings():
+        # Python 2 wrote 28 as 28L; NumPy reads it, and warns.
+        warnings.simplefilter("ignore")
+        shape, fortran_order, dtype = read(header, max_header_size=MAX_HEADER_BYTES)
+    return shape, fortran_order, dtype, len(start) + len(length) + size
+
+
+def _check_labels(path: Path, archive: zipfile.ZipFile, split: str) -> int:
+    """Check the type and shape of a split's labels; return their number."""
+    name = _names(split)[1]
+    with _open_array(path, archive, name) as array:
+        shape, dtype = array.shape, array.dtype
+    if shape[1:] not in ((), (1,)) or not shape or dtype.kind not in "uifb":
+        problem = f"found {dtype} of shape {shape}, expected numbers of shape (n,) or (n, 1)"
+        raise PatchFileError(path, problem, dataset=name)
+    return shape[0]
 
 
 def _read_labels(path: Path, archive: zipfile.ZipFile, split: str) -> Labels:
     name = _names(split)[1]
     with _open_array(path, archive, name) as array:
-        shape, dtype = array.shape, array.dtype
-        if shape[1:] not in ((), (1,)) or not shape or dtype.kind not in "uifb":
-            problem = f"found {dtype} of shape {shape}, expected numbers of shape (n,) or (n, 1)"
-            raise PatchFileError(path, problem, dataset=name)
-        labels = array.read(shape[0]).ravel()
+        labels = array.read(array.shape[0]).ravel()
+    if labels.dtype.kind == "b":
+        labels = labels.view(np.uint8)  # a stored byte may be another than 0 or 1
     binary = np.isin(labels, (0, 1))
     if not binary.all():
         row = int(np.argmin(binary))

@@ -1,5 +1,6 @@
 """Images of one size stacked in an array, turned into patches a block at a time."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from nodules.importers.resampling import resample
 from nodules.patches import BLOCK_PATCHES, PATCH_SIZE, Patches
 
 BLOCK_BYTES = 32 * 2**20
+# An image is read whole, and resampled as float32.
+MAX_PIXELS = 2**25
+MAX_IMAGE_BYTES = 2**28
 
 
 class Stack:
@@ -30,7 +34,7 @@ class Stack:
     Raises
     ------
     PatchFileError
-        If there is no pixel, or the type is another.
+        If there is no pixel, or the type is another, or an image is larger than 2^25 pixels.
     """
 
     def __init__(
@@ -51,7 +55,11 @@ class Stack:
         if dtype.kind not in "uif" if window else dtype != np.uint8 and dtype.kind != "f":
             expected = "numbers" if window else "uint8 in 0..255 or float in 0..1"
             raise PatchFileError(path, f"found {dtype}, expected {expected}", dataset=name)
-        image_bytes = int(np.prod(shape[1:])) * dtype.itemsize
+        image_bytes = math.prod(shape[1:]) * dtype.itemsize
+        if self.height * self.width > MAX_PIXELS or image_bytes > MAX_IMAGE_BYTES:
+            problem = f"found images of {self.height}x{self.width} pixels"
+            problem = f"{problem}, expected at most {MAX_PIXELS:,} pixels"
+            raise PatchFileError(path, problem, dataset=name)
         self.block = max(1, min(BLOCK_PATCHES, BLOCK_BYTES // image_bytes))
 
     def notes(self) -> list[str]:
