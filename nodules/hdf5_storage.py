@@ -412,9 +412,11 @@ def _unshuffle(data: memoryview, width: int) -> bytes | memoryview:
     count = len(data) // width if width > 1 else 0
     if count < 2:
         return data
-    raw = np.frombuffer(data, np.uint8)
-    shuffled = raw[: count * width].reshape(width, count)
-    return np.concatenate([shuffled.T.ravel(), raw[count * width :]]).data
+    raw, end = np.frombuffer(data, np.uint8), count * width
+    restored = np.empty(len(raw), np.uint8)
+    restored[:end].reshape(count, width)[:] = raw[:end].reshape(width, count).T
+    restored[end:] = raw[end:]
+    return restored.data
 
 
 def _without_checksum(data: memoryview) -> memoryview:
