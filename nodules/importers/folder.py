@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nodules.errors import GroupError, ImageError
+from nodules.hdf5_file import MAX_CHARACTERS
 from nodules.importers.grey import Window
 from nodules.importers.image_patches import ImagePatch, image_patches
 from nodules.importers.images import is_image
 from nodules.output import check_output
-from nodules.patches import MOST_CHARACTERS, SPLITS, Labels, new_patch_file
+from nodules.patches import SPLITS, Labels, new_patch_file
 from nodules.streams import printable
 
 BLOCK_IMAGES = 256
@@ -301,7 +302,7 @@ def _group(path: Path, pattern: re.Pattern[str]) -> str:
     if not match[1].isprintable() or match[1] != match[1].strip():
         problem = f"--group found {match[1]!r}, expected a name that can be printed"
         raise ImageError(path, f"{problem}, without spaces around it")
-    assert len(match[1]) <= MOST_CHARACTERS  # no file name is as long
+    assert len(match[1]) <= MAX_CHARACTERS  # no file name is as long
     return match[1]
 
 
