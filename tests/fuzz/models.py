@@ -321,7 +321,7 @@ def _anything(rng: Generator, instead_of: Any = None) -> Any:
             return [instead_of] * int(rng.integers(1, 50))
         case 3:
             nested = instead_of
-            for _ in range(rng.integers(1, 900)):
+            for _ in range(rng.integers(1, 300)):  # three times in one file, and json can write it
                 nested = [nested] if rng.random() < 0.5 else {"config": nested}
             return nested
         case 4:
