@@ -6,6 +6,7 @@ the texts. All of that is asked for in another process first, whatever command o
 """
 
 import functools
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -62,7 +63,8 @@ class Hdf5File:
     def names(self) -> list[str]:
         """Return what the file holds, in alphabetical order."""
         with reading(self.path):
-            return sorted(self._file)
+            # A name that is not UTF-8 comes as bytes.
+            return sorted(os.fsdecode(name) for name in self._file)
 
     def holds(self, name: str) -> bool:
         """Return whether the file holds something of this name."""

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO
 
 from nodules.errors import NodulesError, one_line_errors
-from nodules.streams import printable
+from nodules.streams import STDERR, STDOUT, printable
 
 REPOSITORY = Path(__file__).parent.parent
 # Processor time is what is limited. Where a file blocks instead of computing, this many times as
@@ -207,9 +207,11 @@ def _call_each(
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     paths = [Path(os.fsdecode(name)) for name in sys.stdin.buffer.read().split(b"\0")[:-1]]
     _limit_memory(memory)
-    # What a library prints is no result.
+    # What a library prints is no result, and no message: libtiff prints lines of its own.
     results = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.stderr = os.fdopen(os.dup(STDERR), "w", errors="backslashreplace")  # for a traceback
+    for stream in (STDOUT, STDERR):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     for path in paths:
         _limit_next_call(seconds)
         try:

@@ -18,6 +18,7 @@ from pydicom.uid import (
     EnhancedCTImageStorage,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLSLossless,
     LegacyConvertedEnhancedCTImageStorage,
     RLELossless,
     SecondaryCaptureImageStorage,
@@ -34,6 +35,14 @@ from tests.triangle_filter import grey_levels
 
 STORED = np.linspace(24, 1424, 2500).astype(np.uint16).reshape(50, 50)  # -1000..400 HU
 GREY = grey_levels(STORED.astype(float) - 1024, -1000, 400)
+
+
+def test_another_compression_is_named(tmp_path: Path) -> None:
+    data = ct(STORED)
+    data.file_meta.TransferSyntaxUID = JPEGLSLossless
+    data.PixelData = encapsulate([b"\xff\xd8\xff\xf7"])
+    with pytest.raises(ImageError, match=r"no readable JPEG-LS Lossless .*, expected JPEG, JPEG 2"):
+        read_image(save(tmp_path, data))
 
 
 def save(folder: Path, data: Dataset) -> Path:

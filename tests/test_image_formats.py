@@ -12,7 +12,7 @@ from PIL import Image
 
 from nodules.errors import ImageError
 from nodules.importers.grey import Window
-from nodules.importers.image_patches import image_patch
+from nodules.importers.image_patches import image_patch, image_patches
 from nodules.importers.images import MAX_FILE_BYTES, read_image
 from nodules.limited_process import call_each_limited
 from tests.image_files import DEFLATE, UNCOMPRESSED, WHITE_IS_ZERO, chunk, png, tiff
@@ -78,6 +78,33 @@ def test_a_tiff_that_lacks_pixels_is_refused(tmp_path: Path, tags: Any, expected
     with pytest.raises(ImageError) as caught:
         read_image(path)
     assert str(caught.value).startswith(f"{path}: {expected}")
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.tif"])
+def test_pixels_that_contradict_their_checksum_are_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    Image.fromarray(ramp("u1")).save(path, compression="tiff_adobe_deflate")
+    read_image(path)
+    whole = path.read_bytes()
+    start = whole.index(b"\x78")  # where a zlib stream begins
+    inflater = zlib.decompressobj()
+    inflater.decompress(whole[start:])
+    for place in range(start, len(whole) - len(inflater.unused_data)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        with pytest.raises(ImageError):
+            read_image(path)
+
+
+def test_libraries_print_nothing_about_a_damaged_image(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.tif"
+    Image.fromarray(ramp("u1")).save(path, compression="tiff_lzw")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:8] + bytes([255]) * 50 + whole[58:])  # of which libtiff has to say more
+    with pytest.raises(ImageError, match="not a readable PNG, JPEG or TIFF image"):
+        list(image_patches([path], None))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_large_tiles_of_a_small_tiff_are_refused(tmp_path: Path) -> None:

@@ -87,6 +87,14 @@ def test_what_is_lost_is_said(patch_file, tmp_path: Path) -> None:
         assert np.array_equal(patches.read(0, 6), SQUARE[:, 7:57, 8:58])
 
 
+def test_names_that_are_not_utf8_are_left_out_like_others(patch_file, tmp_path: Path) -> None:
+    path = patch_file(X=SQUARE, Y=COLUMNS["Y"])
+    with h5py.File(path, "r+") as file:
+        file["notes"] = 1
+        file.id.links.move(b"notes", file.id, b"M\xfcller")
+    assert import_hdf5(path, tmp_path / "out.h5")[-1] == "left out: M\udcfcller"
+
+
 TORN = ["train", "val", "val", "val", "test", "test"]
 
 
@@ -117,11 +125,15 @@ def test_what_a_patch_file_may_not_hold_is_refused_here_too(
     assert not list(tmp_path.glob("made/*"))
 
 
-def test_a_window_takes_no_infinity(patch_file, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [np.inf, 1e300, -1e300])
+def test_a_window_takes_no_number_that_resampling_cannot(
+    patch_file, tmp_path: Path, number: float
+) -> None:
     stored = SQUARE.astype(float)
-    stored[3, 5, 5] = np.inf
-    with pytest.raises(PatchFileError, match=r"X: row 3: found .*inf, expected finite numbers"):
-        import_hdf5(patch_file(X=stored), tmp_path / "out.h5", window=Window(0, 255))
+    stored[3, 5, 5] = number
+    path = patch_file(X=stored)
+    with pytest.raises(PatchFileError, match=r"X: row 3: found .*, expected numbers up to 1e\+30"):
+        import_hdf5(path, tmp_path / "out.h5", window=Window(0, 255))
 
 
 def test_a_file_that_is_no_hdf5_is_one_line(tmp_path: Path, patch_file) -> None:

@@ -329,8 +329,11 @@ def replace_by_pipe(name: str) -> Callable[[Path], None]:
     return replace
 
 
-def write_nan(folder: Path) -> None:
-    write_scan(folder / "scans/subset1/1.2.1.mhd", np.full((5, 70, 64), np.nan, np.float32))
+def write_number(number: float) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        write_scan(folder / "scans/subset1/1.2.1.mhd", np.full((5, 70, 64), number, np.float32))
+
+    return write
 
 
 def write_vectors(folder: Path) -> None:
@@ -389,7 +392,8 @@ HEADER = b"seriesuid,coordX,coordY,coordZ,class\n"
         (edit_header("64 70 5", "640 70 5"), ScanError, ["1.2.1.mhd: 1.2.1.raw: found 44,800 b"]),
         (edit_header("1.2.1.raw", "lost.raw"), ScanError, ["1.2.1.mhd: lost.raw: cannot be read"]),
         (truncate_voxels, ScanError, ["1.2.1.mhd: 1.2.1.raw: found 1,000 bytes of voxels, expect"]),
-        (write_nan, ScanError, ["1.2.1.mhd: found NaN"]),
+        (write_number(np.nan), ScanError, ["1.2.1.mhd: found NaN or infinity"]),
+        (write_number(np.inf), ScanError, ["1.2.1.mhd: found NaN or infinity"]),
         (write_vectors, ScanError, ["1.2.1.mhd: ElementNumberOfChannels: found '2'"]),
     ],
 )

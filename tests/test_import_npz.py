@@ -68,6 +68,16 @@ def test_the_option_tells_which_label_is_the_nodule(tmp_path: Path) -> None:
     assert imported(tmp_path / "out.h5")[1].tolist()[:3] == [1, 0, 1]
 
 
+def test_members_need_no_suffix(tmp_path: Path) -> None:
+    arrays = medmnist()
+    import_npz(save(tmp_path / "set.npz", arrays), tmp_path / "set.h5")
+    with zipfile.ZipFile(tmp_path / "bare.npz", "w") as archive:
+        for name, array in arrays.items():
+            archive.writestr(name, npy(array))
+    import_npz(tmp_path / "bare.npz", tmp_path / "bare.h5")
+    assert (tmp_path / "bare.h5").read_bytes() == (tmp_path / "set.h5").read_bytes()
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_equal_channels_are_one(tmp_path: Path, channels: int) -> None:
     arrays = medmnist()
@@ -313,6 +323,11 @@ def test_members_of_one_name_or_in_one_place_are_refused(tmp_path: Path) -> None
     path.write_bytes(whole)
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("val_labels.npy", npy(LABELS))
+    with pytest.raises(PatchFileError, match="val_labels: found twice in the archive"):
+        import_npz(path, tmp_path / "out.h5")
+    path.write_bytes(whole)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("val_labels", npy(LABELS))
     with pytest.raises(PatchFileError, match="val_labels: found twice in the archive"):
         import_npz(path, tmp_path / "out.h5")
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pydicom import Dataset, FileDataset, dcmread
 from pydicom.encaps import generate_frames
 from pydicom.errors import InvalidDicomError
@@ -162,7 +162,12 @@ def _check_pixels(path: Path, data: FileDataset) -> None:
     if len(frames) != 1:
         raise ImageError(path, f"found {len(frames)} frames, expected one")
     if transfer_syntax != RLELossless:
-        with Image.open(io.BytesIO(frames[0]), formats=("JPEG", "JPEG2000")) as image:
+        try:
+            opened = Image.open(io.BytesIO(frames[0]), formats=("JPEG", "JPEG2000"))
+        except UnidentifiedImageError:
+            problem = f"found pixels that are no readable {shown(transfer_syntax.name)}"
+            raise ImageError(path, f"{problem}, expected JPEG, JPEG 2000 or RLE") from None
+        with opened as image:
             if image.size != (columns, rows):
                 problem = "found compressed pixels of {} x {}".format(*image.size)
                 raise ImageError(path, f"{problem}, expected Columns x Rows, {columns} x {rows}")

@@ -28,10 +28,12 @@ class Window:
             raise CropError(f"window: {problem}")
 
     def grey(self, values: NDArray[np.number]) -> NDArray[np.uint8]:
-        """Map the window linearly to 0..255, round to nearest, and clip the rest."""
-        scaled = (values.astype(np.float64) - self.low) * 255 / (self.high - self.low)
-        clipped: NDArray[np.uint8] = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
-        return clipped
+        """Clip to the window, map it linearly to 0..255, and round to nearest."""
+        # Clipped first, so that nothing overflows.
+        clipped = np.clip(values.astype(np.float64), self.low, self.high)
+        scaled = (clipped - self.low) * 255 / (self.high - self.low)
+        grey: NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
+        return grey
 
 
 HOUNSFIELD = Window(-1000, 400)

@@ -21,6 +21,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from nodules.errors import ImageError
 from nodules.importers.grey import EIGHT_BITS, SIXTEEN_BITS, Window
+from nodules.importers.resampling import MAX_VALUE
 from nodules.importers.tiff import (
     Samples,
     check_strips,
@@ -43,9 +44,6 @@ MAX_FILE_BYTES = 160_000_000
 # A progressive JPEG has about 10 scans, each of which is decoded over the whole image.
 MAX_SCANS = 100
 START_OF_SCAN = b"\xff\xda"  # which the data between markers never hold
-
-# Beyond this, sums of float32 in resampling may overflow.
-MAX_VALUE = 1e30
 
 
 @dataclass(frozen=True)
@@ -166,6 +164,8 @@ def _unreadable(path: Path, error: OSError) -> ImageError:
 def _read_pillow(path: Path, file: BinaryIO) -> GreyImage:
     with _opened(path, file) as image:
         check_size(path, *image.size)
+        if image.format == "PNG":
+            _check_checksums(file)
         frames = getattr(image, "n_frames", 1)
         if frames > 1:
             raise ImageError(path, f"found {frames} frames, expected one")
@@ -177,7 +177,7 @@ def _read_pillow(path: Path, file: BinaryIO) -> GreyImage:
             check_scans(path, file.read())
         samples = tiff_samples(path, image)
         if samples is not None:
-            check_strips(path, image)
+            check_strips(path, file, image)
             use_native_byte_order(image)
         image.load()
         # Pillow does this to TIFF by itself.
@@ -185,6 +185,15 @@ def _read_pillow(path: Path, file: BinaryIO) -> GreyImage:
         grey = _grey(path, image, samples)
         _check_opaque(path, image, grey.values)
         return grey
+
+
+def _check_checksums(file: BinaryIO) -> None:
+    """Check every chunk of a PNG, which Pillow does not do as it decodes; it raises what it may."""
+    place = file.tell()
+    file.seek(0)
+    with Image.open(file, formats=["PNG"]) as image:
+        image.verify()
+    file.seek(place)
 
 
 @contextmanager

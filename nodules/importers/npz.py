@@ -83,7 +83,7 @@ def import_npz(path: Path, out: Path, *, nodule: int = 1) -> list[str]:
     """
     check_output(out, [path])
     with _open_archive(path) as archive:
-        arrays = {name.removesuffix(".npy") for name in archive.namelist()}
+        arrays = {_array_name(member) for member in archive.infolist()}
         splits = [split for split in SPLITS if arrays & set(_names(split))]
         needed = [name for split in {"train", "val", *splits} for name in _names(split)]
         if not arrays.issuperset(needed):
@@ -160,22 +160,28 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
     end = 0
     for member in sorted(members, key=lambda member: member.header_offset):
         if member.header_offset < end:
-            name = shown(member.filename.removesuffix(".npy"))
+            name = shown(_array_name(member))
             problem = "found bytes that belong to another member, too"
             raise PatchFileError(path, problem, dataset=name)
         end = member.header_offset + LOCAL_HEADER_BYTES + member.compress_size
     if end > path.stat().st_size:
         raise PatchFileError(path, "found a member beyond the file's end")
-    names = [member.filename for member in members]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        problem = "found twice in the archive, expected one array of this name"
-        raise PatchFileError(path, problem, dataset=shown(twice.removesuffix(".npy")))
+    known = set()
+    for name in map(_array_name, members):
+        if name in known:
+            problem = "found twice in the archive, expected one array of this name"
+            raise PatchFileError(path, problem, dataset=shown(name))
+        known.add(name)
+
+
+def _array_name(member: zipfile.ZipInfo) -> str:
+    """Return the name of a member's array, for which NumPy needs no suffix either."""
+    return member.filename.removesuffix(".npy")
 
 
 @contextmanager
 def _open_array(path: Path, archive: zipfile.ZipFile, name: str) -> Iterator[_Array]:
-    member = archive.getinfo(f"{name}.npy")
+    member = next(each for each in archive.infolist() if _array_name(each) == name)
     _check_compression(path, name, member)
     with ExitStack() as opened:
         with _reading(path):

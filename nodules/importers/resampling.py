@@ -6,6 +6,9 @@ from PIL import Image
 
 from nodules.patches import PATCH_SIZE
 
+# Beyond this, sums of float32 may overflow.
+MAX_VALUE = 1e30
+
 
 def resample(image: NDArray[np.number]) -> NDArray[np.float32]:
     """Resample the central square of an image to 50x50.
@@ -18,7 +21,7 @@ def resample(image: NDArray[np.number]) -> NDArray[np.float32]:
     Parameters
     ----------
     image
-        (H, W), of at least one pixel.
+        (H, W), of at least one pixel, none beyond `MAX_VALUE`.
 
     Returns
     -------

@@ -185,7 +185,8 @@ def cut_patches(
     Raises
     ------
     ScanError
-        If the voxels are not exactly those that the header describes, or a patch holds NaN.
+        If the voxels are not exactly those that the header describes, or a patch holds NaN or
+        infinity.
     """
     window = HOUNSFIELD if crop.window is None else crop.window
     nearest = nearest_voxels(voxels)
@@ -197,8 +198,8 @@ def cut_patches(
         wanted = np.concatenate([nearest[:, 2] + step for step in (-1, 0, 1)])
         volume, extremes = read_slices(image, wanted)
         values = _resample(_to_sitk(image, volume), voxels, crop.size_mm, window.low)
-    if np.isnan(values).any():
-        raise ScanError(image.path, "found NaN in a patch, expected Hounsfield units")
+    if not np.isfinite(values).all():
+        raise ScanError(image.path, "found NaN or infinity in a patch, expected Hounsfield units")
     return window.grey(values), extremes
 
 

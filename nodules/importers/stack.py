@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from nodules.errors import PatchFileError
 from nodules.importers.grey import EIGHT_BITS, UNIT, Window
-from nodules.importers.resampling import resample
+from nodules.importers.resampling import MAX_VALUE, resample
 from nodules.patches import BLOCK_PATCHES, PATCH_SIZE, Patches
 
 BLOCK_BYTES = 32 * 2**20
@@ -76,16 +76,20 @@ class Stack:
         Raises
         ------
         PatchFileError
-            If an image holds NaN or infinity, or floats outside 0..1 without a window.
+            If an image holds NaN, infinity or numbers above 1e30, or floats outside 0..1 without a
+            window.
         """
-        valid = np.isfinite(images).all(axis=(1, 2))
+        with np.errstate(over="ignore"):  # floats of more than 64 bits
+            valid = np.abs(images).max(axis=(1, 2)).astype(np.float64) <= MAX_VALUE
         if self.unit_range:
             valid &= ((images >= 0) & (images <= 1)).all(axis=(1, 2))
         if not valid.all():
             bad = int(np.argmin(valid))
             values = images[bad]
             found = "NaN" if np.isnan(values).any() else f"{values.min():g}..{values.max():g}"
-            expected = "float intensities in 0..1" if self.unit_range else "finite numbers"
+            expected = (
+                "float intensities in 0..1" if self.unit_range else f"numbers up to {MAX_VALUE:g}"
+            )
             problem = f"found {found}, expected {expected}"
             raise PatchFileError(self.path, problem, dataset=self.name, row=start + bad)
         patches = np.empty((len(images), PATCH_SIZE, PATCH_SIZE), np.float32)

@@ -7,6 +7,8 @@ are signed, of 32 bits or floats.
 """
 
 import math
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -30,7 +32,10 @@ _UNSIGNED, _SIGNED = 1, 2
 _FORMATS = {_UNSIGNED: "unsigned integers", _SIGNED: "signed integers", 3: "floats"}
 _UNCOMPRESSED = 1
 _LZMA = 34925  # its decoder takes as much memory as the file says
+_DEFLATE = (8, 32946)
 _SEPARATE_PLANES = 2
+
+_INFLATED_BYTES = 2**20
 
 # A tile is decoded whole, however small the image; the largest in use have 4096 x 4096 pixels.
 _MAX_TILE_PIXELS = 2**24
@@ -109,8 +114,13 @@ def tiff_kind(file: BinaryIO) -> str:
     return f"{order} TIFF of {kind} of {bits} bits, PhotometricInterpretation {photometric}"
 
 
-def check_strips(path: Path, image: Image.Image) -> None:
+def check_strips(path: Path, file: BinaryIO, image: Image.Image) -> None:
     """Check that a TIFF holds as many strips or tiles as its size asks for, and whole ones.
+
+    Parameters
+    ----------
+    path, file, image
+        The TIFF: what messages name, the same opened, and opened by Pillow.
 
     Raises
     ------
@@ -148,6 +158,33 @@ def check_strips(path: Path, image: Image.Image) -> None:
     if compression == _UNCOMPRESSED and counts in tags and stored < needed * bits // 8:
         problem = f"found {stored:,} bytes of pixels, expected {needed * bits // 8:,}"
         raise ImageError(path, problem)
+    if compression in _DEFLATE:
+        sizes = tags.get(counts, ())
+        if len(sizes) != expected:
+            name = TiffTags.lookup(counts).name
+            raise ImageError(path, f"{name}: found {len(sizes):,} of them, expected {expected:,}")
+        _check_deflated(path, file, tags[offsets], sizes)
+
+
+def _check_deflated(
+    path: Path, file: BinaryIO, offsets: Sequence[int], counts: Sequence[int]
+) -> None:
+    """Check the checksum of each strip or tile, which libtiff does not reach as it decodes."""
+    place = file.tell()
+    for number, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
+        file.seek(offset)
+        inflater = zlib.decompressobj()
+        data = file.read(count)
+        try:
+            while data and not inflater.eof:
+                inflater.decompress(data, _INFLATED_BYTES)
+                data = inflater.unconsumed_tail
+            problem = "" if inflater.eof else "its deflate stream ends too early"
+        except zlib.error as error:
+            problem = str(error)
+        if problem:
+            raise ImageError(path, f"strip or tile {number}: damaged ({problem})")
+    file.seek(place)
 
 
 def use_native_byte_order(image: Image.Image) -> None:
