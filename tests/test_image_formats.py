@@ -53,6 +53,16 @@ def test_a_tiff_is_read_as_it_says_or_refused(
     assert np.abs(patch - (255.0 - grey if inverted else grey)).max() <= 1
 
 
+def test_a_window_is_of_stored_values_whatever_their_size(tmp_path: Path) -> None:
+    patches = []
+    for dtype in ("u1", "u2"):
+        path = tmp_path / f"{dtype}.tif"
+        path.write_bytes(tiff(ramp("u1").astype(dtype), photometric=WHITE_IS_ZERO))
+        patches.append(image_patch(path, Window(0, 200)).patch)
+    assert np.array_equal(*patches)
+    assert patches[0].min() == 0  # stored values from 200 on are black
+
+
 @pytest.mark.parametrize("dtype", ["i1", "u4", "i2", "f4"])
 def test_samples_without_a_range_of_their_own_need_a_window(tmp_path: Path, dtype: str) -> None:
     path = tmp_path / "x.tif"

@@ -224,7 +224,11 @@ def _grey(path: Path, image: Image.Image, samples: Samples | None) -> GreyImage:
         return GreyImage(values, None, kind, samples.white_is_zero)
     if samples is not None and samples.signed and image.mode == "L":
         return GreyImage(np.asarray(image).view(np.int8), None, "signed integers of 8 bits")
-    return GreyImage(_one_channel(path, image), EIGHT_BITS, "8 bits")
+    values = _one_channel(path, image)
+    if samples is not None and samples.white_is_zero and image.mode in ("1", "L"):
+        # Pillow has inverted it, and a window is of stored values, as in images of more bits.
+        return GreyImage(255 - values, EIGHT_BITS, "8 bits", white_is_low=True)
+    return GreyImage(values, EIGHT_BITS, "8 bits")
 
 
 def _one_channel(path: Path, image: Image.Image) -> NDArray[np.uint8]:
