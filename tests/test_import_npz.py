@@ -182,7 +182,7 @@ def shortened(path: Path) -> None:
     ("spoil", "expected"),
     [
         (lambda path: path.write_bytes(b"no archive"), "cannot be read (File is not a zip file)"),
-        (lambda path: path.unlink(), "cannot be read (No such file or directory), expected a Num"),
+        (lambda path: path.unlink(), "cannot be read (no such file or directory), expected a Num"),
         (cut, "cannot be read ("),
         (damage, "cannot be read ("),
         (shortened, "val_images: found 3,131 bytes of data, expected 3,136 for shape (4, 28, 28)"),

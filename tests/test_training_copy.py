@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from nodules.models.registry import build_model
 from nodules.params import read_params
-from nodules.running_statistics import SHARE
+from nodules.running_statistics import WINDOW_FRACTION
 from nodules.training_copy import (
     FusedBatchNormalization,
     TrainingCopy,
@@ -128,7 +128,7 @@ def test_running_statistics_are_the_weighted_mean_of_the_batches(
     axes = tuple(range(len(shape)))
     mean, variance = np.zeros(3), np.ones(3)
     for step, batch in enumerate(batches, 1):
-        rate = max(1 - 0.9, 1 / (1 + SHARE * (step - 1)))
+        rate = max(1 - 0.9, 1 / (1 + WINDOW_FRACTION * (step - 1)))
         mean = (1 - rate) * mean + rate * batch.mean(axis=axes)
         variance = (1 - rate) * variance + rate * batch.var(axis=axes)
     norm = copy.network.get_layer("norm")

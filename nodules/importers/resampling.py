@@ -6,6 +6,9 @@ from PIL import Image
 
 from nodules.patches import PATCH_SIZE
 
+# The largest radiographs (digitised mammograms) have 28 megapixels.
+MAX_PIXELS = 2**25
+
 
 def resample(image: NDArray[np.number]) -> NDArray[np.float32]:
     """Resample the central square of an image to 50x50.

@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 
 from nodules.errors import PatchFileError
 from nodules.importers.grey import EIGHT_BITS, UNIT, Window
-from nodules.importers.resampling import resample
+from nodules.importers.resampling import MAX_PIXELS, resample
 from nodules.patches import BLOCK_PATCHES, PATCH_SIZE, Patches
 
 BLOCK_BYTES = 32 * 2**20
-# An image is read whole, and resampled as float32.
-MAX_PIXELS = 2**25
+# An image is read whole.
 MAX_IMAGE_BYTES = 2**28
 
 
