@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nodules.errors import OutputError
+from nodules.errors import OutputError, os_error_text
+from nodules.regular_file import irregular_kind
 
 # What only a write can meet, wherever in the block it happens.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -131,14 +132,13 @@ def place_of(target: Path) -> Path:
             if place == linked and not linked.parent.is_dir():
                 found = f"found a link into a folder that is missing ({linked.parent})"
                 raise OutputError(target, f"{found}, expected the name of a file to write")
-        mode = target.stat().st_mode
+        kind = irregular_kind(target)
     except (FileNotFoundError, NotADirectoryError):
         return place
     except OSError as error:
         raise cannot_write(target, error) from None
-    if not stat.S_ISREG(mode):
-        found = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
-        raise OutputError(target, f"found {found}, expected the name of a file to write")
+    if kind:
+        raise OutputError(target, f"found {kind}, expected the name of a file to write")
     return place
 
 
@@ -151,7 +151,7 @@ def _may_change(link: Path, linked: Path) -> bool:
 
 def cannot_write(target: Path, error: OSError) -> OutputError:
     """Say which file cannot be written, and why in the system's words."""
-    return OutputError(target, f"cannot be written: {(error.strerror or str(error)).lower()}")
+    return OutputError(target, f"cannot be written: {os_error_text(error)}")
 
 
 def write_json(target: Path, content: Any) -> None:
@@ -229,8 +229,8 @@ def _begin(target: Path) -> _Pending:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise OutputError(target, f"its folder cannot be made or written ({reason})") from None
+        problem = f"its folder cannot be made or written ({os_error_text(error)})"
+        raise OutputError(target, problem) from None
     remove_abandoned(place.parent, place.suffix, stem=place.stem)
     label, suffix = _label(place.name)
     # What replaces a private file is private from its first byte.

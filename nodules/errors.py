@@ -237,6 +237,11 @@ def outside_problem(error: BaseException | None) -> str | None:
     return None
 
 
+def os_error_text(error: OSError) -> str:
+    """Return what the system says of a file, to stand in the middle of a sentence."""
+    return (error.strerror or str(error)).lower()
+
+
 def _memory_limit() -> str:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY:

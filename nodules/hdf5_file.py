@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from nodules.errors import PatchFileError
+from nodules.errors import PatchFileError, os_error_text
 from nodules.hdf5_storage import StorageError, StoredArray, check_pieces
 from nodules.limited_process import call_limited
 from nodules.regular_file import check_regular_file
@@ -125,8 +125,8 @@ def open_hdf5(path: Path) -> Hdf5File:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         raise PatchFileError(path, f"no such file, expected {expected}") from None
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise PatchFileError(path, f"cannot be opened ({why}), expected {expected}") from None
+        problem = f"cannot be opened ({os_error_text(error)}), expected {expected}"
+        raise PatchFileError(path, problem) from None
     _try_once(path, about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
     return Hdf5File(path, _open(path))
 

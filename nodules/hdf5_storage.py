@@ -100,7 +100,7 @@ class StoredArray:
         self._filters = _filters(data)
         self._cache: OrderedDict[int, NDArray] = OrderedDict()
         self._chunks = None if data.chunks is None else _chunks(data)
-        self.pieces = stored_pieces(data) if self._chunks is None else self._chunks.pieces
+        self.pieces = _single_piece(data) if self._chunks is None else self._chunks.pieces
         check_pieces([self.pieces], path.stat().st_size)
         self._chunk_bytes = math.prod(data.chunks or ()) * self._item_bytes
         self._check_chunk_size()
@@ -285,16 +285,8 @@ def _item_bytes(data: h5py.Dataset) -> int:
     return int(data.id.get_type().get_size())
 
 
-def stored_pieces(data: h5py.Dataset) -> Pieces:
-    """Return where a data set lies in its file; nothing for a compact one.
-
-    Raises
-    ------
-    StorageError
-        If two chunks have one place in the data set.
-    """
-    if data.chunks is not None:
-        return _chunks(data).pieces
+def _single_piece(data: h5py.Dataset) -> Pieces:
+    """Return where a data set without chunks lies in its file; nothing for a compact one."""
     offset = data.id.get_offset()
     if offset is None:
         return Pieces(np.empty(0, np.int64), np.empty(0, np.int64))
@@ -477,10 +469,9 @@ def _filters(data: h5py.Dataset) -> list[Filter]:
         code, _, options, name = properties.get_filter(number)
         known = (h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, LZF)
         if code not in known:
-            title = name.decode(errors="replace").split("\0")[0][:40]
-            shown = title if title.isprintable() and title else f"filter {code}"
+            title = name.decode(errors="replace").split("\0")[0][:40] or f"filter {code}"
             raise StorageError(
-                f"compressed by an unknown method ({shown}), expected {KNOWN_FILTERS}"
+                f"compressed by an unknown method ({title}), expected {KNOWN_FILTERS}"
             )
         filters.append(Filter(code, options))
     return filters

@@ -18,9 +18,11 @@ import h5py
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nodules.errors import ModelFileError
+from nodules.hdf5_storage import StorageError, check_sizes
 from nodules.limited_process import call_limited
 from nodules.models.spec import ModelSpec
 from nodules.params import first_problem
+from nodules.regular_file import irregular_kind
 from nodules.self_contained import DAMAGE, link_problem, reason, shown
 
 CONFIG, METADATA, WEIGHTS = MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
@@ -37,7 +39,7 @@ BYTES_PER_SECOND = 20_000_000
 MEMORY = 2**29
 
 
-class StoredArray(NamedTuple):
+class ArrayInfo(NamedTuple):
     """What the weights file says of an array.
 
     Attributes
@@ -77,7 +79,7 @@ class ModelArchive:
     keras_version: str
     config: bytes
     weights: bytes
-    arrays: dict[str, StoredArray]
+    arrays: dict[str, ArrayInfo]
 
 
 class _Metadata(BaseModel):
@@ -132,9 +134,12 @@ def read_archive(path: Path) -> ModelArchive:
         If the file is missing or anything in it is not as above.
     """
     try:
-        if not path.is_file():
-            raise ModelFileError(path, "no such file, expected a model saved by the train stage")
+        if kind := irregular_kind(path):
+            raise ModelFileError(path, f"found {kind}, expected a model saved by the train stage")
         return _read(path)
+    except (FileNotFoundError, NotADirectoryError):
+        expected = "expected a model saved by the train stage"
+        raise ModelFileError(path, f"no such file, {expected}") from None
     except ArchiveError as error:
         problem = str(error)
     except (*DAMAGE, zipfile.BadZipFile, zlib.error, EOFError) as error:
@@ -142,7 +147,7 @@ def read_archive(path: Path) -> ModelArchive:
     raise ModelFileError(path, f"not a loadable .keras model ({problem})")
 
 
-def stored_arrays(weights: bytes) -> dict[str, StoredArray]:
+def stored_arrays(weights: bytes) -> dict[str, ArrayInfo]:
     """Return the arrays of a `model.weights.h5` by their path, after reading each of them.
 
     Raises
@@ -218,8 +223,8 @@ def _no_number(text: str) -> float:
     raise ValueError(f"found {text}, expected finite numbers")
 
 
-def _arrays_in(file: h5py.File, size: int) -> dict[str, StoredArray]:
-    arrays: dict[str, StoredArray] = {}
+def _arrays_in(file: h5py.File, size: int) -> dict[str, ArrayInfo]:
+    arrays: dict[str, ArrayInfo] = {}
     seen = {_address(file)}
     stored = 0
     groups: list[tuple[str, h5py.Group]] = [("", file)]
@@ -251,21 +256,20 @@ def _address(found: h5py.Group | h5py.Dataset) -> int:
     return int(h5py.h5o.get_info(found.id).addr)
 
 
-def _array_at(path: str, data: h5py.Dataset) -> StoredArray:
+def _array_at(path: str, data: h5py.Dataset) -> ArrayInfo:
     """Describe an array that lies in the file as it is; read none of it."""
     place = shown(path)
     if not isinstance(data, h5py.Dataset) or data.shape is None:
         raise ArchiveError(f"{place}: found no array")
-    if data.is_virtual or data.external:
-        raise ArchiveError(f"{place}: found data that lies in other files, expected it in this one")
-    properties = data.id.get_create_plist()
-    if properties.get_layout() != h5py.h5d.CONTIGUOUS or properties.get_nfilters():
+    if data.chunks is not None:
         raise ArchiveError(f"{place}: found chunks, expected one contiguous array")
     if data.dtype.kind not in "bfiuV" or data.dtype.fields or data.dtype.subdtype:
         raise ArchiveError(f"{place}: found the type {shown(str(data.dtype))}, expected numbers")
-    stored, needed = data.id.get_storage_size(), math.prod(data.shape) * data.dtype.itemsize
-    if stored != needed:
-        found = f"found {stored:,} bytes stored, expected {needed:,} for shape {data.shape}"
-        raise ArchiveError(f"{place}: {found}")
+    try:
+        check_sizes(data)
+    except StorageError as error:
+        raise ArchiveError(f"{place}: {error}") from None
+    if data.id.get_offset() is None and data.size:
+        raise ArchiveError(f"{place}: found a compact array, expected a contiguous one")
     mark = str(data.attrs["dtype"]) if "dtype" in data.attrs else ""
-    return StoredArray(data.shape, data.dtype.str, mark)
+    return ArrayInfo(data.shape, data.dtype.str, mark)

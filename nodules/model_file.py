@@ -26,8 +26,8 @@ from nodules.model_archive import (
     METADATA,
     WEIGHTS,
     ArchiveError,
+    ArrayInfo,
     ModelArchive,
-    StoredArray,
     read_archive,
     stored_arrays,
 )
@@ -168,7 +168,7 @@ def _other_network(archive: ModelArchive) -> str:
     return f"{problem}: Keras {version} wrote it, and {keras.__version__} is installed"
 
 
-def _array_problem(found: dict[str, StoredArray], expected: dict[str, StoredArray]) -> str:
+def _array_problem(found: dict[str, ArrayInfo], expected: dict[str, ArrayInfo]) -> str:
     if missing := sorted(expected.keys() - found.keys()):
         return f"{missing[0]}: found none, expected {_described(expected[missing[0]])}"
     if unknown := sorted(found.keys() - expected.keys()):
@@ -179,7 +179,7 @@ def _array_problem(found: dict[str, StoredArray], expected: dict[str, StoredArra
     return ""
 
 
-def _described(array: StoredArray) -> str:
+def _described(array: ArrayInfo) -> str:
     return shown(f"{array.mark or np.dtype(array.dtype)} of shape {array.shape}")
 
 
@@ -195,7 +195,7 @@ def _load_weights(model: keras.Model, weights: bytes) -> None:
 
 
 def _weight_problem(model: keras.Model) -> str:
-    """Say which weights cannot come from a training that ended well."""
+    """Return a sentence on weights that no finished training has; empty if there are none."""
     for variable in model.variables:
         values = np.asarray(variable).astype(np.float64)
         if not np.isfinite(values).all():

@@ -1,4 +1,4 @@
-"""Opening files that are files: no pipe to wait for, no device to read without end."""
+"""Opening regular files only: no pipe to wait for, no device to read without end."""
 
 import errno
 import os
@@ -9,6 +9,25 @@ from typing import BinaryIO
 from nodules.errors import PatchFileError
 
 
+def irregular_kind(path: Path) -> str:
+    """Return what a path leads to if that is no regular file, without opening it.
+
+    Returns
+    -------
+    str
+        `a folder`, or `a device or a pipe` (also for a socket); empty for a regular file.
+
+    Raises
+    ------
+    OSError
+        If it does not exist or cannot be examined.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode):
+        return ""
+    return "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
+
+
 def open_regular(path: Path) -> BinaryIO:
     """Open a regular file, or a symbolic link to one, for reading.
 
@@ -17,14 +36,14 @@ def open_regular(path: Path) -> BinaryIO:
     OSError
         If it cannot be opened, or is a folder, a pipe, a socket or a device.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
+    if irregular_kind(path):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     # A pipe that takes its place in between does not block, and reads as empty.
     return os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
 
 
 def check_regular_file(path: Path, expected: str) -> None:
-    """Refuse a folder, a pipe, a device or a socket, without opening it.
+    """Refuse a folder, a pipe, a device or a socket in place of a file of arrays.
 
     Parameters
     ----------
@@ -36,12 +55,9 @@ def check_regular_file(path: Path, expected: str) -> None:
     Raises
     ------
     PatchFileError
-        If it is there and is no regular file.
+        If it exists and is no regular file.
     OSError
-        If it is not there, or cannot be looked at.
+        If it does not exist or cannot be examined.
     """
-    mode = path.stat().st_mode
-    if stat.S_ISDIR(mode):
-        raise PatchFileError(path, f"found a folder, expected {expected}")
-    if not stat.S_ISREG(mode):
-        raise PatchFileError(path, f"found a device or a pipe, expected {expected}")
+    if kind := irregular_kind(path):
+        raise PatchFileError(path, f"found {kind}, expected {expected}")

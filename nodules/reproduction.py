@@ -13,8 +13,9 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from tqdm import tqdm
 
-from nodules.errors import ResultsMissingError, RevisionError, printable
+from nodules.errors import ResultsMissingError, RevisionError
 from nodules.revisions import PREDICTIONS, WORKSPACE, Revision, read_revision, resolve
+from nodules.streams import printable
 
 
 @dataclass(frozen=True)

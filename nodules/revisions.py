@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import math
-import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from nodules.errors import PatchFileError, ResultsMissingError, RevisionError, TestSetError
 from nodules.patches import Labels, Patches, PatchFile, open_patches
 from nodules.predictions import COLUMNS, group_of
+from nodules.regular_file import irregular_kind
 from nodules.self_contained import shown
 
 WORKSPACE = "workspace"
@@ -407,9 +407,8 @@ def _check_regular(folder: Path) -> None:
     """Refuse pipes and devices in the workspace, which DVC would read without an end."""
     for path in (PREDICTIONS, METRICS, TEST_PATCHES, "params.yaml", "dvc.yaml", "dvc.lock"):
         with suppress(OSError):
-            if not stat.S_ISREG((folder / path).stat().st_mode):
-                problem = "found a pipe, device or folder, expected a regular file"
-                raise RevisionError(WORKSPACE, f"{path}: {problem}")
+            if kind := irregular_kind(folder / path):
+                raise RevisionError(WORKSPACE, f"{path}: found {kind}, expected a regular file")
 
 
 @contextmanager

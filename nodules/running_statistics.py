@@ -7,7 +7,7 @@ import tensorflow as tf
 
 # Fraction of the training so far that makes up most of the statistics, while that is fewer steps
 # than the momentum of the layer stands for.
-SHARE = 0.1
+WINDOW_FRACTION = 0.1
 
 
 class RunningStatistics:
@@ -15,14 +15,15 @@ class RunningStatistics:
 
     After t steps the average of the statistics b of the batches is
 
-        (1 - r) * average + r * b    with    r = max(1 - momentum, 1 / (1 + SHARE * (t - 1))).
+        (1 - r) * average + r * b
+        with r = max(1 - momentum, 1 / (1 + WINDOW_FRACTION * (t - 1))).
 
     Keras's own layers take r = 1 - momentum from the first step on. With a momentum of 0.99 the
     values that they start from (mean 0, variance 1) then still count a third after 100 steps, and
     the statistics lag a hundred steps behind weights that change fastest at the start: of a short
     training they normalise another network. Here the first batch replaces the start, the weights
-    of the batches always add up to 1, and the average lags behind by at most about SHARE of the
-    training so far. As soon as that is more than 1 / (1 - momentum) steps it is Keras's.
+    of the batches always add up to 1, and the average lags behind by at most about that fraction
+    of the training so far. As soon as that is more than 1 / (1 - momentum) steps it is Keras's.
 
     Parameters
     ----------
@@ -49,7 +50,7 @@ class RunningStatistics:
 
     def update(self, step: tf.Tensor) -> None:
         """Replace a batch's statistics by the averages, which take them in; steps count from 1."""
-        share = 1 / (1 + SHARE * (tf.cast(step, tf.float32) - 1))
+        rate = 1 / (1 + WINDOW_FRACTION * (tf.cast(step, tf.float32) - 1))
         for average, (statistic, momentum) in zip(self.variables, self._of_layers, strict=True):
-            average.assign_add(tf.maximum(share, 1 - momentum) * (statistic - average))
+            average.assign_add(tf.maximum(rate, 1 - momentum) * (statistic - average))
             statistic.assign(average)

@@ -1,12 +1,6 @@
-"""HDF5 data sets that lie wholly in their own file, and what is raised where a file is damaged.
-
-An HDF5 file can say that its data is in any other file of the machine, or that a few bytes are a
-terabyte. Data that somebody else made is read only where it does neither.
-"""
+"""HDF5 links that lead out of their file, and what is raised where a file is damaged."""
 
 import h5py
-
-from nodules.hdf5_storage import StorageError, check_pieces, check_sizes, stored_pieces
 
 # What h5py was seen to raise on damaged files, or may; which one it is says nothing more.
 DAMAGE = (
@@ -23,7 +17,7 @@ DAMAGE = (
 
 
 def holds(group: h5py.Group, name: str) -> bool:
-    """Say whether there is a link of this name, without following it as `name in group` does."""
+    """Return whether there is a link of this name; `name in group` would follow it."""
     return group.id.links.exists(name.encode())
 
 
@@ -32,30 +26,6 @@ def link_problem(group: h5py.Group, name: str) -> str:
     if group.id.links.get_info(name.encode()).type == h5py.h5l.TYPE_HARD:
         return ""
     return "found a link, expected the data itself in this file"
-
-
-def storage_problem(data: h5py.Dataset) -> str:
-    """Say what a file does not store of a data set, or that it unfolds to an absurd size.
-
-    Reads nothing of the data and allocates nothing for it. What a chunk inflates to is not known
-    before it is read: `hdf5_storage.StoredArray` bounds that.
-
-    Parameters
-    ----------
-    data
-        A data set with a shape.
-
-    Returns
-    -------
-    str
-        What was found and what was expected; empty if all is there.
-    """
-    try:
-        check_sizes(data)
-        check_pieces([stored_pieces(data)], data.file.id.get_filesize())
-    except StorageError as error:
-        return str(error)
-    return ""
 
 
 def reason(error: BaseException) -> str:

@@ -265,7 +265,7 @@ def test_a_pipe_in_the_workspace_is_refused_at_once(
     shutil.move(inside.path / path, tmp_path / "aside")
     os.mkfifo(inside.path / path)
     try:
-        with pytest.raises(RevisionError, match=rf"^workspace: {path}: found a pipe, device or"):
+        with pytest.raises(RevisionError, match=rf"^workspace: {path}: found a device or a pipe"):
             read_revision("workspace")
     finally:
         (inside.path / path).unlink()

@@ -371,7 +371,7 @@ HEADER = b"seriesuid,coordX,coordY,coordZ,class\n"
         (replace_table(HEADER + b"1.2.1,0,0,0,0"), TableError, ["no candidate of class 1"]),
         (repeat_with_other_class, TableError, ["row 43", "the place of row 3 again"]),
         (replace_table(HEADER.decode().encode("utf-16")), TableError, ["bytes that are not UTF-8"]),
-        (lambda folder: (folder / "candidates.csv").unlink(), TableError, ["No such file"]),
+        (lambda folder: (folder / "candidates.csv").unlink(), TableError, ["no such file"]),
         (
             replace_by_pipe("candidates.csv"),
             TableError,

@@ -15,6 +15,7 @@ from nodules.__main__ import main
 from nodules.errors import OutputError, PatchFileError
 from nodules.importers import stack
 from nodules.importers.npz import import_npz
+from nodules.importers.stack import Stack
 from nodules.patches import open_patches
 from tests.triangle_filter import assert_grey, filtered
 
@@ -192,7 +193,7 @@ def shortened(path: Path) -> None:
     ("spoil", "expected"),
     [
         (lambda path: path.write_bytes(b"no archive"), "cannot be read (File is not a zip file)"),
-        (lambda path: path.unlink(), "cannot be read (No such file or directory), expected a Num"),
+        (lambda path: path.unlink(), "cannot be read (no such file or directory), expected a Num"),
         (cut, "cannot be read ("),
         (damage, "cannot be read ("),
         (shortened, "val_images: found 3,131 bytes of data, expected 3,136 for shape (4, 28, 28)"),
@@ -337,3 +338,9 @@ def test_pipes_folders_and_devices_are_refused(tmp_path: Path) -> None:
     for path, found in ((tmp_path / "pipe.npz", "a device or a pipe"), (tmp_path, "a folder")):
         with pytest.raises(PatchFileError, match=f"found {found}, expected a NumPy archive"):
             import_npz(path, tmp_path / "out.h5")
+
+
+def test_images_of_too_many_bytes_are_refused_by_their_bytes(tmp_path: Path) -> None:
+    path, shape = tmp_path / "mine.npz", (2, 4000, 4000, 3)
+    with pytest.raises(PatchFileError, match="found images of 384,000,000 bytes, expected at most"):
+        Stack(path, "train_images", shape, np.dtype(np.float64))

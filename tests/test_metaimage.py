@@ -340,7 +340,7 @@ def test_a_header_leads_to_no_file_outside_its_folder(decoy: Path, name: str) ->
 def test_a_pattern_of_fewer_files_than_slices_is_refused(tmp_path: Path) -> None:
     path = write_pattern(tmp_path)
     (tmp_path / "s007.raw").unlink()
-    refused(path, "s007.raw: cannot be read (No such file or directory)")
+    refused(path, "s007.raw: cannot be read (no such file or directory)")
     (tmp_path / "s007.raw").write_bytes(b"short")
     refused(path, "s007.raw: found 5 bytes of voxels, expected 30")
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import shutil
 import zipfile
@@ -515,3 +516,12 @@ def test_outputs_that_are_no_probabilities_are_refused_and_nothing_is_written(
     with pytest.raises(ModelFileError, match=re.escape(f"{model}: train: found outputs")):
         evaluate(read_params(REPOSITORY / "params.yaml").evaluate, 0, files)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_pipe_or_a_folder_is_no_model(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.keras")
+    for path, found in ((tmp_path / "pipe.keras", "a device or a pipe"), (tmp_path, "a folder")):
+        with pytest.raises(ModelFileError) as error:
+            load_model(path)
+        expected = "expected a model saved by the train stage"
+        assert str(error.value) == f"{path}: found {found}, {expected}"

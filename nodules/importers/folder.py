@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nodules.errors import GroupError, ImageError
+from nodules.errors import GroupError, ImageError, os_error_text
 from nodules.hdf5_file import MAX_CHARACTERS
 from nodules.importers.grey import Window
 from nodules.importers.image_patches import ImagePatch, image_patches
@@ -222,7 +222,7 @@ def _search(folder: Path, below: str, above: tuple[tuple[int, int], ...], found:
         with os.scandir(place) as listed:
             entries = [entry for entry in listed if not entry.name.startswith(".")]
     except OSError as error:
-        raise ImageError(place, f"cannot be read ({_reason(error)})") from None
+        raise ImageError(place, f"cannot be read ({os_error_text(error)})") from None
     this = (status.st_dev, status.st_ino)
     if this in above:
         raise ImageError(
@@ -323,7 +323,3 @@ def _processor_time(pattern: re.Pattern[str]) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

@@ -6,8 +6,6 @@ library that crashes) needs the limits of `nodules.limited_process` around `read
 """
 
 import logging
-import os
-import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from nodules.errors import ImageError
+from nodules.errors import ImageError, os_error_text
 from nodules.importers.grey import EIGHT_BITS, SIXTEEN_BITS, Window
-from nodules.importers.resampling import MAX_VALUE
+from nodules.importers.resampling import MAX_PIXELS, MAX_VALUE
 from nodules.importers.tiff import (
     Samples,
     check_strips,
@@ -29,6 +27,7 @@ from nodules.importers.tiff import (
     tiff_samples,
     use_native_byte_order,
 )
+from nodules.regular_file import irregular_kind, open_regular
 from nodules.self_contained import shown
 
 PILLOW_FORMATS = ("PNG", "JPEG", "TIFF")
@@ -36,9 +35,7 @@ PILLOW_SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff"}
 DICOM_SUFFIXES = {".dcm", ".dicom"}
 DICOM_MAGIC_AT, DICOM_MAGIC = 128, b"DICM"
 
-# The largest radiographs (digitised mammograms) have 28 megapixels. Of 4 bytes each, and a header,
-# a file is at most this large.
-MAX_PIXELS = 2**25
+# `MAX_PIXELS` of 4 bytes each, and a header.
 MAX_FILE_BYTES = 160_000_000
 
 # A progressive JPEG has about 10 scans, each of which is decoded over the whole image.
@@ -83,7 +80,7 @@ def is_image(path: Path) -> bool:
     if path.suffix.lower() in PILLOW_SUFFIXES | DICOM_SUFFIXES:
         return True
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        if irregular_kind(path):
             return False
         with path.open("rb") as file:
             return file.read(DICOM_MAGIC_AT + len(DICOM_MAGIC))[DICOM_MAGIC_AT:] == DICOM_MAGIC
@@ -104,7 +101,7 @@ def read_image(path: Path) -> GreyImage:
     ImageError
         If it cannot be read, has several frames, colour or transparency, or more than `MAX_PIXELS`.
     """
-    with _open_regular(path) as file:
+    with _open(path) as file:
         if path.suffix.lower() in PILLOW_SUFFIXES:
             with _decoding(path, "a readable PNG, JPEG or TIFF image"):
                 image = _read_pillow(path, file)
@@ -138,27 +135,21 @@ def check_scans(path: Path, jpeg: bytes) -> None:
         raise ImageError(path, f"found {scans:,} scans in a JPEG, expected at most {MAX_SCANS}")
 
 
-def _open_regular(path: Path) -> BinaryIO:
+def _open(path: Path) -> BinaryIO:
     try:
-        # Opening a pipe would wait for somebody to write to it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if kind := irregular_kind(path):
+            raise ImageError(path, f"found {kind}, expected a file")
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            problem = f"found {size:,} bytes, expected at most {MAX_FILE_BYTES:,} of an image"
+            raise ImageError(path, problem)
+        return open_regular(path)
     except OSError as error:
         raise _unreadable(path, error) from None
-    file = os.fdopen(descriptor, "rb")
-    status = os.fstat(descriptor)
-    problem = ""
-    if not stat.S_ISREG(status.st_mode):
-        problem = "found a device or a pipe, expected a file"
-    elif status.st_size > MAX_FILE_BYTES:
-        problem = f"found {status.st_size:,} bytes, expected at most {MAX_FILE_BYTES:,} of an image"
-    if problem:
-        file.close()
-        raise ImageError(path, problem)
-    return file
 
 
 def _unreadable(path: Path, error: OSError) -> ImageError:
-    return ImageError(path, f"cannot be read ({(error.strerror or str(error)).lower()})")
+    return ImageError(path, f"cannot be read ({os_error_text(error)})")
 
 
 def _read_pillow(path: Path, file: BinaryIO) -> GreyImage:

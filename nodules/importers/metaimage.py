@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from nodules.errors import ScanError
+from nodules.errors import ScanError, os_error_text
 from nodules.regular_file import open_regular
 from nodules.self_contained import shown
 
@@ -113,7 +113,7 @@ def read_header(path: Path) -> MetaImage:
         with open_regular(path) as file:
             data = file.read(MAX_HEADER_BYTES)
     except OSError as error:
-        problem = f"cannot be read ({error.strerror}), expected a MetaImage header"
+        problem = f"cannot be read ({os_error_text(error)}), expected a MetaImage header"
         raise ScanError(path, problem) from None
     tags, length = _parse(path, data)
     return _Tags(path, tags).image(length, data[length:])
@@ -167,8 +167,8 @@ def _slices(image: MetaImage) -> Iterator[bytes]:
                 stored = _seek_voxels(image, name, file, count * image.slice_bytes)
                 yield from _read(image, name, file, count, stored)
         except OSError as error:
-            problem = f"{shown(name)}: cannot be read ({error.strerror}), expected its voxels"
-            raise ScanError(image.path, problem) from None
+            problem = f"cannot be read ({os_error_text(error)}), expected its voxels"
+            raise ScanError(image.path, f"{shown(name)}: {problem}") from None
 
 
 def _seek_voxels(image: MetaImage, name: str, file: BinaryIO, expected: int) -> int:

@@ -22,7 +22,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nodules.errors import PatchFileError
+from nodules.errors import PatchFileError, os_error_text
+from nodules.hdf5_storage import MAX_RATIO, SMALL_BYTES
 from nodules.importers.stack import Stack
 from nodules.output import check_output
 from nodules.patches import SPLITS, Labels, Patches, new_patch_file
@@ -31,9 +32,6 @@ from nodules.self_contained import shown
 
 CHANNELS = (1, 3)
 
-# Images hardly compress to a tenth. What unfolds to more than this, and is large, is none.
-MAX_RATIO = 100
-SMALL_BYTES = 64 * 2**20
 # NumPy's own limit to what it parses.
 MAX_HEADER_BYTES = 10_000
 LOCAL_HEADER_BYTES = 30
@@ -140,8 +138,9 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
-        reason = shown(str(getattr(error, "strerror", None) or error), 200) or type(error).__name__
-        problem = f"cannot be read ({reason}), expected a NumPy archive (.npz)"
+        text = os_error_text(error) if isinstance(error, OSError) else str(error)
+        found = shown(text, 200) or type(error).__name__
+        problem = f"cannot be read ({found}), expected a NumPy archive (.npz)"
         raise PatchFileError(path, problem) from None
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple, Self, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from nodules.errors import TableError
+from nodules.errors import TableError, os_error_text
 from nodules.regular_file import open_regular
 from nodules.self_contained import shown
 
@@ -199,7 +199,8 @@ def _read(path: Path, value: str) -> Points:
                 scan.append(series.setdefault(uid.strip(), len(series)))
                 numbers.extend(_numbers(path, row, fields, (*COORDINATES, value)))
     except OSError as error:
-        raise TableError(path, f"cannot be read ({error.strerror}), expected a CSV file") from None
+        problem = f"cannot be read ({os_error_text(error)}), expected a CSV file"
+        raise TableError(path, problem) from None
     except UnicodeDecodeError:
         raise TableError(path, "found no CSV text (bytes that are not UTF-8)") from None
     except csv.Error as error:

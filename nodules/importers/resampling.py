@@ -8,6 +8,8 @@ from nodules.patches import PATCH_SIZE
 
 # Beyond this, sums of float32 may overflow.
 MAX_VALUE = 1e30
+# The largest radiographs (digitised mammograms) have 28 megapixels.
+MAX_PIXELS = 2**25
 
 
 def resample(image: NDArray[np.number]) -> NDArray[np.float32]:

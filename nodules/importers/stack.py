@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 
 from nodules.errors import PatchFileError
 from nodules.importers.grey import EIGHT_BITS, UNIT, Window
-from nodules.importers.resampling import MAX_VALUE, resample
+from nodules.importers.resampling import MAX_PIXELS, MAX_VALUE, resample
 from nodules.patches import BLOCK_PATCHES, PATCH_SIZE, Patches
 
 BLOCK_BYTES = 32 * 2**20
-# An image is read whole, and resampled as float32.
-MAX_PIXELS = 2**25
+# An image is read whole.
 MAX_IMAGE_BYTES = 2**28
 
 
@@ -34,7 +33,8 @@ class Stack:
     Raises
     ------
     PatchFileError
-        If there is no pixel, or the type is another, or an image is larger than 2^25 pixels.
+        If there is no pixel, or the type is another, or an image has more than 2^25 pixels
+        or 256 MB.
     """
 
     def __init__(
@@ -56,9 +56,13 @@ class Stack:
             expected = "numbers" if window else "uint8 in 0..255 or float in 0..1"
             raise PatchFileError(path, f"found {dtype}, expected {expected}", dataset=name)
         image_bytes = math.prod(shape[1:]) * dtype.itemsize
-        if self.height * self.width > MAX_PIXELS or image_bytes > MAX_IMAGE_BYTES:
+        problem = ""
+        if self.height * self.width > MAX_PIXELS:
             problem = f"found images of {self.height}x{self.width} pixels"
             problem = f"{problem}, expected at most {MAX_PIXELS:,} pixels"
+        elif image_bytes > MAX_IMAGE_BYTES:
+            problem = f"found images of {image_bytes:,} bytes, expected at most {MAX_IMAGE_BYTES:,}"
+        if problem:
             raise PatchFileError(path, problem, dataset=name)
         self.block = max(1, min(BLOCK_PATCHES, BLOCK_BYTES // image_bytes))
 

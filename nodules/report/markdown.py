@@ -2,7 +2,6 @@
 
 import re
 
-from nodules.errors import printable
 from nodules.report.content import (
     Report,
     Table,
@@ -15,6 +14,7 @@ from nodules.report.content import (
     verdict,
     warnings,
 )
+from nodules.streams import printable
 
 ZERO_WIDTH_SPACE = "\u200b"
 # What Markdown or HTML would read as markup in the middle of a line.

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nodules.atomic import replacing
-from nodules.errors import printable
 from nodules.patches import CLASSES, Patches
 from nodules.report.charts import charts
 from nodules.report.content import (
@@ -29,6 +28,7 @@ from nodules.report.content import (
 )
 from nodules.report.vega import vega_bundle
 from nodules.revisions import Revision
+from nodules.streams import printable
 
 TEMPLATE = Path(__file__).with_name("page.html")
 DISAGREEMENTS = 12

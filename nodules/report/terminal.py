@@ -1,6 +1,5 @@
 """The report as plain text, in which nothing commands the terminal."""
 
-from nodules.errors import printable
 from nodules.report.content import (
     Report,
     Table,
@@ -12,6 +11,7 @@ from nodules.report.content import (
     verdict,
     warnings,
 )
+from nodules.streams import printable
 
 
 def as_text(report: Report) -> str:
