@@ -4,10 +4,10 @@ Libraries that read files may crash, loop forever or ask for any amount of memor
 hostile ones, and nothing in Python can catch that. Whatever takes files from outside tries such a
 library here first.
 
-python -m nodules.limited_process MODULE:FUNCTION SECONDS BYTES PATH [ARGUMENT ...]
-python -m nodules.limited_process MODULE:FUNCTION SECONDS BYTES --each [ARGUMENT ...]
+python -m nodules.limited_process one MODULE:FUNCTION SECONDS BYTES PATH [ARGUMENT ...]
+python -m nodules.limited_process each MODULE:FUNCTION SECONDS BYTES [ARGUMENT ...]
 
-With `--each` the paths come on stdin, each ended by a zero byte, and the results go to stdout.
+With `each` the paths come on stdin, each ended by a zero byte, and the results go to stdout.
 """
 
 import importlib
@@ -67,7 +67,7 @@ def call_limited(
     """
     try:
         process = subprocess.run(
-            [*_command(function, seconds, memory), str(path), *arguments],
+            [*_command("one", function, seconds, memory), str(path), *arguments],
             env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -120,7 +120,7 @@ def call_each_limited(
         If the function has a bug, whose traceback the process has printed.
     """
     process = subprocess.Popen(
-        [*_command(function, seconds, memory), "--each", *arguments],
+        [*_command("each", function, seconds, memory), *arguments],
         env=_environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -151,9 +151,9 @@ def call_each_limited(
                     stream.close()
 
 
-def _command(function: Callable[..., object], seconds: int, memory: int) -> list[str]:
+def _command(mode: str, function: Callable[..., object], seconds: int, memory: int) -> list[str]:
     target = f"{function.__module__}:{function.__qualname__}"
-    return [sys.executable, "-m", __name__, target, str(seconds), str(memory)]
+    return [sys.executable, "-m", __name__, mode, target, str(seconds), str(memory)]
 
 
 def _environment() -> dict[str, str]:
@@ -184,12 +184,13 @@ def _receive(stream: IO[bytes]) -> tuple[bool, bytes | None]:
 
 
 def _main() -> None:
-    target, seconds, memory, path, *arguments = sys.argv[1:]
+    mode, target, seconds, memory, *arguments = sys.argv[1:]
     module, name = target.split(":")
     function = getattr(importlib.import_module(module), name)
-    if path == "--each":
+    if mode == "each":
         _call_each(function, arguments, int(seconds), int(memory))
         return
+    path, *arguments = arguments
     _limit(int(seconds), int(memory))
     with one_line_errors():
         try:
