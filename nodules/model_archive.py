@@ -133,7 +133,8 @@ def read_archive(path: Path) -> ModelArchive:
     """
     try:
         if not path.is_file():
-            raise ModelFileError(path, "no such file, expected a model saved by the train stage")
+            found = "found a folder, a device or a pipe" if path.exists() else "no such file"
+            raise ModelFileError(path, f"{found}, expected a model saved by the train stage")
         return _read(path)
     except ArchiveError as error:
         problem = str(error)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import shutil
 import zipfile
@@ -515,3 +516,9 @@ def test_outputs_that_are_no_probabilities_are_refused_and_nothing_is_written(
     with pytest.raises(ModelFileError, match=re.escape(f"{model}: train: found outputs")):
         evaluate(read_params(REPOSITORY / "params.yaml").evaluate, 0, files)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_pipe_is_no_model(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.keras")
+    with pytest.raises(ModelFileError, match=r"found a folder, a device or a pipe, expected a"):
+        check_archive(tmp_path / "model.keras")
