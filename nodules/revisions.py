@@ -9,8 +9,9 @@ import hashlib
 import io
 import json
 import math
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -35,6 +36,9 @@ PREDICTIONS = "data/predictions.csv"
 METRICS = "metrics/evaluate/metrics.json"
 TEST_PATCHES = "data/splits/test.h5"
 TRAINING_CURVES = "metrics/train/plots/metrics"
+
+# Of the workspace, before DVC opens it.
+_READ_FIRST = (PREDICTIONS, METRICS, TEST_PATCHES, "params.yaml", "dvc.yaml", "dvc.lock")
 
 # What DVC raises where a file is in no place that it knows, or a place cannot be reached.
 _UNREADABLE = (OSError, DvcException)
@@ -219,7 +223,7 @@ def resolve(name: str) -> str:
     """
     _check_named(name)
     with _readable(name):
-        return DVCFileSystem(rev=name).repo.get_rev()
+        return _opened(name)[1].get_rev()
 
 
 def read_revision(name: str, repository: Path | None = None) -> Revision:
@@ -241,19 +245,21 @@ def read_revision(name: str, repository: Path | None = None) -> Revision:
     """
     _check_named(name)
     if name == WORKSPACE:
-        _check_regular(repository or Path())
+        _check_regular(repository or Path(), _READ_FIRST)
     root = None if repository is None else str(repository)
     with _readable(name):
-        files = DVCFileSystem(root, rev=None if name == WORKSPACE else name)
-        commit = "" if name == WORKSPACE else files.repo.get_rev()
+        files, repo = _opened(name, root)
+        commit = "" if name == WORKSPACE else repo.get_rev()
         params = params_show("params.yaml", repo=root, rev=commit or None)
     way = f"git switch --detach {commit[:7]} && dvc repro" if commit else "dvc repro"
     text = _read(files, name, PREDICTIONS, way, MAX_PREDICTIONS)
     threshold = _threshold(name, _read(files, name, METRICS, way, MAX_METRICS))
     predictions = parse_predictions(text, f"{name}: {PREDICTIONS}", split="test")
     with _readable(name):
-        stale = name == WORKSPACE and bool(files.repo.status())
-        test_hash = scored_patches(files.repo)
+        if name == WORKSPACE:
+            _check_regular(Path(repo.root_dir), _followed(repo))
+        stale = name == WORKSPACE and bool(repo.status())
+        test_hash = scored_patches(repo)
     return Revision(
         name, commit[:7], predictions, threshold, _flat(params), stale, test_hash, files
     )
@@ -401,14 +407,39 @@ def _in(repository: Repo, path: str) -> str:
 def _check_named(name: str) -> None:
     if not name:
         raise RevisionError("revision", "found an empty name, expected a commit or a branch")
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # Python could not decode it
+        encoding = sys.getfilesystemencoding()
+        problem = f"found letters that are not in the encoding of the locale ({encoding})"
+        raise RevisionError(name, f"{problem}, expected such ones, or a commit's hash") from None
 
 
-def _check_regular(folder: Path) -> None:
+def _check_regular(folder: Path, paths: Iterable[str]) -> None:
     """Refuse pipes and devices in the workspace, which DVC would read without an end."""
-    for path in (PREDICTIONS, METRICS, TEST_PATCHES, "params.yaml", "dvc.yaml", "dvc.lock"):
+    for path in paths:
         with suppress(OSError):
             if kind := irregular_kind(folder / path):
                 raise RevisionError(WORKSPACE, f"{path}: found {kind}, expected a regular file")
+
+
+def _followed(repo: Repo) -> Iterator[str]:
+    """Yield what `dvc status` reads: the files of all dependencies and outputs."""
+    places = {data.fs_path for data in (*repo.index.deps, *repo.index.outs) if data.is_in_repo}
+    for place in map(Path, sorted(places)):
+        files = (path for path in place.rglob("*") if not path.is_dir())
+        for path in files if place.is_dir() else [place]:
+            yield path.relative_to(repo.root_dir).as_posix()
+
+
+def _opened(name: str, root: str | None = None) -> tuple[DVCFileSystem, Repo]:
+    """Open the files of a revision, or of the workspace."""
+    try:
+        files = DVCFileSystem(root, rev=None if name == WORKSPACE else name)
+        return files, files.repo  # which is opened when it is asked for
+    except (AttributeError, ValueError):
+        # pygit2's, for what names a file or a folder of a commit, and for an impossible name.
+        raise RevError(name) from None
 
 
 @contextmanager

@@ -186,6 +186,13 @@ def test_in_markdown_nothing_is_linked(text: str, expected: str) -> None:
         ),
         (("HEAD", ""), "revision: found an empty name, expected a commit or a branch"),
         (("HEAD", "nowhere"), "nowhere: no such revision, expected a commit, a branch"),
+        (("HEAD", "HEAD:params.yaml"), "HEAD:params.yaml: no such revision, expected a commit"),
+        (("HEAD", "HEAD^{tree}"), "HEAD^{tree}: no such revision, expected a commit"),
+        (("HEAD", "a" * 5000), "aaa: no such revision, expected a commit"),
+        (
+            ("HEAD", "M\udcfcller"),
+            "found letters that are not in the encoding of the locale (utf-8)",
+        ),
         (("HEAD", "HEAD"), "HEAD: found twice, expected different revisions"),
     ],
 )
@@ -258,7 +265,16 @@ def test_names_and_values_command_no_terminal_and_link_nowhere(
     assert json.loads(as_json(report))["revisions"][1]["name"] == HOSTILE
 
 
-@pytest.mark.parametrize("path", ["data/predictions.csv", "params.yaml", "data/splits/test.h5"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "data/predictions.csv",
+        "params.yaml",
+        "data/splits/test.h5",
+        "evaluate.py",
+        "metrics/train/plots/metrics/val/loss.tsv",
+    ],
+)
 def test_a_pipe_in_the_workspace_is_refused_at_once(
     path: str, inside: Project, tmp_path: Path
 ) -> None:
