@@ -26,8 +26,8 @@ def test_two_devices_train_as_one_does(trainings: dict[str, dict]) -> None:
     assert two["replicas"] == 2
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)
     assert two["probabilities"] == pytest.approx(one["probabilities"], abs=5e-3)
-    # And they learned something that could differ.
-    assert np.std(one["probabilities"]) > 0.1
+    # And they learned something that could differ, by much more than the tolerance.
+    assert np.std(one["probabilities"]) > 0.05
 
 
 def test_a_stopped_training_on_two_devices_ends_as_if_it_had_not_been(
