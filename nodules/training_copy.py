@@ -95,11 +95,13 @@ class TrainingCopy(keras.Model):
         return tf.concat(outputs, axis=0)
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        """Take Keras's step, then update the running statistics and the average."""
+        """Take Keras's step, then update the average and the running statistics."""
         logs = super().train_step(data)
-        self._statistics.update(self.optimizer.iterations)
+        # The average first, while the layers hold the statistics of this batch alone: averaged as
+        # the weights are, they lag no further behind than those do.
         if self._average:
             self._average.update(self.optimizer.iterations)
+        self._statistics.update(self.optimizer.iterations)
         return logs
 
     @property

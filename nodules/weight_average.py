@@ -22,8 +22,8 @@ class WeightAverage:
     Parameters
     ----------
     weights
-        Of a network, all of them: the running statistics of batch normalisation are averaged as the
-        weights are to which they belong.
+        Of a network, all of them: the statistics that batch normalisation takes in a step are
+        averaged as the weights are to which they belong.
     share
         Above 0 and at most 1, where all steps count the same.
 
