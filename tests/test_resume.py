@@ -2,14 +2,13 @@
 
 import dataclasses
 import itertools
-import os
-import subprocess
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from nodules.atomic import replacing
 from nodules.checkpoint import (
     Checkpoint,
     Combination,
@@ -187,15 +186,14 @@ def test_what_a_killed_writer_left_goes_and_what_another_writes_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: host)
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    left = tmp_path / f".workspace-old-task.{host}.{ended.pid}.tmp.npz"
-    written = tmp_path / f".experiment-old-task.{host}.{os.getpid()}.tmp.npz"
-    elsewhere = tmp_path / f".workspace-old-task.desk.{ended.pid}.tmp.npz"
-    for path in (left, written, elsewhere):
-        path.write_bytes(b"half a checkpoint")
-    Checkpoint(tmp_path, Combination("new", "task"), workspace=True).remove_stale()
-    assert sorted(tmp_path.iterdir()) == sorted([written, elsewhere])
+    with replacing(tmp_path / "experiment-old-task.npz") as written:
+        # A file that no process holds a lock on, as a killed writer leaves it.
+        left = written.with_name(written.name.replace("experiment", "workspace"))
+        elsewhere = left.with_name(left.name.replace(left.name.split(".")[2], "desk"))
+        for path in (left, elsewhere):
+            path.write_bytes(b"half a checkpoint")
+        Checkpoint(tmp_path, Combination("new", "task"), workspace=True).remove_stale()
+        assert sorted(tmp_path.iterdir()) == sorted([written, elsewhere])
 
 
 def test_an_experiments_checkpoint_is_kept_in_the_repository_and_not_in_its_own_folder(
