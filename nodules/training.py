@@ -253,6 +253,11 @@ def compiled_copy(
         optimizer=_optimizer(recipe, steps), loss="categorical_crossentropy", metrics=["accuracy"]
     )
     copy.optimizer.build(copy.trainable_variables)
+    # Metrics make their variables when they are first called; within the first step, they would
+    # have TensorFlow trace it twice.
+    outputs = tf.zeros((1, *model.output_shape[1:]))
+    copy.compute_metrics(None, outputs, outputs)
+    copy.reset_metrics()
     return copy
 
 

@@ -72,15 +72,21 @@ class TrainingCopy(keras.Model):
         Share of the training so far over which weights are averaged; 0 for none.
 
     Called with `training=True`, it leaves the statistics of this one batch in its batch
-    normalisations, as the mean over the parts; `train_step` makes running statistics of them.
+    normalisations, as the mean over the parts; `train_step` averages them over steps, with the
+    weights or by themselves.
     """
 
     def __init__(self, network: keras.Model, *, parts: int, average: float) -> None:
         super().__init__(name=network.name)
         self.network = network
         self._parts = parts
-        self._statistics = RunningStatistics(self._normalisations())
-        self._average = WeightAverage(network.weights, average) if average else None
+        # An average of all weights takes in the statistics of each batch, as it takes in the
+        # weights of each step: smoothed beforehand, they would lag further behind.
+        self._averages = (
+            WeightAverage(network.weights, average)
+            if average
+            else RunningStatistics(self._normalisations())
+        )
 
     def call(self, patches: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Give the outputs of the network in the order of `patches`."""
@@ -95,13 +101,9 @@ class TrainingCopy(keras.Model):
         return tf.concat(outputs, axis=0)
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        """Take Keras's step, then update the average and the running statistics."""
+        """Take Keras's step, then update the averages."""
         logs = super().train_step(data)
-        # The average first, while the layers hold the statistics of this batch alone: averaged as
-        # the weights are, they lag no further behind than those do.
-        if self._average:
-            self._average.update(self.optimizer.iterations)
-        self._statistics.update(self.optimizer.iterations)
+        self._averages.update(self.optimizer.iterations)
         return logs
 
     @property
@@ -109,13 +111,11 @@ class TrainingCopy(keras.Model):
         """What changes in training.
 
         The weights, the generator that dropout draws from, the optimizer's variables with its step
-        counter, the running statistics and the averages. Metrics are left out: each epoch starts
-        them afresh.
+        counter, and the averages. Metrics are left out: each epoch starts them afresh.
         """
         metrics = {id(variable) for variable in self.metrics_variables}
         own = [variable for variable in self.variables if id(variable) not in metrics]
-        averages = self._average.variables if self._average else []
-        return [*own, *self.optimizer.variables, *self._statistics.variables, *averages]
+        return [*own, *self.optimizer.variables, *self._averages.variables]
 
     def _normalisations(self) -> list[keras.layers.BatchNormalization]:
         kind = keras.layers.BatchNormalization
@@ -123,7 +123,10 @@ class TrainingCopy(keras.Model):
 
     def averaged_weights(self) -> list[NDArray]:
         """Give the averages, or where there are none the weights, in the order of the network's."""
-        return self._average.values() if self._average else self.network.get_weights()
+        averages = self._averages
+        return (
+            averages.values() if isinstance(averages, WeightAverage) else self.network.get_weights()
+        )
 
 
 def training_copy(

@@ -20,6 +20,12 @@ REPOSITORY = Path(__file__).parent.parent
 TINY = {
     "phantom": {"scans": 24, "patches_per_scan": 10, "nodule_fraction": 0.3},
     "evaluate": {"bootstrap_resamples": 100},
+    "models": {
+        "squeezenet": {
+            "config": {"stem_stride": 2, "fires": [[8, 16], [16, 32]], "pool_before": [0, 1]}
+        },
+        "mobilenet": {"config": {"stem_stride": 2, "blocks": [[32, 2], [64, 2]]}},
+    },
     "recipes": {"tuned": {"epochs": 2}},
 }
 SCORES = {"auc", "accuracy", "average_precision", "sensitivity", "specificity", "precision"}

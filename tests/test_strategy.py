@@ -30,12 +30,17 @@ def test_two_devices_train_as_one_does(trainings: dict[str, dict]) -> None:
     assert np.std(one["probabilities"]) > 0.05
 
 
+several_ghost_batches = pytest.mark.parametrize("trainings", [4], indirect=True)
+
+
+@several_ghost_batches
 def test_a_stopped_training_on_two_devices_ends_as_if_it_had_not_been(
     trainings: dict[str, dict],
 ) -> None:
     assert trainings["resumed"] == trainings["mirrored"]
 
 
+@several_ghost_batches
 def test_two_devices_drop_features_too(trainings: dict[str, dict]) -> None:
     loss = trainings["dropout"]["loss"]
     assert np.isfinite(loss)

@@ -211,8 +211,9 @@ def test_an_average_of_the_weights_is_scored_and_saved(files) -> None:
     assert losses[0.1] < losses[1.0] - 0.05
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
-@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize(
+    ("optimizer", "schedule"), [("adam", "constant"), ("adamw", "cosine"), ("sgd", "cosine")]
+)
 def test_every_optimizer_and_schedule_trains(files, optimizer: str, schedule: str) -> None:
     decay = 0.0 if optimizer == "adam" else 0.01
     recipe = {"optimizer": optimizer, "schedule": schedule, "weight_decay": decay, "epochs": 1}

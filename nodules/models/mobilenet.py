@@ -46,8 +46,8 @@ def build_mobilenet(
         Whether the input of a block that keeps size and channels is added to its output before the
         last ReLU6, as in residual networks; the original has no such sums.
     batch_norm_momentum
-        Of the running statistics of batch normalisation, as for SqueezeNet (Keras's default is
-        0.99).
+        Momentum of the running statistics, from the step on at which it stands for fewer steps than
+        `nodules.running_statistics` averages over. A recipe with `average` does not use it.
     pooling, dropout
         Of the features before the classifier; `ends.class_probabilities` says what they do.
     seed

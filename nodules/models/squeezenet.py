@@ -53,8 +53,8 @@ def build_squeezenet(
     batch_norm
         Whether each convolution is followed by batch normalisation, which the original lacks.
     batch_norm_momentum
-        Of its running statistics, once a training has taken so many steps that they count for
-        less than the average over a fraction of them (`nodules.running_statistics`).
+        Momentum of the running statistics, from the step on at which it stands for fewer steps than
+        `nodules.running_statistics` averages over. A recipe with `average` does not use it.
     pooling, dropout
         Of the features before the classifier; `ends.class_probabilities` says what they do.
     seed

@@ -45,7 +45,7 @@ def main() -> None:
             began = time.monotonic()
             try:
                 ends[attempt(np.random.default_rng([arguments.seed, number]))] += 1
-            except BaseException:
+            except Exception:
                 again = f"--seed {arguments.seed} --first {number} --attempts 1"
                 print(f"finding: python -m tests.fuzz {arguments.target} {again}", file=sys.stderr)
                 raise
