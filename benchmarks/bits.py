@@ -14,11 +14,11 @@ import numpy as np
 
 from benchmarks import MODELS
 from nodules.errors import one_line_errors
-from nodules.input_pipeline import training_batches
 from nodules.models.registry import build_model
 from nodules.params import Params, read_params
-from nodules.provenance import environment
-from nodules.training import compiled_copy
+from nodules.training.input_pipeline import training_batches
+from nodules.training.provenance import environment
+from nodules.training.train import compiled_copy
 
 STEPS = 3
 PATCHES = 192

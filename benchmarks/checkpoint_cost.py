@@ -15,12 +15,12 @@ from nodules.runtime import be_deterministic  # isort: split
 import numpy as np
 
 from benchmarks import MODELS
-from nodules.checkpoint import Checkpoint, Combination, TrainingState
 from nodules.errors import one_line_errors
-from nodules.input_pipeline import steps_per_epoch
 from nodules.models.registry import build_model
 from nodules.params import Params, read_params
-from nodules.training import compiled_copy
+from nodules.training.checkpoint import Checkpoint, Combination, TrainingState
+from nodules.training.input_pipeline import steps_per_epoch
+from nodules.training.train import compiled_copy
 
 
 def measure(params: Params, model: str, steps: int) -> tuple[float, float, int]:

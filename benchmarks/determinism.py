@@ -20,10 +20,10 @@ import numpy as np
 from benchmarks import MODELS
 from benchmarks.stopwatch import steps_per_second
 from nodules.errors import one_line_errors
-from nodules.input_pipeline import training_batches
 from nodules.models.registry import build_model
 from nodules.params import read_params
-from nodules.training import compiled_copy
+from nodules.training.input_pipeline import training_batches
+from nodules.training.train import compiled_copy
 
 
 def work(model: str, seconds: float, *, deterministic: bool) -> None:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import keras
 
-from nodules.atomic import write_json
-from nodules.class_weights import class_weights
 from nodules.params import Params
-from nodules.patches import open_patches
-from nodules.splitting import split_patches
-from nodules.training import TrainingFiles, train
+from nodules.patches.reader import open_patches
+from nodules.splitting.split import split_patches
+from nodules.system.atomic import write_json
+from nodules.training.class_weights import class_weights
+from nodules.training.train import TrainingFiles, train
 
 
 def run_training(
@@ -30,7 +30,7 @@ def run_training(
     folder
         Where everything is written.
     callbacks
-        Of the training, as for `nodules.training.train`.
+        Of the training, as for `nodules.training.train.train`.
 
     Returns
     -------

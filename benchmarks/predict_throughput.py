@@ -24,13 +24,13 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import MODELS
-from nodules.folding import folded_copy
-from nodules.inference import BATCH_SIZE
-from nodules.model_file import save_model
+from nodules.evaluation.predict_file import predict_file
+from nodules.inference.folding import folded_copy
+from nodules.inference.probabilities import BATCH_SIZE
+from nodules.models.file import save_model
 from nodules.models.registry import build_model
 from nodules.params import read_params
-from nodules.patches import PATCH_SIZE, new_patch_file
-from nodules.prediction import predict_file
+from nodules.patches.reader import PATCH_SIZE, new_patch_file
 
 RESIDENT_BATCHES = 200
 

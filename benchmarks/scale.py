@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nodules.params import ModelParams, Params, read_params
-from nodules.patches import BLOCK_PATCHES, PATCH_SIZE, new_patch_file, open_patches
+from nodules.patches.reader import BLOCK_PATCHES, PATCH_SIZE, new_patch_file, open_patches
 
 PHANTOM_SCANS = 40
 PATCHES_PER_SCAN = 600  # as in LUNA16's list of candidates
@@ -99,7 +99,7 @@ def write_patches(path: Path, count: int, *, compression: str | None) -> None:
         HDF5's name of the method, or None for a contiguous `X`.
     """
     from nodules.params import PhantomParams
-    from nodules.phantom_file import write_phantom
+    from nodules.phantom.patch_file import write_phantom
 
     phantom = path.with_name("phantom.h5")
     size = PhantomParams(scans=PHANTOM_SCANS, patches_per_scan=25, nodule_fraction=0.17)
@@ -148,7 +148,7 @@ def _copy(work: Path) -> None:
 
 
 def _split(work: Path, *, search: bool) -> None:
-    from nodules.splitting import split_patches
+    from nodules.splitting.split import split_patches
 
     params = read_params()
     folder, picture = work / "splits", work / "near_duplicates.png"
@@ -160,8 +160,8 @@ def _split(work: Path, *, search: bool) -> None:
 
 
 def _class_weights(work: Path) -> None:
-    from nodules.atomic import write_json
-    from nodules.class_weights import class_weights
+    from nodules.system.atomic import write_json
+    from nodules.training.class_weights import class_weights
 
     with open_patches(work / "splits" / "train.h5") as split:
         write_json(work / "splits" / "class_weights.json", class_weights(split.labels, "balanced"))
@@ -178,7 +178,7 @@ def _train(work: Path) -> None:
     from nodules.runtime import be_deterministic  # isort: split
 
     from benchmarks.pipeline_run import files_in
-    from nodules.training import train
+    from nodules.training.train import train
 
     be_deterministic()
     files = files_in(work / "splits")
@@ -195,7 +195,7 @@ def _train(work: Path) -> None:
 def _predict(work: Path) -> None:
     from nodules.runtime import be_deterministic  # isort: split
 
-    from nodules.prediction import predict_file
+    from nodules.evaluation.predict_file import predict_file
 
     be_deterministic()
     predict_file(work / "splits" / "model.keras", work / "patches.h5", work / "scores.csv")
@@ -205,7 +205,7 @@ def _shuffling(work: Path) -> None:
     """Say how well the rows are shuffled: in each epoch, and from one to the next."""
     from scipy.stats import chisquare, hypergeom, spearmanr
 
-    from nodules.input_pipeline import epoch_order, steps_per_epoch
+    from nodules.training.input_pipeline import epoch_order, steps_per_epoch
 
     params = _params()
     size = params.chosen_recipe.batch_size

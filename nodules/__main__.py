@@ -5,7 +5,7 @@ from typing import NoReturn
 
 from nodules.commands import compare, importing, inspect, predict
 from nodules.errors import one_line_errors
-from nodules.streams import printable
+from nodules.system.streams import printable
 
 EPILOG = """\
 examples:

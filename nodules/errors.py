@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
-from nodules.interruption import raised_interruptions, sentence_of, signal_of
-from nodules.streams import (
+from nodules.system.signals import raised_interruptions, sentence_of, signal_of
+from nodules.system.streams import (
     CLOSED_PIPE,
     StandardOutputError,
     delivered_output,

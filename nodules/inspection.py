@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nodules.patches import SPLITS, open_patches
-from nodules.streams import printable
+from nodules.patches.reader import SPLITS, open_patches
+from nodules.system.streams import printable
 
 
 def describe(path: Path) -> str:

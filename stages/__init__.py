@@ -1,8 +1,8 @@
 """The stages of dvc.yaml, a file each: read params, call the library, write the outputs."""
 
 from nodules.errors import exit_in_one_line_at_import
-from nodules.interruption import end_with_dvc, exit_on_signals
-from nodules.streams import prepare_streams
+from nodules.system.signals import end_with_dvc, exit_on_signals
+from nodules.system.streams import prepare_streams
 
 prepare_streams()
 exit_in_one_line_at_import()

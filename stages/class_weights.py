@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from nodules.atomic import write_json
-from nodules.class_weights import class_weights
 from nodules.errors import one_line_errors
 from nodules.params import read_params
-from nodules.patches import open_patches
+from nodules.patches.reader import open_patches
+from nodules.system.atomic import write_json
+from nodules.training.class_weights import class_weights
 
 if __name__ == "__main__":
     with one_line_errors():

@@ -6,8 +6,8 @@ from pathlib import Path
 from nodules.runtime import be_deterministic  # isort: split
 
 from nodules.errors import one_line_errors
-from nodules.evaluation import EvaluationFiles, evaluate
-from nodules.model_archive import check_archive
+from nodules.evaluation.evaluate import EvaluationFiles, evaluate
+from nodules.models.archive import check_archive
 from nodules.params import read_params
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from nodules.errors import one_line_errors
 from nodules.params import read_params
-from nodules.phantom_file import write_phantom
+from nodules.phantom.patch_file import write_phantom
 
 if __name__ == "__main__":
     with one_line_errors():

@@ -5,10 +5,10 @@ from pathlib import Path
 # First of all, since it sets up TensorFlow, which others import.
 from nodules.runtime import be_deterministic  # isort: split
 
-from nodules.checkpoint import checkpoint_folder
 from nodules.errors import one_line_errors
 from nodules.params import read_params
-from nodules.training import TrainingFiles, train
+from nodules.training.checkpoint import checkpoint_folder
+from nodules.training.train import TrainingFiles, train
 
 if __name__ == "__main__":
     with one_line_errors():

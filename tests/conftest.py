@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def no_trial_process() -> Iterator[None]:
     """Open HDF5 files without a trial in another process, which takes half a second for each."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nodules.hdf5_file._try_once", lambda *_: None)
+        patch.setattr("nodules.patches.hdf5_file._try_once", lambda *_: None)
         yield
 
 

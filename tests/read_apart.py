@@ -11,9 +11,9 @@ import resource
 import sys
 from pathlib import Path
 
-from nodules import hdf5_file
 from nodules.errors import PatchFileError
-from nodules.patches import open_patches
+from nodules.patches import hdf5_file
+from nodules.patches.reader import open_patches
 
 CPU_SECONDS = 2
 

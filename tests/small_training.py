@@ -6,10 +6,10 @@ import keras
 import numpy as np
 
 from benchmarks.pipeline_run import files_in
-from nodules.atomic import write_json
 from nodules.params import Params, read_params
-from nodules.patches import new_patch_file
-from nodules.training import TrainingFiles
+from nodules.patches.reader import new_patch_file
+from nodules.system.atomic import write_json
+from nodules.training.train import TrainingFiles
 
 REPOSITORY = Path(__file__).parent.parent
 CHECKPOINTS = "checkpoints"

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from nodules.atomic import write_json
-from nodules.class_weights import class_weights, read_class_weights
+from nodules.system.atomic import write_json
+from nodules.training.class_weights import class_weights, read_class_weights
 
 
 @given(nodules=st.integers(1, 500), others=st.integers(1, 500))

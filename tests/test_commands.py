@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nodules.inference import nodule_probabilities
-from nodules.model_file import load_model, save_model
+from nodules.inference.probabilities import nodule_probabilities
+from nodules.models.file import load_model, save_model
 from nodules.models.registry import build_model
-from nodules.patches import open_patches
+from nodules.patches.reader import open_patches
 
 REPOSITORY = Path(__file__).parent.parent
 LABELS = np.array([0, 1, 0, 1, 0])

@@ -17,13 +17,7 @@ from dvc.lock import LockError
 from dvc.repo import Repo
 from sklearn.metrics import roc_auc_score
 
-from nodules.errors import RevisionError, TestSetError
-from nodules.report.content import make_report, notes
-from nodules.report.machine import as_json
-from nodules.report.markdown import as_markdown, escaped
-from nodules.report.page import write_page
-from nodules.report.terminal import as_text
-from nodules.revisions import (
+from nodules.comparison.revisions import (
     PREDICTIONS,
     TEST_PATCHES,
     parse_predictions,
@@ -31,6 +25,12 @@ from nodules.revisions import (
     read_revisions,
     scored_patches,
 )
+from nodules.errors import RevisionError, TestSetError
+from nodules.report.as_json import as_json
+from nodules.report.content import make_report, notes
+from nodules.report.markdown import as_markdown, escaped
+from nodules.report.page import write_page
+from nodules.report.text import as_text
 from tests.browser import needs_chromium, open_offline
 from tests.tiny_project import PARAMS, REPOSITORY, Project, data_taken_away
 
@@ -433,9 +433,9 @@ def test_setting_up_writes_what_that_page_draws_with() -> None:
 
 def test_comparing_needs_no_tensorflow(inside: Project) -> None:
     code = (
-        "import sys; from nodules.revisions import read_revisions;"
+        "import sys; from nodules.comparison.revisions import read_revisions;"
         "from nodules.report.content import make_report;"
-        "from nodules.report.terminal import as_text;"
+        "from nodules.report.text import as_text;"
         "as_text(make_report(read_revisions(['HEAD']), resamples=100));"
         "sys.exit('tensorflow' in sys.modules or 'sklearn' in sys.modules)"
     )

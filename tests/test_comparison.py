@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from sklearn import metrics
 
-from nodules.comparison.delong import (
+from nodules.comparison.verdict import Classifier, Verdict, compare_classifiers
+from nodules.statistics.auc_tests import (
     can_be_clustered,
     compare_aucs,
     correlated_aucs,
     patches_to_see,
 )
-from nodules.comparison.paired_bootstrap import PairedScores
-from nodules.comparison.significance import holm, mcnemar
-from nodules.comparison.verdict import Classifier, Verdict, compare_classifiers
+from nodules.statistics.bootstrap import PairedScores
+from nodules.statistics.significance import holm, mcnemar
 
 MARKERS = ("wfns", "s100b", "ndka")
 

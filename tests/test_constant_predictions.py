@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nodules.constant_predictions import constant_predictions
+from nodules.statistics.constant_predictions import constant_predictions
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nodules.errors import PatchFileError
-from nodules.patches import SPLITS, open_patches
+from nodules.patches.reader import SPLITS, open_patches
 
 REPOSITORY = Path(__file__).parent.parent
 ROWS = 4

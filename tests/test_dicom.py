@@ -26,9 +26,9 @@ from pydicom.uid import (
 
 from nodules.errors import ImageError
 from nodules.importers import dicom
-from nodules.importers.grey import HOUNSFIELD, Window
 from nodules.importers.image_patches import image_patch
 from nodules.importers.images import read_image
+from nodules.importers.window import HOUNSFIELD, Window
 from tests.fuzz import dicom as fuzz
 from tests.image_files import ct
 from tests.triangle_filter import grey_levels

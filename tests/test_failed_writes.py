@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nodules.atomic import ABANDONED_S, replacing, replacing_all, write_json
 from nodules.errors import OutputError, PatchFileError
-from nodules.model_file import save_model
+from nodules.evaluation.predictions import new_table
+from nodules.models.file import save_model
 from nodules.models.registry import build_model
-from nodules.output import check_output
 from nodules.params import SplitParams, read_params
-from nodules.patches import SPLITS, new_patch_file, open_patches
-from nodules.predictions import new_table
-from nodules.splitting import split_patches
+from nodules.patches.reader import SPLITS, new_patch_file, open_patches
+from nodules.splitting.split import split_patches
+from nodules.system.atomic import ABANDONED_S, replacing, replacing_all, write_json
+from nodules.system.output import check_output
 
 REPOSITORY = Path(__file__).parent.parent
 SHARES = SplitParams(train=0.7, val=0.15, test=0.15)
@@ -224,7 +224,7 @@ def test_an_error_of_what_is_read_is_not_blamed_on_the_output(tmp_path: Path) ->
 def leave_temporary(target: Path) -> Path:
     """Leave what a process that is killed as it writes `target` leaves."""
     code = (
-        "import os, sys; from pathlib import Path; from nodules.atomic import replacing\n"
+        "import os, sys; from pathlib import Path; from nodules.system.atomic import replacing\n"
         "with replacing(Path(sys.argv[1])) as path: path.write_text('half'); os._exit(9)"
     )
     before = {*target.parent.iterdir()}
@@ -246,7 +246,7 @@ def test_a_file_that_another_process_is_writing_is_left_alone(tmp_path: Path) ->
     """Whatever its host name and process number: only the lock counts."""
     out = tmp_path / "out.json"
     code = (
-        "import sys; from pathlib import Path; from nodules.atomic import replacing\n"
+        "import sys; from pathlib import Path; from nodules.system.atomic import replacing\n"
         "with replacing(Path(sys.argv[1])) as path:\n"
         "    path.write_text('2'); print(path, flush=True); sys.stdin.read()"
     )
@@ -396,7 +396,7 @@ def test_a_file_of_somebody_else_stays_theirs(tmp_path: Path) -> None:
 # Reads two patches, says so, and waits to be killed.
 STUCK = """\
 import runpy, signal, sys
-from nodules.patches import PatchFile
+from nodules.patches.reader import PatchFile
 
 read_through = PatchFile.blocks
 

@@ -15,10 +15,10 @@ import pytest
 from benchmarks.kills import SMALL
 from benchmarks.pipeline_clone import PipelineClone
 from nodules.errors import OutputError, one_line_errors
-from nodules.evaluation import EvaluationFiles, evaluate
+from nodules.evaluation.evaluate import EvaluationFiles, evaluate
 from nodules.params import SplitParams
-from nodules.splitting import split_patches
-from nodules.training import TrainingFiles, train
+from nodules.splitting.split import split_patches
+from nodules.training.train import TrainingFiles, train
 from tests.small_training import (
     CHECKPOINTS,
     REPOSITORY,
@@ -163,7 +163,7 @@ def test_what_loses_interruptions_while_it_is_imported_is_there_before_them() ->
 import sys
 import numpy as np
 from tqdm import tqdm
-from nodules.interruption import raised_interruptions
+from nodules.system.signals import raised_interruptions
 with raised_interruptions():
     before = set(sys.modules)
     np.fft.fft2(np.random.default_rng(0).random((2, 2)))

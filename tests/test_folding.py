@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from keras import KerasTensor, layers
 
-from nodules.folding import fold_weights, folded_copy
-from nodules.model_file import save_model
+from nodules.inference.folding import fold_weights, folded_copy
+from nodules.models.file import save_model
 from nodules.models.registry import build_model
 from nodules.params import read_params
 from tests.small_training import REPOSITORY

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nodules.errors import PatchFileError
-from nodules.hdf5_file import open_hdf5
 from nodules.importers.hdf5 import import_hdf5
 from nodules.inspection import describe
-from nodules.patches import open_patches
+from nodules.patches.hdf5_file import open_hdf5
+from nodules.patches.reader import open_patches
 
 RNG = np.random.default_rng(0)
 ROWS = 300

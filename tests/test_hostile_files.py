@@ -8,16 +8,16 @@ import h5py
 import numpy as np
 import pytest
 
-from nodules import hdf5_file
 from nodules.errors import PatchFileError
-from nodules.hdf5_file import try_reading
+from nodules.evaluation.predict_file import predict_file
 from nodules.importers.hdf5 import import_hdf5
 from nodules.importers.legacy import import_legacy
 from nodules.inspection import describe
 from nodules.params import read_params
-from nodules.patches import PATCH_SIZE, open_patches
-from nodules.prediction import predict_file
-from nodules.splitting import split_patches
+from nodules.patches import hdf5_file
+from nodules.patches.hdf5_file import try_reading
+from nodules.patches.reader import PATCH_SIZE, open_patches
+from nodules.splitting.split import split_patches
 
 HDF5_FAILS = "cannot be read: damaged so that the library that reads it crashes or never ends"
 REPOSITORY = Path(__file__).parent.parent

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nodules.errors import ImageError
-from nodules.importers.grey import Window
 from nodules.importers.image_patches import image_patch, image_patches
 from nodules.importers.images import MAX_FILE_BYTES, read_image
-from nodules.limited_process import call_each_limited
+from nodules.importers.window import Window
+from nodules.system.limited_process import call_each_limited
 from tests.image_files import DEFLATE, UNCOMPRESSED, WHITE_IS_ZERO, chunk, png, tiff
 from tests.image_readers import read_badly
 from tests.triangle_filter import grey_levels

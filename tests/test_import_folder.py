@@ -19,10 +19,10 @@ from nodules.__main__ import main
 from nodules.errors import CropError, GroupError, ImageError, NodulesError, OutputError
 from nodules.importers import folder as folder_module
 from nodules.importers.folder import import_folder
-from nodules.importers.grey import Window
 from nodules.importers.image_patches import image_patch
 from nodules.importers.resampling import resample
-from nodules.patches import open_patches
+from nodules.importers.window import Window
+from nodules.patches.reader import open_patches
 from tests.triangle_filter import assert_grey, filtered, grey_levels
 
 Draw = Callable[..., NDArray]

@@ -12,9 +12,9 @@ import pytest
 from nodules.__main__ import main
 from nodules.errors import OutputError, PatchFileError
 from nodules.importers import stack
-from nodules.importers.grey import Window
 from nodules.importers.hdf5 import import_hdf5
-from nodules.patches import open_patches
+from nodules.importers.window import Window
+from nodules.patches.reader import open_patches
 from tests.triangle_filter import assert_grey, filtered
 
 RNG = np.random.default_rng(3)

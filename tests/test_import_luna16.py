@@ -24,13 +24,14 @@ from scipy.spatial.transform import Rotation
 
 from nodules.__main__ import main
 from nodules.errors import CropError, NodulesError, OutputError, ScanError, TableError, WorkerError
-from nodules.importers import cluster, metaimage
-from nodules.importers.grey import Window
-from nodules.importers.luna16 import Luna16, import_luna16
-from nodules.importers.pool import run_in_order
-from nodules.importers.scans import Crop
-from nodules.patches import open_patches
-from nodules.regular_file import open_regular
+from nodules.importers import metaimage
+from nodules.importers.luna16 import cluster
+from nodules.importers.luna16.importer import Luna16, import_luna16
+from nodules.importers.luna16.pool import run_in_order
+from nodules.importers.luna16.scans import Crop
+from nodules.importers.window import Window
+from nodules.patches.reader import open_patches
+from nodules.system.regular_file import open_regular
 
 REPOSITORY = Path(__file__).parent.parent
 CANDIDATES = ("seriesuid", "coordX", "coordY", "coordZ", "class")

@@ -16,7 +16,7 @@ from nodules.errors import OutputError, PatchFileError
 from nodules.importers import stack
 from nodules.importers.npz import import_npz
 from nodules.importers.stack import Stack
-from nodules.patches import open_patches
+from nodules.patches.reader import open_patches
 from tests.triangle_filter import assert_grey, filtered
 
 COUNTS = {"train": 7, "val": 4, "test": 3}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nodules.inference import nodule_probabilities
+from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.registry import build_model
 from tests.small_training import small_params
 

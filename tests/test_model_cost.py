@@ -4,7 +4,7 @@ import keras
 import pytest
 from keras import layers
 
-from nodules.models.cost import multiply_adds
+from nodules.models.multiply_adds import multiply_adds
 
 
 def test_multiply_adds_are_those_counted_by_hand() -> None:

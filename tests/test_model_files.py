@@ -16,16 +16,18 @@ import numpy as np
 import pytest
 from keras import layers
 
-from nodules import inference, model_archive, model_file
 from nodules.errors import ModelFileError, ScoringError
-from nodules.evaluation import EvaluationFiles, evaluate
-from nodules.inference import nodule_probabilities
-from nodules.model_archive import MAX_METADATA_BYTES, check_archive
-from nodules.model_file import load_model, save_model
+from nodules.evaluation.evaluate import EvaluationFiles, evaluate
+from nodules.evaluation.predict_file import predict_file
+from nodules.inference import probabilities as inference
+from nodules.inference.probabilities import nodule_probabilities
+from nodules.models import archive as model_archive
+from nodules.models import file as model_file
 from nodules.models import registry
+from nodules.models.archive import MAX_METADATA_BYTES, check_archive
+from nodules.models.file import load_model, save_model
 from nodules.models.registry import build_model, register
 from nodules.params import read_params
-from nodules.prediction import predict_file
 from tests.small_training import REPOSITORY, write_discs
 
 CONFIG = {

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from nodules.errors import ModelFileError, ParamsError
-from nodules.model_file import load_model, save_model
 from nodules.models import registry
+from nodules.models.file import load_model, save_model
 from nodules.models.registry import build_model, builder_names
 from nodules.params import read_params
-from nodules.training_copy import training_copy
+from nodules.training.fast_model import training_copy
 
 ENTRIES = read_params(Path(__file__).parent.parent / "params.yaml").models
 

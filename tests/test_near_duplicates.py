@@ -15,17 +15,17 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from nodules.errors import SplitError
-from nodules.fingerprints import fingerprints, symmetric_view
-from nodules.near_duplicates import (
+from nodules.params import SplitParams
+from nodules.patches.reader import SPLITS, open_patches
+from nodules.splitting.fingerprints import fingerprints, symmetric_view
+from nodules.splitting.near_duplicates import (
     LEAST_CORRELATION,
     MOST_RMS,
     across_splits,
     compare,
     find_duplicates,
 )
-from nodules.params import SplitParams
-from nodules.patches import SPLITS, open_patches
-from nodules.splitting import split_patches
+from nodules.splitting.split import split_patches
 
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 
@@ -177,14 +177,14 @@ def test_a_large_search_in_parts_finds_the_same(
     path = write(tmp_path / "large.h5", patches)
     assert near_pairs(path) == expected
     # Several indexes in turn, each in cells instead of compared with one by one.
-    monkeypatch.setattr("nodules.near_duplicates.INDEXED_KEYPOINTS", 1200)
-    monkeypatch.setattr("nodules.near_duplicates.KEYPOINTS_PER_CELL", 60)
+    monkeypatch.setattr("nodules.splitting.near_duplicates.INDEXED_KEYPOINTS", 1200)
+    monkeypatch.setattr("nodules.splitting.near_duplicates.KEYPOINTS_PER_CELL", 60)
     assert near_pairs(path) == expected
 
 
 @given(copies=st.lists(st.integers(0, 4), min_size=1, max_size=25), data=st.data())
 def test_pairs_across_splits_are_counted_as_by_hand(copies: list[int], data) -> None:
-    from nodules.near_duplicates import Duplicates, Pair
+    from nodules.splitting.near_duplicates import Duplicates, Pair
 
     splits = st.lists(st.integers(0, 2), min_size=len(copies), max_size=len(copies))
     assignment = np.array(data.draw(splits), np.int8)
@@ -298,7 +298,7 @@ def test_a_chain_that_ties_up_the_data_set_is_refused(tmp_path: Path) -> None:
 
 
 def test_many_units_are_dealt_by_the_shares(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("nodules.splitting.MOST_GROUPS_BY_SIZE", 50)
+    monkeypatch.setattr("nodules.splitting.split.MOST_GROUPS_BY_SIZE", 50)
     groups = np.arange(2000) // 2
     pixels = np.broadcast_to((np.arange(2000) % 256)[:, None, None], (2000, 50, 50))
     path = write(tmp_path / "many.h5", pixels.astype(np.uint8), group=groups)

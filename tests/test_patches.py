@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from nodules.errors import PatchFileError
-from nodules.patches import new_patch_file, open_patches
+from nodules.patches.reader import new_patch_file, open_patches
 
 
 def test_both_layouts_of_x_and_y_read_the_same(patch_file, random_patches) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from nodules.scoring import score
+from nodules.evaluation.metrics import score
 from tests.tiny_project import commands_environment
 
 REPOSITORY = Path(__file__).parent.parent

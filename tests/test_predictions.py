@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nodules.comparison.revisions import parse_predictions
 from nodules.errors import RevisionError
-from nodules.predictions import COLUMNS, group_cell, group_of, new_table, write_split
-from nodules.revisions import parse_predictions
+from nodules.evaluation.predictions import COLUMNS, group_cell, group_of, new_table, write_split
 
 
 @given(st.lists(st.text("'=+-@\t\r\n ,;\"a1.", max_size=6), min_size=1, max_size=20))

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import auc, roc_auc_score
 
+from nodules.comparison.revisions import read_revision, read_revisions
 from nodules.errors import RevisionError
 from nodules.report.comment import MARKER
 from nodules.report.content import make_report
 from nodules.report.pull_request import write_pull_request_report
 from nodules.report.roc import roc_mermaid
-from nodules.revisions import read_revision, read_revisions
 from tests.tiny_project import PARAMS, Project, data_taken_away
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nodules.atomic import replacing
-from nodules.checkpoint import (
+from nodules.system.atomic import replacing
+from nodules.training.checkpoint import (
     Checkpoint,
     Combination,
     TrainingState,
     checkpoint_folder,
     combination_of,
 )
-from nodules.training import TrainingFiles, train
+from nodules.training.train import TrainingFiles, train
 from tests.small_training import (
     CHECKPOINTS,
     StopIn,

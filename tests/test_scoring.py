@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from nodules.params import ThresholdParams
-from nodules.scoring import (
+from nodules.evaluation.metrics import (
     _weighted_aucs,
     auc_interval,
     calibration_curve,
@@ -18,6 +17,7 @@ from nodules.scoring import (
     score,
     sensitivity_at_specificity,
 )
+from nodules.params import ThresholdParams
 
 # Twelve patches, whose confusion matrix at 0.5 is tn 5, fp 2, fn 1, tp 4.
 LABELS = np.array([0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1], dtype=np.uint8)

@@ -9,9 +9,9 @@ import h5py
 import numpy as np
 import pytest
 
-from nodules.atomic import write_json
 from nodules.commands.importing import hydra_word, shell_word
 from nodules.errors import outside_problem
+from nodules.system.atomic import write_json
 
 REPOSITORY = Path(__file__).parent.parent
 PYTHON = f'"{sys.executable}" -m nodules'

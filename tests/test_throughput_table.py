@@ -1,6 +1,6 @@
 """The table of the throughput benchmark, from rates made up for it."""
 
-from benchmarks.throughput_table import (
+from benchmarks.throughput.table import (
     BARE_FIT,
     EPOCH,
     MATRIX_PRODUCT,

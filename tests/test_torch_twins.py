@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.throughput import write_exchange
+from benchmarks.throughput.__main__ import write_exchange
 from nodules.models.registry import build_model
 from nodules.params import read_params
 
@@ -32,7 +32,12 @@ def test_a_twin_gives_the_probabilities_of_its_network_and_trains(name: str, tmp
     patches = rng.uniform(0, 255, (4, 50, 50, 1)).astype(np.float32)
     labels = np.eye(2, dtype=np.float32)[[0, 1, 0, 1]]
     write_exchange(tmp_path / "exchange.npz", model, patches, labels)
-    command = [sys.executable, "-m", "benchmarks.torch_worker", tmp_path / "exchange.npz"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.throughput.torch_worker",
+        tmp_path / "exchange.npz",
+    ]
     result = subprocess.run(
         [*command, name, "tuned"],
         cwd=REPOSITORY,

@@ -14,17 +14,17 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.pipeline_run import files_in
-from nodules.atomic import write_json
 from nodules.errors import ParamsError, PatchFileError, TrainingError
-from nodules.evaluation import EvaluationFiles, evaluate
-from nodules.inference import nodule_probabilities
-from nodules.model_file import load_model
+from nodules.evaluation.evaluate import EvaluationFiles, evaluate
+from nodules.inference.probabilities import nodule_probabilities
 from nodules.models import registry
+from nodules.models.file import load_model
 from nodules.params import ModelParams, Params, SplitParams, read_params
-from nodules.patches import new_patch_file, open_patches
+from nodules.patches.reader import new_patch_file, open_patches
 from nodules.runtime import usable_processors
-from nodules.splitting import split_patches
-from nodules.training import TrainingFiles, train
+from nodules.splitting.split import split_patches
+from nodules.system.atomic import write_json
+from nodules.training.train import TrainingFiles, train
 from tests.small_training import REPOSITORY, small_params, write_discs, write_training_files
 
 
@@ -87,7 +87,7 @@ def test_the_number_of_processors_makes_no_difference(tmp_path: Path) -> None:
             f"os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{count}]); "
             f"os.chdir({str(folder)!r}); "
             "from nodules.runtime import be_deterministic; be_deterministic(); "
-            "from pathlib import Path; from nodules.training import train; "
+            "from pathlib import Path; from nodules.training.train import train; "
             "from tests.small_training import small_params, write_training_files; "
             "train(small_params(ghost_batches=2), write_training_files(Path('.')))"
         )
@@ -119,7 +119,7 @@ def test_of_epochs_with_the_same_auc_the_one_with_the_lowest_loss_is_kept(
     files, monkeypatch
 ) -> None:
     # As on a handful of patches, on which every epoch ranks the nodules first.
-    monkeypatch.setattr("nodules.training.roc_auc_score", lambda *_: 1.0)
+    monkeypatch.setattr("nodules.training.train.roc_auc_score", lambda *_: 1.0)
     train(small_params(learning_rate=0.01), files)
     assert metrics_of(files)["best_epoch"] == int(np.argmin(epochs_of(files, "loss"))) + 1 > 1
 

@@ -10,13 +10,13 @@ import tensorflow as tf
 
 from nodules.models.registry import build_model
 from nodules.params import read_params
-from nodules.running_statistics import WINDOW_FRACTION
-from nodules.training_copy import (
+from nodules.training.fast_model import (
     FusedBatchNormalization,
     TrainingCopy,
     WeightedSum,
     training_copy,
 )
+from nodules.training.running_statistics import WINDOW_FRACTION
 from tests.small_training import REPOSITORY, small_params
 
 PARAMS = read_params(REPOSITORY / "params.yaml")

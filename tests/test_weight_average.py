@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nodules.weight_average import WeightAverage
+from nodules.training.weight_average import WeightAverage
 
 
 def averages(values: list[float], share: float) -> list[float]:

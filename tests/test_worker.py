@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.worker import worker
+from benchmarks.throughput.worker_process import worker
 
 
 def test_a_process_that_ends_instead_of_answering_is_named() -> None:

@@ -21,11 +21,11 @@ from nodules.runtime import be_deterministic  # isort: split
 import tensorflow as tf
 
 from nodules.errors import ParamsError
-from nodules.inference import nodule_probabilities
-from nodules.model_file import load_model
+from nodules.inference.probabilities import nodule_probabilities
+from nodules.models.file import load_model
 from nodules.params import Params
-from nodules.patches import open_patches
-from nodules.training import TrainingFiles, train, training_strategy
+from nodules.patches.reader import open_patches
+from nodules.training.train import TrainingFiles, train, training_strategy
 from tests.small_training import StopIn, Stopped, small_params, write_training_files
 
 # Dropout draws its masks for the rows of a device; without it both trainings do the same sums.

@@ -38,9 +38,9 @@ def _resamples(text: str) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from nodules.output import check_output
+    from nodules.comparison.revisions import read_revisions
     from nodules.report.content import make_report
-    from nodules.revisions import read_revisions
+    from nodules.system.output import check_output
 
     if arguments.html:
         check_output(arguments.html, [])
@@ -50,9 +50,9 @@ def _run(arguments: argparse.Namespace) -> None:
 
         write_page(report, arguments.html)
     if arguments.json:
-        from nodules.report.machine import as_json as form
+        from nodules.report.as_json import as_json as form
     elif arguments.md:
         from nodules.report.markdown import as_markdown as form
     else:
-        from nodules.report.terminal import as_text as form
+        from nodules.report.text import as_text as form
     print(form(report))

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nodules.streams import printable
+from nodules.system.streams import printable
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -199,7 +199,7 @@ def _seed(text: str) -> int:
 
 def _import_folder(arguments: argparse.Namespace) -> None:
     from nodules.importers.folder import import_folder
-    from nodules.importers.grey import Window
+    from nodules.importers.window import Window
 
     lines = import_folder(
         arguments.folder,
@@ -219,9 +219,9 @@ def _import_npz(arguments: argparse.Namespace) -> None:
 
 
 def _import_hdf5(arguments: argparse.Namespace) -> None:
-    from nodules.importers.grey import Window
     from nodules.importers.hdf5 import import_hdf5
-    from nodules.patches import open_patches
+    from nodules.importers.window import Window
+    from nodules.patches.reader import open_patches
 
     window = None if arguments.window is None else Window(*arguments.window)
     lines = import_hdf5(arguments.file, arguments.out, window=window)
@@ -240,9 +240,9 @@ def _import_legacy(arguments: argparse.Namespace) -> None:
 
 
 def _import_luna16(arguments: argparse.Namespace) -> None:
-    from nodules.importers.grey import Window
-    from nodules.importers.luna16 import Luna16, import_luna16
-    from nodules.importers.scans import Crop
+    from nodules.importers.luna16.importer import Luna16, import_luna16
+    from nodules.importers.luna16.scans import Crop
+    from nodules.importers.window import Window
 
     window = None if arguments.window is None else Window(*arguments.window)
     lines = import_luna16(

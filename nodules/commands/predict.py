@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from nodules.streams import printable
+from nodules.system.streams import printable
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -30,8 +30,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from nodules.model_archive import check_archive
-    from nodules.patches import open_patches
+    from nodules.models.archive import check_archive
+    from nodules.patches.reader import open_patches
 
     # Before TensorFlow is loaded, which takes seconds.
     check_archive(arguments.model)
@@ -39,7 +39,7 @@ def _run(arguments: argparse.Namespace) -> None:
         pass
 
     from nodules import runtime  # isort: split - sets up TensorFlow, which the next one imports
-    from nodules.prediction import predict_file
+    from nodules.evaluation.predict_file import predict_file
 
     runtime.be_deterministic()
     count = predict_file(arguments.model, arguments.patches, arguments.out, views=arguments.views)

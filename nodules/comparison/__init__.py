@@ -1,1 +1,1 @@
-"""Whether one set of predictions is better than another of the same patches, or merely luckier."""
+"""Two revisions of the repository: their results and whether one is better."""

@@ -8,16 +8,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nodules.comparison.delong import (
+from nodules.patches.reader import Groups, Labels
+from nodules.statistics.auc_tests import (
     can_be_clustered,
     compare_aucs,
     correlated_aucs,
     patches_to_see,
 )
-from nodules.comparison.estimate import Estimate
-from nodules.comparison.paired_bootstrap import PairedScores, percentile_estimate
-from nodules.comparison.significance import holm, mcnemar
-from nodules.patches import Groups, Labels
+from nodules.statistics.bootstrap import PairedScores, percentile_estimate
+from nodules.statistics.estimate import Estimate
+from nodules.statistics.significance import holm, mcnemar
 
 ALPHA = 0.05
 CONFIDENCE = 1 - ALPHA

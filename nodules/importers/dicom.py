@@ -31,9 +31,9 @@ from pydicom.uid import (
 )
 
 from nodules.errors import ImageError
-from nodules.importers.grey import HOUNSFIELD
 from nodules.importers.images import MAX_FILE_BYTES, GreyImage, check_scans, check_size
-from nodules.self_contained import shown
+from nodules.importers.window import HOUNSFIELD
+from nodules.patches.hdf5_checks import shown
 
 CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")

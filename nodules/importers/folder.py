@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nodules.errors import GroupError, ImageError, os_error_text
-from nodules.hdf5_file import MAX_CHARACTERS
-from nodules.importers.grey import Window
 from nodules.importers.image_patches import ImagePatch, image_patches
 from nodules.importers.images import is_image
-from nodules.output import check_output
-from nodules.patches import SPLITS, Labels, new_patch_file
-from nodules.streams import printable
+from nodules.importers.window import Window
+from nodules.patches.hdf5_file import MAX_CHARACTERS
+from nodules.patches.reader import SPLITS, Labels, new_patch_file
+from nodules.system.output import check_output
+from nodules.system.streams import printable
 
 BLOCK_IMAGES = 256
 

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nodules.atomic import replacing
 from nodules.errors import PatchFileError
-from nodules.hdf5_file import Hdf5File, open_hdf5, read_rows
-from nodules.hdf5_storage import StoredArray
-from nodules.importers.grey import Window
 from nodules.importers.stack import Stack
-from nodules.output import check_output
-from nodules.patches import Labels, new_patch_file, read_known
+from nodules.importers.window import Window
+from nodules.patches.hdf5_file import Hdf5File, open_hdf5, read_rows
+from nodules.patches.hdf5_storage import StoredArray
+from nodules.patches.reader import Labels, new_patch_file, read_known
+from nodules.system.atomic import replacing
+from nodules.system.output import check_output
 
 CARRIED = ("Y", "group", "split")
 

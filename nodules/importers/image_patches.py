@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodules.errors import ImageError
-from nodules.importers.grey import SIXTEEN_BITS, Window
 from nodules.importers.images import GreyImage, read_image
 from nodules.importers.resampling import resample
-from nodules.limited_process import call_each_limited
-from nodules.patches import PATCH_SIZE, Patches
+from nodules.importers.window import SIXTEEN_BITS, Window
+from nodules.patches.reader import PATCH_SIZE, Patches
+from nodules.system.limited_process import call_each_limited
 
 # Processor time and memory for one image. The largest allowed takes 3 s and 600 MB, a small one a
 # thousandth of a second.

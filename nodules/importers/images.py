@@ -2,7 +2,7 @@
 
 Anybody may have made an image. Its header is checked before its pixels are decoded: 22 kB of PNG
 can say that they are 169 megapixels. What a header does not tell (a JPEG of a thousand scans, a
-library that crashes) needs the limits of `nodules.limited_process` around `read_image`.
+library that crashes) needs the limits of `nodules.system.limited_process` around `read_image`.
 """
 
 import logging
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from nodules.errors import ImageError, os_error_text
-from nodules.importers.grey import EIGHT_BITS, SIXTEEN_BITS, Window
 from nodules.importers.resampling import MAX_PIXELS, MAX_VALUE
 from nodules.importers.tiff import (
     Samples,
@@ -27,8 +26,9 @@ from nodules.importers.tiff import (
     tiff_samples,
     use_native_byte_order,
 )
-from nodules.regular_file import irregular_kind, open_regular
-from nodules.self_contained import shown
+from nodules.importers.window import EIGHT_BITS, SIXTEEN_BITS, Window
+from nodules.patches.hdf5_checks import shown
+from nodules.system.regular_file import irregular_kind, open_regular
 
 PILLOW_FORMATS = ("PNG", "JPEG", "TIFF")
 PILLOW_SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff"}

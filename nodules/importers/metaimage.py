@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodules.errors import ScanError, os_error_text
-from nodules.regular_file import open_regular
-from nodules.self_contained import shown
+from nodules.patches.hdf5_checks import shown
+from nodules.system.regular_file import open_regular
 
 ELEMENT_TYPES = {
     "MET_CHAR": "i1",

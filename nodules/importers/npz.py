@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nodules.errors import PatchFileError, os_error_text
-from nodules.hdf5_storage import MAX_RATIO, SMALL_BYTES
 from nodules.importers.stack import Stack
-from nodules.output import check_output
-from nodules.patches import SPLITS, Labels, Patches, new_patch_file
-from nodules.regular_file import check_regular_file
-from nodules.self_contained import shown
+from nodules.patches.hdf5_checks import shown
+from nodules.patches.hdf5_storage import MAX_RATIO, SMALL_BYTES
+from nodules.patches.reader import SPLITS, Labels, Patches, new_patch_file
+from nodules.system.output import check_output
+from nodules.system.regular_file import check_regular_file
 
 CHANNELS = (1, 3)
 

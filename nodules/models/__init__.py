@@ -1,1 +1,1 @@
-"""The networks: a builder function a file, found by name through `registry`."""
+"""The networks, one builder per file and found by name, and model files."""

@@ -6,7 +6,7 @@ import keras
 from keras import KerasTensor, layers
 from pydantic import Field
 
-from nodules.models.ends import Margin, Pooling, class_probabilities, patch_input
+from nodules.models.input_and_head import Margin, Pooling, class_probabilities, patch_input
 from nodules.models.registry import register
 from nodules.params import Count, Fraction
 
@@ -46,10 +46,10 @@ def build_mobilenet(
         Whether the input of a block that keeps size and channels is added to its output before the
         last ReLU6, as in residual networks; the original has no such sums.
     batch_norm_momentum
-        Momentum of the running statistics, from the step on at which it stands for fewer steps than
-        `nodules.running_statistics` averages over. A recipe with `average` does not use it.
+        Momentum of the running statistics, once they average over as many steps as it stands for;
+        see `nodules.training.running_statistics`. Not used if the recipe has `average`.
     pooling, dropout
-        Of the features before the classifier; `ends.class_probabilities` says what they do.
+        Of the features before the classifier; see `input_and_head.class_probabilities`.
     seed
         Of the dropout.
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from nodules.evaluation.metrics import calibration_curve
 from nodules.report.content import Report
-from nodules.scoring import calibration_curve
-from nodules.streams import printable
+from nodules.system.streams import printable
 
 # Told apart by colour-blind readers, on white and on black.
 COLOURS = ["#3b8fd0", "#e69f00", "#1fa27c", "#cc6fa8", "#e0662a", "#8f8f8f"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from nodules.comparison.estimate import Estimate
+from nodules.comparison.revisions import Revision, check_same_test_set
 from nodules.comparison.verdict import (
     CONFIDENCE,
     POWER,
@@ -14,9 +14,9 @@ from nodules.comparison.verdict import (
     TestedDifference,
     compare_classifiers,
 )
-from nodules.constant_predictions import constant_predictions
 from nodules.errors import RevisionError
-from nodules.revisions import Revision, check_same_test_set
+from nodules.statistics.constant_predictions import constant_predictions
+from nodules.statistics.estimate import Estimate
 
 SCORE_NAMES = {
     "auc": "AUC",

@@ -14,7 +14,7 @@ from nodules.report.content import (
     verdict,
     warnings,
 )
-from nodules.streams import printable
+from nodules.system.streams import printable
 
 ZERO_WIDTH_SPACE = "\u200b"
 # What Markdown or HTML would read as markup in the middle of a line.

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nodules.atomic import replacing
-from nodules.patches import CLASSES, Patches
+from nodules.comparison.revisions import Revision
+from nodules.patches.reader import CLASSES, Patches
 from nodules.report.charts import charts
 from nodules.report.content import (
     Report,
@@ -27,8 +27,8 @@ from nodules.report.content import (
     warnings,
 )
 from nodules.report.vega import vega_bundle
-from nodules.revisions import Revision
-from nodules.streams import printable
+from nodules.system.atomic import replacing
+from nodules.system.streams import printable
 
 TEMPLATE = Path(__file__).with_name("page.html")
 DISAGREEMENTS = 12

@@ -14,15 +14,15 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from nodules.atomic import replacing
+from nodules.comparison.reproduction import Obtained, obtain
+from nodules.comparison.revisions import check_different
 from nodules.errors import TestSetError, one_line_errors
 from nodules.report.comment import MARKER
 from nodules.report.content import Report, make_report
 from nodules.report.markdown import as_markdown, escaped
 from nodules.report.page import write_page
 from nodules.report.roc import roc_mermaid, write_roc_png
-from nodules.reproduction import Obtained, obtain
-from nodules.revisions import check_different
+from nodules.system.atomic import replacing
 
 FOLDER = Path("report")
 HEADING = "### Is it better, or is it luck?"

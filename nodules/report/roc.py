@@ -6,9 +6,9 @@ import numpy as np
 import vl_convert
 from sklearn.metrics import roc_curve
 
-from nodules.atomic import replacing
 from nodules.report.charts import COLOURS, charts
 from nodules.report.content import Report
+from nodules.system.atomic import replacing
 
 SIZE = 420
 # The points of a Mermaid chart stand at equal distances, so the curves are read off at as many

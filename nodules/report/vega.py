@@ -8,8 +8,8 @@ from pathlib import Path
 
 import vl_convert
 
-from nodules.atomic import replacing
 from nodules.errors import one_line_errors
+from nodules.system.atomic import replacing
 
 
 def vega_bundle() -> str:

@@ -22,11 +22,11 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from nodules.errors import NodulesError
-from nodules.importers.grey import HOUNSFIELD, Window
-from nodules.importers.luna16 import Luna16, import_luna16
+from nodules.importers.luna16.importer import Luna16, import_luna16
+from nodules.importers.luna16.scans import Crop, read_scan
 from nodules.importers.metaimage import MetaImage, read_slices
-from nodules.importers.scans import Crop, read_scan
-from nodules.patches import open_patches
+from nodules.importers.window import HOUNSFIELD, Window
+from nodules.patches.reader import open_patches
 
 MAX_SECONDS = 20
 

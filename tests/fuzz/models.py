@@ -29,10 +29,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.random import Generator
 
-from nodules import model_archive
 from nodules.errors import ModelFileError
-from nodules.model_archive import MEMBERS, check_archive
-from nodules.model_file import load_model, save_model
+from nodules.models import archive as model_archive
+from nodules.models.archive import MEMBERS, check_archive
+from nodules.models.file import load_model, save_model
 from nodules.models.registry import build_model
 
 MAX_SECONDS = 90  # on a busy machine; the process that reads first gets 2 of its own
@@ -165,7 +165,7 @@ class _Guard:
             if not str(Path(name).resolve()).startswith(self._allowed):
                 self._found(f"opened {name}")
         elif event == "subprocess.Popen":
-            if "nodules.limited_process" not in arguments[1]:
+            if "nodules.system.limited_process" not in arguments[1]:
                 self._found(f"ran {arguments[1]}")
         elif event.startswith(("socket.", "os.system", "os.exec", "urllib", "ctypes.dlopen")):
             self._found(event)

@@ -1,0 +1,1 @@
+"""Training throughput of the pipeline against plain Keras and PyTorch."""

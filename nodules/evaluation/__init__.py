@@ -1,0 +1,1 @@
+"""How good a trained network is: its predictions, metrics, intervals and figures."""

@@ -1,0 +1,199 @@
+"""Scoring a trained model on every split, and leaving what a person or `dvc` compares."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from dvclive import Live
+from numpy.typing import NDArray
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from nodules.errors import ModelFileError, ScoringError
+from nodules.evaluation import figures
+from nodules.evaluation.metrics import (
+    auc_interval,
+    calibration_curve,
+    choose_threshold,
+    score,
+    sensitivity_at_specificity,
+)
+from nodules.evaluation.predictions import COLUMNS, new_table, write_split
+from nodules.inference.folding import folded_copy
+from nodules.inference.probabilities import nodule_probabilities
+from nodules.models.file import load_model
+from nodules.params import EvaluateParams
+from nodules.patches.reader import CLASSES, SPLITS, Groups, Labels, PatchRows, open_patches
+from nodules.statistics.constant_predictions import constant_predictions
+
+# Fit on the train split says little, so its rows would only make the table five times as long.
+PREDICTED_SPLITS = ("val", "test")
+
+
+@dataclass(frozen=True)
+class ScoredSplit:
+    """A split with the model's probabilities.
+
+    Attributes
+    ----------
+    patches
+        (N, 50, 50) uint8, on disk.
+    labels
+        (N,) uint8.
+    groups
+        (N,) or None.
+    index
+        (N,) int64 rows in the data set.
+    probabilities
+        (N,) float32.
+    """
+
+    patches: PatchRows
+    labels: Labels
+    groups: Groups | None
+    index: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class EvaluationFiles:
+    """What an evaluation reads and writes: the model and the splits' folder, then its outputs."""
+
+    model: Path
+    splits: Path
+    log: Path
+    figures: Path
+    predictions: Path
+
+
+def evaluate(params: EvaluateParams, seed: int, files: EvaluationFiles) -> None:
+    """Score the splits; write metrics, plot data, figures and predictions.
+
+    A warning on stderr says so if all patches have practically the same probability.
+
+    Parameters
+    ----------
+    params
+        Threshold rule, interval, bins.
+    seed
+        Of the bootstrap and of the choice of samples shown.
+    files
+        What to read and write.
+
+    Raises
+    ------
+    ModelFileError, PatchFileError
+        If a file is not what the stages before write, or the model's outputs are no probabilities.
+    """
+    scored = _score_splits(files, params)
+    val, test = scored["val"], scored["test"]
+    threshold = choose_threshold(val.labels, val.probabilities, params.threshold)
+    metrics: dict[str, float] = {"threshold": threshold}
+    for name, split in scored.items():
+        scores = score(
+            split.labels,
+            split.probabilities,
+            threshold=threshold,
+            calibration_bins=params.calibration_bins,
+        )
+        metrics |= {f"{name}/{key}": value for key, value in scores._asdict().items()}
+        metrics[f"{name}/sensitivity_at_specificity"] = sensitivity_at_specificity(
+            split.labels, split.probabilities, params.at_specificity
+        )
+    intervals = {}
+    for name in PREDICTED_SPLITS:
+        split = scored[name]
+        low, high = intervals[name] = auc_interval(
+            split.labels,
+            split.probabilities,
+            split.groups,
+            resamples=params.bootstrap_resamples,
+            confidence=params.confidence,
+            seed=seed,
+        )
+        metrics |= {f"{name}/auc_low": low, f"{name}/auc_high": high}
+    with Live(str(files.log), dvcyaml=None, save_dvc_exp=False) as live:
+        for name, value in metrics.items():
+            live.log_metric(name, value, plot=False)
+        for name in PREDICTED_SPLITS:
+            _log_curves(live, name, scored[name], params.calibration_bins)
+        _log_confusion(live, test, threshold)
+    curves = {
+        name: figures.RocCurve(
+            scored[name].labels, scored[name].probabilities, metrics[f"{name}/auc"], intervals[name]
+        )
+        for name in PREDICTED_SPLITS
+    }
+    figures.roc(curves, threshold, params.confidence, files.figures / "roc.png")
+    samples = {name: (split.patches, split.labels) for name, split in scored.items()}
+    figures.samples(samples, seed, files.figures / "samples.png")
+    figures.hardest(
+        test.patches,
+        test.labels,
+        test.probabilities,
+        test.index,
+        threshold,
+        params.hardest,
+        files.figures / "hardest.png",
+    )
+    with new_table(files.predictions, COLUMNS) as table:
+        for name in PREDICTED_SPLITS:
+            split = scored[name]
+            write_split(table, name, split.index, split.groups, split.labels, split.probabilities)
+    predicted = np.concatenate([scored[name].probabilities for name in PREDICTED_SPLITS])
+    if problem := constant_predictions(predicted, f"{' and '.join(PREDICTED_SPLITS)} patches"):
+        advice = "train it for more epochs or on more patches"
+        print(f"warning: {files.model}: {problem}; {advice}", file=sys.stderr)
+
+
+def _score_splits(files: EvaluationFiles, params: EvaluateParams) -> dict[str, ScoredSplit]:
+    model = folded_copy(load_model(files.model))
+    scored = {}
+    for name in SPLITS:
+        with open_patches(files.splits / f"{name}.h5") as split:
+            patches = split.on_disk()
+            try:
+                probabilities = nodule_probabilities(
+                    model, patches, batch_size=params.batch_size, views=params.views
+                )
+            except ScoringError as error:
+                raise ModelFileError(files.model, f"{name}: {error}") from None
+            scored[name] = ScoredSplit(
+                patches, split.labels, split.groups, split.read_index(), probabilities
+            )
+    return scored
+
+
+def _log_curves(live: Live, name: str, split: ScoredSplit, bins: int) -> None:
+    """Log the ROC, precision-recall and calibration curves of a split as plot data."""
+    labels, probabilities = split.labels, split.probabilities
+    fpr, tpr, thresholds = roc_curve(labels, probabilities)
+    # The curve starts where nothing is called a nodule, at an infinite threshold. JSON has no
+    # infinity, and Vega refuses a file that holds one.
+    finite = [None, *thresholds[1:].tolist()]
+    live.log_plot(
+        f"roc_{name}", _points(fpr=fpr.tolist(), tpr=tpr.tolist(), threshold=finite), "fpr", "tpr"
+    )
+    precision, recall, thresholds = precision_recall_curve(
+        labels, probabilities, drop_intermediate=True
+    )
+    finite = [*thresholds.tolist(), None]
+    points = _points(recall=recall.tolist(), precision=precision.tolist(), threshold=finite)
+    live.log_plot(f"precision_recall_{name}", points, "recall", "precision")
+    points = [bin_._asdict() for bin_ in calibration_curve(labels, probabilities, bins)]
+    live.log_plot(f"calibration_{name}", points, "probability", "nodule_fraction")
+
+
+def _points(**columns: list[float | None]) -> list[dict[str, float | None]]:
+    return [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
+
+
+def _log_confusion(live: Live, split: ScoredSplit, threshold: float) -> None:
+    predicted = (split.probabilities >= threshold).astype(int)
+    points = [
+        {"actual": CLASSES[actual], "predicted": CLASSES[call]}
+        for actual, call in zip(split.labels, predicted, strict=True)
+    ]
+    live.log_plot("confusion_test", points, "actual", "predicted", template="confusion")

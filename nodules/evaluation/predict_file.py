@@ -1,0 +1,59 @@
+"""Scoring new patches with a trained model."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from tqdm import tqdm
+
+from nodules.errors import ModelFileError, ScoringError
+from nodules.evaluation.predictions import group_cell, new_table, probability_text
+from nodules.inference.folding import folded_copy
+from nodules.inference.probabilities import nodule_probabilities
+from nodules.models.file import load_model
+from nodules.params import Views
+from nodules.patches.reader import open_patches
+from nodules.system.output import check_output
+
+
+def predict_file(model_path: Path, patches_path: Path, out: Path, *, views: Views = 1) -> int:
+    """Write the nodule probability of each patch: `index,group,probability`.
+
+    Parameters
+    ----------
+    model_path
+        A `.keras` archive of the train stage.
+    patches_path
+        A patch file; `Y` is not needed.
+    out
+        CSV to write; `group` is empty where the patch file has none.
+    views
+        1, or 8 to average over the eight symmetric views of each patch.
+
+    Returns
+    -------
+    int
+        How many patches were scored. They are read in blocks, so memory stays bounded.
+
+    Raises
+    ------
+    ModelFileError, PatchFileError
+        If a file is not what it should be, or the model's outputs are no probabilities.
+    OutputError
+        If `out` is one of the files to read, or cannot be written.
+    """
+    check_output(out, [model_path, patches_path])
+    with ExitStack() as stack:
+        patches = stack.enter_context(open_patches(patches_path, labelled=False))
+        model = folded_copy(load_model(model_path))
+        table = stack.enter_context(new_table(out, ("index", "group", "probability")))
+        progress = stack.enter_context(tqdm(total=len(patches), desc="predict", unit="patch"))
+        for start, block in patches.blocks():
+            try:
+                probabilities = nodule_probabilities(model, block, views=views)
+            except ScoringError as error:
+                raise ModelFileError(model_path, str(error)) from None
+            for row, probability in enumerate(probabilities, start):
+                group = "" if patches.groups is None else group_cell(patches.groups[row])
+                table.writerow((row, group, probability_text(probability)))
+            progress.update(len(block))
+        return len(patches)

@@ -1,0 +1,116 @@
+"""The tables of predicted probabilities: CSV files that anybody can score again.
+
+Group names come from users' data. A cell that a spreadsheet would run as a formula begins with an
+apostrophe, which `group_of` takes off again.
+"""
+
+import csv
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodules.patches.reader import Groups, Labels
+from nodules.system.atomic import replacing
+
+# Of data/predictions.csv.
+COLUMNS = ("split", "index", "group", "label", "probability")
+
+
+# What spreadsheets take for a formula, also after spaces; the wide signs are those of East Asian
+# keyboards. A number is no formula: -1 stays -1.
+_FORMULA = re.compile(r"'*\s*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n]")
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+
+
+class _Table(Protocol):
+    def writerow(self, row: Iterable[object], /) -> object: ...
+
+
+@contextmanager
+def new_table(path: Path, columns: Sequence[str]) -> Iterator[_Table]:
+    """Make a CSV file with a header, which appears under its name when the block ends well."""
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        table = csv.writer(_Lines(file), lineterminator="\r\n")
+        table.writerow(columns)
+        yield table
+
+
+class _Lines:
+    """A file whose lines end in a line feed, while the writer quotes carriage returns in cells.
+
+    Before Python 3.13 it quotes those alone that occur in its own line ends.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, line: str) -> int:
+        return self._file.write(line.removesuffix("\r\n") + "\n")
+
+
+def group_cell(group: object) -> str:
+    """Return the cell of a group: its name, after an apostrophe where it looks like a formula.
+
+    Examples
+    --------
+    >>> group_cell("scan-1"), group_cell(-1), group_cell("=1+1"), group_cell("'=1+1")
+    ('scan-1', '-1', "'=1+1", "''=1+1")
+    """
+    name = str(group)
+    return f"'{name}" if _looks_like_formula(name) else name
+
+
+def group_of(cell: str) -> str:
+    """Return the group that `group_cell` wrote.
+
+    Examples
+    --------
+    >>> group_of("'=1+1"), group_of("''=1+1"), group_of("'quoted'")
+    ('=1+1', "'=1+1", "'quoted'")
+    """
+    return cell[1:] if cell.startswith("'") and _looks_like_formula(cell[1:]) else cell
+
+
+def _looks_like_formula(name: str) -> bool:
+    return bool(_FORMULA.match(name)) and not _NUMBER.fullmatch(name)
+
+
+def probability_text(probability: float) -> str:
+    """Print a probability so that reading it as a double gives the very number that was scored."""
+    return repr(float(probability))
+
+
+def write_split(
+    table: _Table,
+    split: str,
+    index: NDArray[np.integer],
+    groups: Groups | None,
+    labels: Labels,
+    probabilities: NDArray[np.floating],
+) -> None:
+    """Append a split's predictions: `split,index,group,label,probability`.
+
+    Parameters
+    ----------
+    table
+        From `new_table`.
+    split
+        Its name.
+    index
+        (N,) rows in the data set that was split.
+    groups
+        (N,); None leaves the column empty.
+    labels, probabilities
+        (N,) each.
+    """
+    named = [""] * len(labels) if groups is None else groups
+    for row, group, label, probability in zip(index, named, labels, probabilities, strict=True):
+        table.writerow((split, row, group_cell(group), label, probability_text(probability)))

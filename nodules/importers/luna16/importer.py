@@ -1,0 +1,208 @@
+"""Cutting LUNA16's candidates out of its scans into one patch file."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from nodules.errors import ScanError, TableError
+from nodules.importers.luna16.pool import run_in_order
+from nodules.importers.luna16.scans import Crop, cut_patches, find_scans, read_scan
+from nodules.importers.luna16.tables import (
+    Matches,
+    Points,
+    choose,
+    match,
+    read_annotations,
+    read_candidates,
+    without_repeats,
+)
+from nodules.importers.metaimage import MetaImage
+from nodules.patches.hdf5_checks import shown
+from nodules.patches.reader import new_patch_file
+from nodules.system.output import check_output
+
+LEGACY_CROP = Crop()
+
+
+@dataclass(frozen=True)
+class Luna16:
+    """Where a data set laid out as LUNA16 lies.
+
+    Attributes
+    ----------
+    scans
+        Folders searched, with all their sub-folders, for SERIESUID.mhd.
+    candidates
+        CSV with seriesuid, coordX, coordY, coordZ (mm) and class (1 for a nodule, or 0).
+    annotations
+        CSV with seriesuid, coordX, coordY, coordZ and diameter_mm: the nodules; or None.
+    """
+
+    scans: Sequence[Path]
+    candidates: Path
+    annotations: Path | None = None
+
+
+def import_luna16(
+    source: Luna16,
+    out: Path,
+    *,
+    crop: Crop = LEGACY_CROP,
+    negatives: int | None = 5,
+    seed: int = 0,
+    skip_missing: bool = False,
+    jobs: int | None = None,
+    scheduler: str | None = None,
+) -> list[str]:
+    """Write an axial patch for each candidate, scan by scan, whatever the number of processes.
+
+    Parameters
+    ----------
+    source
+        The data set.
+    out
+        Patch file to write, with `X`, `Y`, `group` (the seriesuid) and `candidate` (the row in the
+        table of candidates; the first after the header is 0). With annotations also `diameter_mm`,
+        float32: of the nodule in whose radius a candidate of class 1 lies, else NaN.
+    crop
+        Field of view and window.
+    negatives
+        Candidates of class 0 to draw for each of class 1; None for all.
+    seed
+        Of that draw.
+    skip_missing
+        Leave out the candidates of series that have no scan, rather than refuse them.
+    jobs, scheduler
+        Processes on this machine (None: one a processor), or the address of a Dask scheduler.
+
+    Returns
+    -------
+    list of str
+        What was written and what was noticed, a line each.
+
+    Raises
+    ------
+    TableError, ScanError
+        If a table or a scan is broken, or a candidate lies outside its scan.
+    OutputError
+        If `out` is one of the tables.
+    WorkerError
+        If the processes or the Dask cluster cannot do the work.
+    """
+    tables = (source.candidates, source.annotations)
+    check_output(out, [table for table in tables if table is not None])
+    rows = read_candidates(source.candidates)
+    annotations = read_annotations(source.annotations) if source.annotations else None
+    candidates = without_repeats(rows)
+    repeats = len(rows) - len(candidates)
+    notes = [f"{repeats:,} repeated candidates left out"] if repeats else []
+
+    paths = find_scans(source.scans)
+    if missing := [uid for uid in candidates.series if uid not in paths]:
+        problem = f"{len(missing):,} of {len(candidates.series):,} series have no scan"
+        all_missing = len(missing) == len(candidates.series)
+        if all_missing or not skip_missing:
+            expected = "SERIESUID.mhd below --scans" + (
+                "" if all_missing else ", or --skip-missing"
+            )
+            problem = f"{problem}, the first {shown(missing[0])}; expected {expected}"
+            raise TableError(source.candidates, problem)
+        notes.append(f"{problem}: their candidates left out")
+        candidates = candidates.within(paths)
+
+    chosen = choose(candidates, negatives, seed)
+    columns: dict[str, NDArray] = {"candidate": candidates.rows[chosen]}
+    if annotations is not None:
+        annotations = annotations.within(paths)
+        matches = match(candidates, annotations)
+        columns["diameter_mm"] = matches.diameter_mm[chosen]
+        notes += _describe(matches, candidates, annotations)
+    candidates = candidates.take(chosen)
+    nodules = int(candidates.values.sum())
+    extremes = _write(out, candidates, columns, paths, crop, jobs=jobs, scheduler=scheduler)
+    others = len(candidates) - nodules
+    if crop.window is None:
+        notes += _describe_units(extremes)
+    return [f"{nodules:,} nodules and {others:,} others from {len(extremes):,} scans", *notes]
+
+
+def _write(
+    out: Path,
+    candidates: Points,
+    columns: dict[str, NDArray],
+    paths: dict[str, list[Path]],
+    crop: Crop,
+    *,
+    jobs: int | None,
+    scheduler: str | None,
+) -> dict[str, tuple[float, float]]:
+    """Write the patches, and return the smallest and largest number of each scan."""
+    members = candidates.by_scan()
+    # From the headers, so that what lies outside is known before the first scan is read.
+    calls = [
+        (*_locate(candidates.take(part), paths[uid], crop), crop) for uid, part in members.items()
+    ]
+    extremes: dict[str, tuple[float, float]] = {}
+    labels = candidates.values.astype(np.uint8)
+    dtypes = {"group": np.dtype(object)} | {name: col.dtype for name, col in columns.items()}
+    with (
+        new_patch_file(out, len(candidates), dtypes) as file,
+        closing(run_in_order(cut_patches, calls, jobs=jobs, scheduler=scheduler)) as cut,
+    ):
+        progress = tqdm(cut, total=len(calls), desc="import", unit="scan")
+        for (uid, part), (patches, found) in zip(members.items(), progress, strict=True):
+            extremes[uid] = found
+            group = np.full(len(part), uid, dtype=object)
+            extra = {name: column[part] for name, column in columns.items()}
+            file.append(patches, labels[part], group=group, **extra)
+    return extremes
+
+
+def _locate(
+    candidates: Points, paths: list[Path], crop: Crop
+) -> tuple[MetaImage, NDArray[np.float64]]:
+    path, *others = paths
+    if others:
+        raise ScanError(path, f"found the same series in {others[0]}, expected one (--scans?)")
+    image, geometry = read_scan(path, crop)
+    voxels = geometry.voxels(candidates.world)
+    outside = np.flatnonzero(~geometry.inside(voxels))
+    if len(outside):
+        row = int(candidates.rows[outside[0]])
+        found = ", ".join(f"{v:.1f}" if abs(v) < 1e6 else f"{v:g}" for v in voxels[outside[0]])
+        size = " x ".join(map(str, geometry.size))
+        problem = f"found voxel ({found}), expected a place inside the {size} voxels of {path}"
+        raise TableError(candidates.path, problem, row=row)
+    return image, voxels
+
+
+def _describe_units(extremes: dict[str, tuple[float, float]]) -> list[str]:
+    """Notice scans stored as by a scanner: 0 for what is -1024 HU or less."""
+    shifted = [uid for uid, (lowest, highest) in extremes.items() if lowest >= 0 and highest > 1000]
+    if not shifted:
+        return []
+    found = f"{len(shifted):,} of {len(extremes):,} scans hold no value below 0"
+    return [f"{found}, the first {shifted[0]}: are these Hounsfield units? (--window)"]
+
+
+def _describe(matches: Matches, candidates: Points, annotations: Points) -> list[str]:
+    positive = candidates.values == 1
+    unmatched = positive & np.isnan(matches.diameter_mm)
+    checks = (
+        ("annotated nodules have no candidate", annotations, ~matches.found, len(annotations)),
+        ("nodule candidates lie in no nodule", candidates, unmatched, positive.sum()),
+        ("other candidates lie in a nodule", candidates, matches.contradicting, (~positive).sum()),
+    )
+    return [
+        f"{which.sum():,} of {total:,} {what}{_first(points, which)}"
+        for what, points, which, total in checks
+    ]
+
+
+def _first(points: Points, which: NDArray[np.bool_]) -> str:
+    return f", the first in row {points.rows[which][0]} of {points.path}" if which.any() else ""

@@ -1,0 +1,71 @@
+"""Work spread over processes or a Dask cluster, its results in order and few at a time."""
+
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import CancelledError
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
+
+from joblib import Parallel, cpu_count, delayed, wrap_non_picklable_objects
+
+from nodules.errors import WorkerError
+
+Result = TypeVar("Result")
+
+# Calls handed out together, for each processor: what bounds the results that wait for their turn.
+# With eight, a processor idles for about half a call in eight.
+CALLS_AHEAD = 8
+
+
+def run_in_order(
+    function: Callable[..., Result],
+    calls: Iterable[tuple],
+    *,
+    jobs: int | None = None,
+    scheduler: str | None = None,
+) -> Generator[Result, None, None]:
+    """Call `function` in parallel and yield what it returns in the order of the calls.
+
+    Parameters
+    ----------
+    function
+        A function of a module; it and its arguments are sent to other processes.
+    calls
+        The arguments of each call.
+    jobs
+        Processes on this machine; None for as many as it has processors.
+    scheduler
+        Address of a Dask scheduler, whose workers are used instead.
+
+    Raises
+    ------
+    WorkerError
+        If processes die, or the cluster cannot be reached or cannot do the work.
+    NodulesError
+        What a call raises.
+    """
+    # An argument of its own, if above 1 kB, joblib would place on one Dask worker beforehand, to be
+    # lost with it.
+    tasks: Iterable[Callable[[], Result]] = (partial(function, *call) for call in calls)
+    with ExitStack() as stack:
+        backend: Any = "loky"
+        processors = jobs or cpu_count()
+        if scheduler is not None:
+            # Dask takes half a second to import.
+            from nodules.importers.luna16.cluster import cluster_backend
+
+            backend = stack.enter_context(cluster_backend(scheduler))
+            processors = backend.effective_n_jobs(-1)
+            tasks = map(wrap_non_picklable_objects, tasks)
+        pool = Parallel(processors, return_as="generator", batch_size=1, backend=backend)
+        tasks = iter(tasks)
+        while some := list(islice(tasks, CALLS_AHEAD * processors)):
+            try:
+                yield from pool(delayed(task)() for task in some)
+            except BrokenProcessPool:
+                problem = "a worker process was killed, expected memory for each (fewer --jobs?)"
+                raise WorkerError(problem) from None
+            except CancelledError:
+                raise WorkerError(f"{scheduler}: the connection to the scheduler broke") from None

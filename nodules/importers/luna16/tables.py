@@ -1,0 +1,243 @@
+"""LUNA16's tables: candidates and annotated nodules as points in the world of their scans."""
+
+import csv
+import math
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from io import TextIOWrapper
+from pathlib import Path
+from typing import NamedTuple, Self, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodules.errors import TableError, os_error_text
+from nodules.patches.hdf5_checks import shown
+from nodules.system.regular_file import open_regular
+
+SERIES = "seriesuid"
+COORDINATES = ("coordX", "coordY", "coordZ")
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points, each with one number, in the order of their table.
+
+    Attributes
+    ----------
+    path
+        The table.
+    series
+        Every seriesuid, in the order of first appearance.
+    scan
+        (n,) int64, the index in `series` of the scan a point lies in.
+    world
+        (n, 3) float64, mm.
+    values
+        (n,) float64: a candidate's class, or a nodule's diameter in mm.
+    rows
+        (n,) int64, the row in the table; the first after the header is 0.
+    """
+
+    path: Path
+    series: tuple[str, ...]
+    scan: NDArray[np.int64]
+    world: NDArray[np.float64]
+    values: NDArray[np.float64]
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, which: NDArray) -> Self:
+        """Keep the points that an index or a mask names."""
+        kept = (column[which] for column in (self.scan, self.world, self.values, self.rows))
+        return type(self)(self.path, self.series, *kept)
+
+    def within(self, series: Iterable[str]) -> Self:
+        """Keep the points whose scan is among `series`."""
+        wanted = set(series)
+        return self.take(np.array([uid in wanted for uid in self.series], bool)[self.scan])
+
+    def by_scan(self) -> dict[str, NDArray[np.int64]]:
+        """Give the indices of the points of each scan that has any, in the order of `series`."""
+        order = np.argsort(self.scan, kind="stable")
+        scans, starts = np.unique(self.scan[order], return_index=True)
+        names = (self.series[scan] for scan in scans)
+        return dict(zip(names, np.split(order, starts)[1:], strict=True))
+
+
+class Matches(NamedTuple):
+    """How candidates and annotated nodules lie to each other.
+
+    Attributes
+    ----------
+    diameter_mm
+        (n,) float32 by candidate: of the nearest nodule in whose radius a candidate of class 1
+        lies; NaN where there is none, and for class 0.
+    found
+        (m,) bool by nodule: whether a candidate of class 1 lies in its radius.
+    contradicting
+        (n,) bool by candidate: class 0, although it lies in the radius of a nodule.
+    """
+
+    diameter_mm: NDArray[np.float32]
+    found: NDArray[np.bool_]
+    contradicting: NDArray[np.bool_]
+
+
+def read_candidates(path: Path) -> Points:
+    """Read `seriesuid,coordX,coordY,coordZ,class`, class being 1 for a nodule and 0 for the rest.
+
+    Raises
+    ------
+    TableError
+        If the table breaks this, or gives one place two classes.
+    """
+    points = _read(path, "class")
+    unknown = np.flatnonzero(~np.isin(points.values, (0, 1)))
+    if len(unknown):
+        problem = f"class: found {points.values[unknown[0]]:g}, expected 0 or 1"
+        raise TableError(path, problem, row=int(points.rows[unknown[0]]))
+    return points
+
+
+def read_annotations(path: Path) -> Points:
+    """Read `seriesuid,coordX,coordY,coordZ,diameter_mm`: annotated nodules.
+
+    Raises
+    ------
+    TableError
+        If the table breaks this, or a diameter is not above 0.
+    """
+    points = _read(path, "diameter_mm")
+    empty = np.flatnonzero(points.values <= 0)
+    if len(empty):
+        problem = f"diameter_mm: found {points.values[empty[0]]:g}, expected a length above 0"
+        raise TableError(path, problem, row=int(points.rows[empty[0]]))
+    return points
+
+
+def without_repeats(candidates: Points) -> Points:
+    """Keep the first of candidates that share scan, place and class.
+
+    Raises
+    ------
+    TableError
+        If two share scan and place and differ in class.
+    """
+    places = np.column_stack([candidates.scan, candidates.world])
+    # Stable, so that of equal places the first row comes first.
+    order = np.lexsort(places.T)
+    again = np.flatnonzero((places[order][1:] == places[order][:-1]).all(axis=1))
+    first, second = order[again], order[again + 1]
+    torn = np.flatnonzero(candidates.values[first] != candidates.values[second])
+    if len(torn):
+        rows = candidates.rows[first[torn[0]]], candidates.rows[second[torn[0]]]
+        problem = f"class: found the place of row {rows[0]} again with another class, expected one"
+        raise TableError(candidates.path, problem, row=int(rows[1]))
+    return candidates.take(np.delete(np.arange(len(candidates)), second))
+
+
+def choose(candidates: Points, negatives: int | None, seed: int) -> NDArray[np.int64]:
+    """Choose every candidate of class 1, and so many of class 0 for each of them.
+
+    Parameters
+    ----------
+    candidates
+        Of both classes.
+    negatives
+        How many of class 0 to draw, over all scans, for each of class 1; None chooses them all.
+    seed
+        Of the draw. With one seed, fewer negatives are a part of more.
+
+    Returns
+    -------
+    (k,) int64
+        Indices of the chosen, ascending.
+    """
+    if negatives is None:
+        return np.arange(len(candidates))
+    positive = np.flatnonzero(candidates.values == 1)
+    if not len(positive):
+        problem = "found no candidate of class 1 to draw others for, expected one"
+        raise TableError(candidates.path, problem)
+    shuffled = np.random.default_rng(seed).permutation(np.flatnonzero(candidates.values == 0))
+    return np.sort(np.concatenate([positive, shuffled[: negatives * len(positive)]]))
+
+
+def match(candidates: Points, annotations: Points) -> Matches:
+    """Match candidates to nodules as LUNA16 does: a hit lies within the nodule's radius."""
+    from scipy.spatial.distance import cdist
+
+    diameter = np.full(len(candidates), np.nan, np.float32)
+    found = np.zeros(len(annotations), bool)
+    contradicting = np.zeros(len(candidates), bool)
+    nodules_of = annotations.by_scan()
+    for uid, members in candidates.by_scan().items():
+        if uid not in nodules_of:
+            continue
+        nodules = nodules_of[uid]
+        distance = cdist(candidates.world[members], annotations.world[nodules])
+        hit = distance <= annotations.values[nodules] / 2
+        positive = candidates.values[members] == 1
+        found[nodules] = hit[positive].any(axis=0)
+        contradicting[members] = hit.any(axis=1) & ~positive
+        nearest = nodules[np.where(hit, distance, np.inf).argmin(axis=1)]
+        matched = hit.any(axis=1) & positive
+        diameter[members[matched]] = annotations.values[nearest[matched]]
+    return Matches(diameter, found, contradicting)
+
+
+def _read(path: Path, value: str) -> Points:
+    series: dict[str, int] = {}
+    scan, numbers = array("q"), array("d")
+    try:
+        with TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
+            for row, (uid, *fields) in enumerate(_rows(path, file, value)):
+                scan.append(series.setdefault(uid.strip(), len(series)))
+                numbers.extend(_numbers(path, row, fields, (*COORDINATES, value)))
+    except OSError as error:
+        problem = f"cannot be read ({os_error_text(error)}), expected a CSV file"
+        raise TableError(path, problem) from None
+    except UnicodeDecodeError:
+        raise TableError(path, "found no CSV text (bytes that are not UTF-8)") from None
+    except csv.Error as error:
+        raise TableError(path, f"found no CSV text ({error})") from None
+    if not scan:
+        raise TableError(path, "found no rows after the header, expected at least one")
+    table = np.frombuffer(numbers).reshape(-1, len(COORDINATES) + 1)
+    rows = np.arange(len(scan))
+    world, values = table[:, :-1], table[:, -1]
+    return Points(path, tuple(series), np.frombuffer(scan, np.int64), world, values, rows)
+
+
+def _rows(path: Path, file: TextIO, value: str) -> Iterator[list[str]]:
+    lines = (fields for fields in csv.reader(file) if fields)
+    header = [name.strip() for name in next(lines, [])]
+    names = (SERIES, *COORDINATES, value)
+    missing = [name for name in names if name not in header]
+    if missing:
+        columns = shown(", ".join(header), 200)
+        found = f"found the columns {columns}" if header else "found an empty file"
+        raise TableError(path, f"{found}, expected {', '.join(names)}")
+    places = [header.index(name) for name in names]
+    for row, fields in enumerate(lines):
+        if len(fields) != len(header):
+            problem = f"found {len(fields)} fields, expected {len(header)} as in the header"
+            raise TableError(path, problem, row=row)
+        yield [fields[place] for place in places]
+
+
+def _numbers(path: Path, row: int, fields: list[str], names: Sequence[str]) -> list[float]:
+    numbers = []
+    for name, text in zip(names, fields, strict=True):
+        try:
+            number = float(text.replace("_", "?"))  # Python reads 1_000 as 1000
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise TableError(path, f"{name}: found {shown(text)!r}, expected a number", row=row)
+        numbers.append(number)
+    return numbers

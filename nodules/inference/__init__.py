@@ -1,0 +1,1 @@
+"""The probabilities that a network returns for patches."""

@@ -1,0 +1,1 @@
+"""The patch file: how it is laid out, checked, read and written."""

@@ -1,0 +1,1 @@
+"""The division of a data set into training, validation and test splits by scan."""

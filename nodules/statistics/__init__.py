@@ -1,0 +1,1 @@
+"""Tests, confidence intervals and the bootstrap, for patches grouped by scan."""

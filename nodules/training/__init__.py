@@ -1,0 +1,1 @@
+"""One training: its input, optimizer, callbacks, checkpoints and log."""

@@ -1,0 +1,42 @@
+"""Weights that make up for one class being rarer than the other."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from nodules.params import ClassWeights
+from nodules.patches.reader import CLASSES, Labels
+
+
+def class_weights(labels: Labels, rule: ClassWeights) -> dict[str, float]:
+    """Weigh the classes for the loss.
+
+    Parameters
+    ----------
+    labels
+        (N,) uint8 of 0 and 1, both present: the train split's, and no others.
+    rule
+        `balanced` is N / (2 * count), as in scikit-learn, after King and Zeng (2001), "Logistic
+        regression in rare events data"; `none` is 1; numbers are taken as they are.
+
+    Returns
+    -------
+    dict
+        `non_nodule` and `nodule` to their weight.
+    """
+    match rule:
+        case "balanced":
+            weights = (len(labels) / (2 * np.bincount(labels, minlength=2))).tolist()
+        case "none":
+            weights = [1.0, 1.0]
+        case list() as weights:
+            pass
+    return dict(zip(CLASSES, weights, strict=True))
+
+
+def read_class_weights(path: Path) -> tuple[float, float]:
+    """Read what the `class_weights` stage wrote, as (non-nodule, nodule)."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    non_nodule, nodule = (content[name] for name in CLASSES)
+    return non_nodule, nodule
