@@ -76,7 +76,7 @@ $(VEGA): $(INSTALLED)
 
 # Needs uv; run it after a change of the dependencies in pyproject.toml.
 lock:
-	uv pip compile pyproject.toml --group dev --universal --generate-hashes --quiet \
+	uv pip compile pyproject.toml --group dev --universal --fork-strategy fewest --generate-hashes --quiet \
 		--no-header --output-file requirements.lock
-	uv pip compile pyproject.toml --group dev --extra gpu --universal --generate-hashes --quiet \
+	uv pip compile pyproject.toml --group dev --extra gpu --universal --fork-strategy fewest --generate-hashes --quiet \
 		--no-header --output-file requirements-gpu.lock
