@@ -4,6 +4,8 @@
 #   make test                      the test suite
 #   make fuzz SECONDS=60           damaged models, scans and DICOM files for a minute each
 #   make lint                      what CI checks beside the tests
+#   make table                     the experiments, in columns that fit a terminal
+#   make environment               after an upgrade by hand: versions that results depend on
 #   make report BASE=main          what a pull request is told: HEAD against main, in report/
 #   make verify                    the pipeline twice for each model and recipe: the same bytes?
 #   make verify EPOCHS=1           the same, for people in a hurry
@@ -30,9 +32,13 @@ VEGA := .dvc/tmp/vega.js
 # The stages in dvc.yaml call `python`, which must be the environment's.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test fuzz lint report verify setup lock $(FUZZED:%=fuzz-%)
+# `dvc exp show` has a column for each file, parameter and metric. This drops files, metrics but four
+# and, by --only-changed, parameters that all rows share.
+DROPPED := /|^(Created|threshold|leaks|training|validation|train|val|step|epochs|best_epoch|parameters|multiply_adds)\b|^test\.(?!(auc|auc_low|auc_high|sensitivity|specificity)$$)
 
-repro: setup
+.PHONY: repro test fuzz lint table report verify setup environment lock $(FUZZED:%=fuzz-%)
+
+repro: setup environment
 	dvc repro
 
 test: setup
@@ -53,6 +59,9 @@ lint: setup
 	check-jsonschema --quiet --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci .gitlab-ci.yml
 	zizmor --quiet --offline .github
 
+table: setup
+	dvc exp show --only-changed --no-pager --drop '$(DROPPED)'
+
 report: setup
 	@python -m nodules.report.pull_request -- "$$BASE"
 
@@ -66,10 +75,15 @@ $(INSTALLED): $(LOCK)
 	else "error: found Python %d.%d, expected 3.11 to 3.13; choose: make PYTHON=python3.12" % v)'
 	"$$PYTHON" -m venv --clear $(VENV)
 	python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
+	python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@# With this, .venv/bin/dvc works without activation too: its stages find the same python.
 	@printf '%s\n' 'import os, sys; os.environ["PATH"] = os.pathsep.join([sys.prefix + "/bin", os.environ.get("PATH", "")])' \
 		> "$$(python -c 'import site; print(site.getsitepackages()[0])')/environment-on-path.pth"
 	@touch $@
+
+# Writes environment.yaml only if a version has changed; `dvc repro` runs what depends on it.
+environment: setup
+	python -m nodules.system.environment
 
 $(VEGA): $(INSTALLED)
 	python -m nodules.report.vega $@

@@ -37,7 +37,7 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="python -m nodules",
+        prog="nodules",
         description="Check, import and score patch files, HDF5 files of 50x50 CT patches, and "
         "compare revisions of the pipeline.",
         epilog=EPILOG,

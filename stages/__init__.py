@@ -1,11 +1,13 @@
 """The stages of dvc.yaml, a file each: read params, call the library, write the outputs."""
 
 from nodules.errors import exit_in_one_line_at_import
+from nodules.system.environment import check_environment
 from nodules.system.signals import end_with_dvc, exit_on_signals
 from nodules.system.streams import prepare_streams
 
 prepare_streams()
 exit_in_one_line_at_import()
+check_environment()
 # Before a stage imports TensorFlow, which takes seconds.
 exit_on_signals()
 end_with_dvc()

@@ -189,7 +189,7 @@ COMMANDS = ("", "inspect", "import", *(f"import {name}" for name in LAYOUTS), "p
 def test_every_command_has_help(command: str) -> None:
     result = nodules(*command.split(), "--help")
     assert result.returncode == 0
-    assert "usage: python -m nodules" in result.stdout
+    assert "usage: nodules" in result.stdout
 
 
 def test_help_waits_for_no_library() -> None:

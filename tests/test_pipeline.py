@@ -1,6 +1,5 @@
 """The pipeline as a person runs it, through DVC, in a repository of its own."""
 
-import ast
 import csv
 import json
 import shutil
@@ -108,43 +107,6 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace("dvc", "repro")
     workspace.commit("tiny")
     return workspace
-
-
-def imported_modules(path: Path, seen: set[Path]) -> set[Path]:
-    """Follow the imports of `nodules` modules from a file, as paths in the repository."""
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        names: list[str] = []
-        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        for name in names:
-            base = REPOSITORY / name.replace(".", "/")
-            for found in (base.with_suffix(".py"), base / "__init__.py"):
-                if name.startswith("nodules") and found.exists() and found not in seen:
-                    seen.add(found)
-                    imported_modules(found, seen)
-    return seen
-
-
-@pytest.mark.parametrize("stage", ["phantom", "split", "class_weights", "train", "evaluate"])
-def test_a_stage_depends_on_all_the_code_that_decides_on_its_outputs(stage: str) -> None:
-    deps = YAML().load(REPOSITORY / "dvc.yaml")["stages"][stage]["deps"]
-    declared = [REPOSITORY / dep for dep in deps]
-    # These carry values and errors, or refuse files; what they let through is tracked elsewhere.
-    carriers = {
-        "errors.py",
-        "interruption.py",
-        "limited_process.py",
-        "streams.py",
-        "model_archive.py",
-        "regular_file.py",
-        "self_contained.py",
-        "atomic.py",
-        "params.py",
-        "__init__.py",
-    }
-    for module in imported_modules(REPOSITORY / "stages" / f"{stage}.py", set()):
-        covered = any(dep == module or dep in module.parents for dep in declared)
-        assert covered or module.name in carriers, f"{module} is no dep of {stage}"
 
 
 @pytest.fixture
