@@ -286,6 +286,16 @@ def test_a_tagged_model_is_had_by_its_name(reproduced: Workspace, tmp_path: Path
     assert got.read_bytes() == reproduced.file("models/model.keras").read_bytes()
 
 
+def test_an_experiment_in_a_temporary_folder_runs_its_own_code(reproduced: Workspace) -> None:
+    module = reproduced.file("nodules/phantom/patch_file.py")
+    with module.open("a", encoding="utf-8") as file:
+        file.write('\nprint("code of this experiment")\n')
+    try:
+        assert "code of this experiment" in reproduced("dvc", "exp", "run", "--temp", "phantom")
+    finally:
+        reproduced("git", "checkout", "--quiet", ".")
+
+
 @pytest.fixture
 def legacy_pair(tmp_path: Path) -> Callable[[], list[Path]]:
     """Give a function that writes two files as tflearn wrote them: float X, one-hot Y."""
