@@ -15,8 +15,8 @@ from nodules.system.environment import check_environment, installed_version, upd
 
 REPOSITORY = Path(__file__).parent.parent
 PIPELINE = YAML(typ="safe").load(REPOSITORY / "dvc.yaml")["stages"]
-# Code that decides no byte of an output: it refuses input, writes whole files, or reads params.yaml,
-# whose values DVC tracks. What it imports is not followed.
+# Code that decides no byte of an output: it refuses input, writes whole files, or reads params.yaml
+# (DVC tracks its values). What it imports is not followed.
 UNTRACKED = {REPOSITORY / "nodules" / name for name in ("errors.py", "schema.py", "params.py")}
 UNTRACKED_FOLDER = REPOSITORY / "nodules/system"
 # Packages of which the same holds.
