@@ -16,12 +16,12 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.pipeline_run import run_training
 from nodules.errors import one_line_errors
-from nodules.evaluation.metrics import auc_interval
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import load_model
 from nodules.params import Params, read_params
 from nodules.patches.reader import open_patches
 from nodules.phantom.patch_file import write_phantom
+from nodules.statistics.bootstrap import auc_interval
 
 
 def main() -> None:

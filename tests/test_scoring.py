@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from nodules.evaluation.metrics import (
-    _weighted_aucs,
-    auc_interval,
     calibration_curve,
     choose_threshold,
     expected_calibration_error,
@@ -18,6 +16,7 @@ from nodules.evaluation.metrics import (
     sensitivity_at_specificity,
 )
 from nodules.params import ThresholdParams
+from nodules.statistics.bootstrap import _Ranking, auc_interval
 
 # Twelve patches, whose confusion matrix at 0.5 is tn 5, fp 2, fn 1, tp 4.
 LABELS = np.array([0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1], dtype=np.uint8)
@@ -160,11 +159,8 @@ def test_the_rules_reach_their_value_at_the_least_cost(case, value: float, rule)
 @given(case=predictions(), seed=st.integers(0, 2**32 - 1))
 def test_a_resamples_auc_is_that_of_its_repeated_patches(case, seed: int) -> None:
     labels, probabilities = case
-    order = np.argsort(probabilities, kind="stable")
-    labels, probabilities = labels[order], probabilities[order]
     copies = np.random.default_rng(seed).integers(0, 3, (5, len(labels)))
-    starts = np.flatnonzero(np.append(True, np.diff(probabilities) > 0))
-    found = _weighted_aucs(copies, labels.astype(float), starts)
+    found, _ = _Ranking(labels, np.arange(len(labels)), probabilities).scores(copies.astype(float))
     for weights, auc in zip(copies, found, strict=True):
         repeated = np.repeat(labels, weights), np.repeat(probabilities, weights)
         if len(set(repeated[0])) < 2:

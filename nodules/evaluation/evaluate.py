@@ -12,7 +12,6 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from nodules.errors import ModelFileError, ScoringError
 from nodules.evaluation import figures
 from nodules.evaluation.metrics import (
-    auc_interval,
     calibration_curve,
     choose_threshold,
     score,
@@ -24,6 +23,7 @@ from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import load_model
 from nodules.params import EvaluateParams
 from nodules.patches.reader import CLASSES, SPLITS, Groups, Labels, PatchRows, open_patches
+from nodules.statistics.bootstrap import auc_interval
 from nodules.statistics.constant_predictions import constant_predictions
 
 # Fit on the train split says little, so its rows would only make the table five times as long.

@@ -1,4 +1,4 @@
-"""How good a set of predictions is: one set of scores for every split, and an honest interval."""
+"""The metrics of a set of predictions: the same for every split."""
 
 from typing import NamedTuple
 
@@ -14,12 +14,9 @@ from sklearn.metrics import (
 )
 
 from nodules.params import ThresholdParams
-from nodules.patches.reader import Groups, Labels
+from nodules.patches.reader import Labels
 
 Probabilities = NDArray[np.floating]
-
-# Resamples are drawn and scored in blocks, so that memory does not grow with their number.
-RESAMPLES_AT_ONCE = 64
 
 
 class Scores(NamedTuple):
@@ -187,86 +184,6 @@ def sensitivity_at_specificity(
 def _reaches(rates: NDArray[np.floating], wanted: float) -> NDArray[np.bool_]:
     """Compare shares with a number as if they were exact: 1 - 0.07 falls short of 0.93."""
     return rates >= wanted * (1 - 1e-12)
-
-
-def auc_interval(
-    labels: Labels,
-    probabilities: Probabilities,
-    groups: Groups | None,
-    *,
-    resamples: int,
-    confidence: float,
-    seed: int,
-) -> tuple[float, float]:
-    """Put a confidence interval around the AUC by the percentile bootstrap.
-
-    Patches of one scan resemble each other, so whole groups are drawn where there are groups
-    (the cluster bootstrap; Davison and Hinkley (1997), "Bootstrap methods and their application",
-    section 3.8). A resample that lacks a class has no AUC and is left out.
-
-    Parameters
-    ----------
-    labels, probabilities
-        As for `score`.
-    groups
-        (N,) group of each patch; None draws single patches.
-    resamples
-        How many to draw.
-    confidence
-        Level, in 0..1.
-    seed
-        Of the drawing.
-
-    Returns
-    -------
-    low, high : float
-    """
-    count = len(labels)
-    units = np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1]
-    unit_count = int(units.max()) + 1
-    rng = np.random.default_rng(seed)
-    _, rank = np.unique(probabilities, return_inverse=True)
-    order = np.argsort(rank, kind="stable")
-    rank, units, nodule = rank[order], units[order], labels[order].astype(np.float64)
-    starts = np.flatnonzero(np.append(True, np.diff(rank) > 0))
-    aucs = []
-    for first in range(0, resamples, RESAMPLES_AT_ONCE):
-        drawn = min(RESAMPLES_AT_ONCE, resamples - first)
-        draws = rng.integers(unit_count, size=(drawn, unit_count))
-        copies = np.stack([np.bincount(draw, minlength=unit_count) for draw in draws])[:, units]
-        aucs.append(_weighted_aucs(copies, nodule, starts))
-    values = np.concatenate(aucs)
-    tail = (1 - confidence) / 2
-    low, high = np.nanquantile(values, [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def _weighted_aucs(
-    copies: NDArray[np.integer], nodule: NDArray[np.float64], starts: NDArray[np.intp]
-) -> NDArray[np.float64]:
-    """Compute the AUC of resamples, each given by how often it holds each patch.
-
-    Parameters
-    ----------
-    copies
-        (R, N), patches in ascending order of probability.
-    nodule
-        (N,) 1.0 for a nodule.
-    starts
-        First patch of each run of equal probabilities.
-
-    Returns
-    -------
-    (R,) float64
-        The Mann-Whitney statistic: the share of pairs of a nodule and a non-nodule in which the
-        nodule has the higher probability, ties counting half; NaN where a class is missing.
-    """
-    positives = np.add.reduceat(copies * nodule, starts, axis=1)
-    negatives = np.add.reduceat(copies * (1 - nodule), starts, axis=1)
-    below = np.cumsum(negatives, axis=1) - negatives
-    wins = (positives * (below + negatives / 2)).sum(axis=1)
-    pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-    return np.divide(wins, pairs, out=np.full(len(wins), np.nan), where=pairs > 0)
 
 
 def _ratio(part: int, whole: int) -> float:

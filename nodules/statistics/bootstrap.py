@@ -1,4 +1,10 @@
-"""The paired bootstrap: the scores of several classifiers on the same resamples of the patches."""
+"""The bootstrap over groups of patches: scores of one or several classifiers on the same resamples.
+
+Patches of one scan are correlated, so whole groups are drawn where there are groups (the cluster
+bootstrap; Davison and Hinkley (1997), "Bootstrap methods and their application", section 3.8).
+"""
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +19,46 @@ BLOCK_ELEMENTS = 2**16
 Floats = NDArray[np.float64]
 
 
+class Resampling:
+    """Resamples of N patches, drawn with replacement by group.
+
+    Parameters
+    ----------
+    count
+        Number of patches, N.
+    groups
+        (N,) group of each patch; None draws single patches.
+
+    Attributes
+    ----------
+    units
+        (N,) index of what is drawn with each patch: its group or itself.
+    unit_count
+        Number of distinct units, which is also the number drawn per resample.
+    """
+
+    def __init__(self, count: int, groups: Groups | None) -> None:
+        self.units = (
+            np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1]
+        )
+        self.unit_count = int(self.units.max()) + 1
+
+    def draw(self, resamples: int, seed: int) -> Iterator[Floats]:
+        """Yield blocks of resamples as (rows, units): how often each resample holds each unit."""
+        rng = np.random.default_rng(seed)
+        rows = max(1, BLOCK_ELEMENTS // len(self.units))
+        for first in range(0, resamples, rows):
+            size = (min(rows, resamples - first), self.unit_count)
+            draws = rng.integers(self.unit_count, size=size)
+            draws += self.unit_count * np.arange(len(draws))[:, None]
+            yield np.bincount(draws.ravel(), minlength=draws.size).reshape(size).astype(np.float64)
+
+
 class PairedScores:
     """The scores of K classifiers on the same N patches, and on resamples of these.
 
-    Patches of one scan resemble each other, so whole groups are drawn where there are groups (the
-    cluster bootstrap; Davison and Hinkley (1997), "Bootstrap methods and their application",
-    section 3.8). A resample is a row of weights, how often it holds each group: scores that are
-    ratios of sums are products of matrices, and those that depend on the ranking are cumulative
-    sums.
+    A resample is a row of weights, how often it holds each group: scores that are ratios of sums
+    are products of matrices, and those that depend on the ranking are cumulative sums.
 
     Parameters
     ----------
@@ -41,11 +79,9 @@ class PairedScores:
         probabilities: NDArray[np.floating],
         thresholds: NDArray[np.floating],
     ) -> None:
-        self._units = (
-            np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
-        )
-        self._unit_count = int(self._units.max()) + 1
-        self._rankings = [_Ranking(labels, self._units, row) for row in probabilities]
+        self._resampling = Resampling(len(labels), groups)
+        units = self._resampling.units
+        self._rankings = [_Ranking(labels, units, row) for row in probabilities]
         nodule = labels == 1
         called = probabilities >= thresholds[:, None]
         each = np.ones(len(labels))
@@ -62,7 +98,7 @@ class PairedScores:
 
     def observed(self) -> dict[str, Floats]:
         """Score the patches themselves: (K,) by name, as `resampled` names them."""
-        once = np.ones((1, self._unit_count))
+        once = np.ones((1, self._resampling.unit_count))
         return {name: scores[:, 0] for name, scores in self._scores(once).items()}
 
     def resampled(self, resamples: int, seed: int) -> dict[str, Floats]:
@@ -71,9 +107,9 @@ class PairedScores:
         Parameters
         ----------
         resamples
-            How many to draw, R.
+            Number of bootstrap resamples, R.
         seed
-            Of the drawing.
+            Seed of the resampling.
 
         Returns
         -------
@@ -81,21 +117,8 @@ class PairedScores:
             `auc`, `average_precision`, `sensitivity`, `specificity`, `accuracy` and `brier`; NaN
             where a resample lacks a class.
         """
-        rng = np.random.default_rng(seed)
-        at_once = max(1, BLOCK_ELEMENTS // len(self._units))
-        blocks = [
-            self._scores(self._draw(rng, min(at_once, resamples - first)))
-            for first in range(0, resamples, at_once)
-        ]
+        blocks = [self._scores(copies) for copies in self._resampling.draw(resamples, seed)]
         return {name: np.concatenate([each[name] for each in blocks], axis=1) for name in blocks[0]}
-
-    def _draw(self, rng: np.random.Generator, resamples: int) -> Floats:
-        """Draw as many units as there are, with replacement: (resamples, units) times each."""
-        size = (resamples, self._unit_count)
-        draws = rng.integers(self._unit_count, size=size)
-        draws += self._unit_count * np.arange(resamples)[:, None]
-        counts = np.bincount(draws.ravel(), minlength=resamples * self._unit_count)
-        return counts.reshape(size).astype(np.float64)
 
     def _scores(self, copies: Floats) -> dict[str, Floats]:
         ranked = [ranking.scores(copies) for ranking in self._rankings]
@@ -108,7 +131,8 @@ class PairedScores:
 
     def _by_unit(self, values: NDArray) -> Floats:
         """Sum (K, N) over patches into (K, units)."""
-        return np.stack([np.bincount(self._units, row, self._unit_count) for row in values])
+        units, count = self._resampling.units, self._resampling.unit_count
+        return np.stack([np.bincount(units, row, count) for row in values])
 
 
 class _Ranking:
@@ -141,11 +165,54 @@ class _Ranking:
         return _ratio(wins, nodules * others), _ratio((gained * precision).sum(axis=1), nodules)
 
 
+def auc_interval(
+    labels: Labels,
+    probabilities: NDArray[np.floating],
+    groups: Groups | None,
+    *,
+    resamples: int,
+    confidence: float,
+    seed: int,
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of the AUC.
+
+    A resample that lacks a class has no AUC and is left out.
+
+    Parameters
+    ----------
+    labels
+        (N,) of 0 and 1.
+    probabilities
+        (N,) probability of a nodule.
+    groups
+        (N,) group of each patch; None draws single patches.
+    resamples
+        Number of bootstrap resamples.
+    confidence
+        Confidence level, in 0..1.
+    seed
+        Seed of the resampling.
+
+    Returns
+    -------
+    low, high : float
+    """
+    resampling = Resampling(len(labels), groups)
+    ranking = _Ranking(labels, resampling.units, probabilities)
+    aucs = [ranking.scores(copies)[0] for copies in resampling.draw(resamples, seed)]
+    low, high = _percentiles(np.concatenate(aucs), confidence)
+    return low, high
+
+
 def percentile_estimate(value: float, resampled: Floats, *, confidence: float) -> Estimate:
-    """Put the percentile interval of its resamples around a score or a difference of scores."""
+    """Return a score, or a difference of scores, with the percentile interval of its resamples."""
+    return Estimate(float(value), *_percentiles(resampled, confidence))
+
+
+def _percentiles(resampled: Floats, confidence: float) -> tuple[float, float]:
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(resampled, [tail, 1 - tail])
-    return Estimate(float(value), float(low), float(high))
+    return float(low), float(high)
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:
