@@ -2,7 +2,7 @@
 
 python -m benchmarks.kills --kills 20
 
-It works in a temporary clone with a small network and few patches. First the pipeline runs in
+It works in a temporary copy with a small network and few patches. First the pipeline runs in
 peace. Then it is started afresh and killed (SIGKILL, DVC and stage together) some time after a
 stage has begun, at most as long as that stage took in peace, or when the stage is done. That is
 done as often as asked for, the stages in their order. At last the pipeline runs to its end. Exits
@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.pipeline_clone import PipelineClone
+from benchmarks.repository_copy import RepositoryCopy
 from benchmarks.reproducibility import differing
 from nodules.errors import one_line_errors
 
@@ -55,12 +55,12 @@ SMALL = {
 STAGES = ("phantom", "split", "class_weights", "train", "evaluate")
 
 
-def run(clone: PipelineClone, *arguments: str, kill_in: str = "", seconds: float = 0.0) -> Run:
+def run(copy: RepositoryCopy, *arguments: str, kill_in: str = "", seconds: float = 0.0) -> Run:
     """Run the pipeline.
 
     Parameters
     ----------
-    clone
+    copy
         Where.
     arguments
         Of `dvc repro`.
@@ -69,7 +69,7 @@ def run(clone: PipelineClone, *arguments: str, kill_in: str = "", seconds: float
     """
     began: dict[str, float] = {}
     lines = []
-    with clone.dvc("repro", "--no-run-cache", *arguments) as process:
+    with copy.start_dvc("repro", "--no-run-cache", *arguments) as process:
         killer = threading.Timer(seconds, os.killpg, (process.pid, signal.SIGKILL))
         assert process.stdout is not None
         for line in process.stdout:
@@ -91,12 +91,12 @@ def run(clone: PipelineClone, *arguments: str, kill_in: str = "", seconds: float
     return Run(process.returncode != 0, durations, "".join(lines))
 
 
-def start_afresh(clone: PipelineClone) -> None:
+def start_afresh(copy: RepositoryCopy) -> None:
     """Forget all results, those in DVC's cache and lock file too."""
-    clone.git("checkout", "--quiet", ".")
-    clone.git("clean", "--quiet", "-dfx", "--exclude=.dvc/tmp")
+    copy("git", "checkout", "--quiet", ".")
+    copy("git", "clean", "--quiet", "-dfx", "--exclude=.dvc/tmp")
     # What the committed lock file names is in no cache here, so that every stage has to run.
-    (clone.path / "dvc.lock").unlink()
+    (copy.path / "dvc.lock").unlink()
 
 
 def place_of(run: Run) -> list[str]:
@@ -118,27 +118,27 @@ def main() -> None:
     kills = 0
     done: set[str] = set()
     with one_line_errors(), tempfile.TemporaryDirectory() as folder:
-        clone = PipelineClone(Path(folder), SMALL)
-        start_afresh(clone)
-        peaceful = run(clone)
-        expected = clone.output_hashes()
+        copy = RepositoryCopy.create(Path(folder), SMALL)
+        start_afresh(copy)
+        peaceful = run(copy)
+        expected = copy.output_hashes()
         took = ", ".join(f"{stage} {span:.1f}" for stage, span in peaceful.durations.items())
         print(f"in peace: {len(expected)} outputs; seconds: {took}", flush=True)
-        start_afresh(clone)
+        start_afresh(copy)
         for number in range(arguments.kills):
             stage = STAGES[number * len(STAGES) // arguments.kills]
             seconds = moments.uniform(0, peaceful.durations[stage])
             again = ("--single-item", "--force", stage) if stage in done else ()
-            killed = run(clone, *again, kill_in=stage, seconds=seconds)
+            killed = run(copy, *again, kill_in=stage, seconds=seconds)
             if not killed.killed or place_of(killed)[0] != stage:
                 done.add(stage)
             kills += killed.killed
             how = f"kill {kills} after {seconds:.1f} s" if killed.killed else "done before the kill"
             print(f"{how}: {', '.join(place_of(killed))}", flush=True)
-        last = run(clone)
-        found = clone.output_hashes()
+        last = run(copy)
+        found = copy.output_hashes()
         different = differing([expected, found])
-        left = [path.name for path in (clone.path / ".dvc/tmp/training").glob("*")]
+        left = [path.name for path in (copy.path / ".dvc/tmp/training").glob("*")]
     print(f"after {kills} kills, run to the end ({', '.join(place_of(last))}):", end=" ")
     print(f"{len(found) - len(different)} of {len(found)} outputs as in peace")
     if different or left:

@@ -3,7 +3,7 @@
 python -m benchmarks.reproducibility             # or: make verify
 python -m benchmarks.reproducibility --epochs 1  # or: make verify EPOCHS=1
 
-It works in a temporary clone, uncommitted changes included, on the embedded data set. Exits with
+It works in a temporary copy, uncommitted changes included, on the embedded data set. Exits with
 status 1 if an output differs.
 """
 
@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import MODELS
-from benchmarks.pipeline_clone import PipelineClone
+from benchmarks.repository_copy import RepositoryCopy
 from nodules.errors import one_line_errors
 from nodules.params import read_params
 
 RECIPES = ("tuned", "published")
 
 
-def run_twice(clone: PipelineClone) -> list[dict[str, str]]:
+def run_twice(copy: RepositoryCopy) -> list[dict[str, str]]:
     """Run every stage twice, whatever DVC remembers.
 
     Returns
@@ -31,11 +31,11 @@ def run_twice(clone: PipelineClone) -> list[dict[str, str]]:
     """
     runs = []
     for _ in range(2):
-        with clone.dvc("repro", "--force", "--no-run-cache") as process:
+        with copy.start_dvc("repro", "--force", "--no-run-cache") as process:
             output, _ = process.communicate()
         if process.returncode:
             sys.exit(f"{output}\nerror: dvc repro exits with status {process.returncode}")
-        runs.append(clone.output_hashes())
+        runs.append(copy.output_hashes())
     return runs
 
 
@@ -79,7 +79,7 @@ def main() -> None:
                 if arguments.scans:
                     changes["phantom"] = {"scans": arguments.scans}
                 with tempfile.TemporaryDirectory() as folder:
-                    runs = run_twice(PipelineClone(Path(folder), changes))
+                    runs = run_twice(RepositoryCopy.create(Path(folder), changes))
                 print(f"\n{model}, {recipe}:\n\n{table(runs)}", flush=True)
                 found += [f"{model}, {recipe}: {path}" for path in differing(runs)]
     if found:

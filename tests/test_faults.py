@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.kills import SMALL
-from benchmarks.pipeline_clone import PipelineClone
+from benchmarks.repository_copy import RepositoryCopy
 from nodules.errors import OutputError, one_line_errors
 from nodules.evaluation.evaluate import EvaluationFiles, evaluate
 from nodules.params import SplitParams
@@ -307,41 +307,41 @@ def test_notes_on_an_error_follow_in_the_same_line(capsys: pytest.CaptureFixture
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> PipelineClone:
-    """Give a clone whose pipeline has not run."""
-    return PipelineClone(tmp_path_factory.mktemp("clone"), SMALL)
+def copy(tmp_path_factory: pytest.TempPathFactory) -> RepositoryCopy:
+    """Give a copy whose pipeline has not run."""
+    return RepositoryCopy.create(tmp_path_factory.mktemp("copy"), SMALL)
 
 
 def test_of_two_pipelines_at_once_one_ends_well_and_the_other_too_or_in_dvcs_words(
-    clone: PipelineClone,
+    copy: RepositoryCopy,
 ) -> None:
-    processes = [clone.dvc("repro", "class_weights") for _ in range(2)]
+    processes = [copy.start_dvc("repro", "class_weights") for _ in range(2)]
     outputs = [process.communicate(timeout=PATIENCE)[0] for process in processes]
     statuses = [process.returncode for process in processes]
     assert 0 in statuses, outputs
     for status, output in zip(statuses, outputs, strict=True):
         assert "Traceback" not in output
         assert status == 0 or "ERROR: " in output
-    with clone.dvc("status", "class_weights") as process:
+    with copy.start_dvc("status", "class_weights") as process:
         assert "up to date" in process.communicate()[0]
 
 
 def test_a_damaged_file_in_the_cache_is_noticed_and_its_stage_run_again(
-    clone: PipelineClone,
+    copy: RepositoryCopy,
 ) -> None:
-    with clone.dvc("repro", "class_weights") as process:
+    with copy.start_dvc("repro", "class_weights") as process:
         process.communicate()
     path = "data/class_weights.json"
-    md5 = clone.output_hashes()[path]
-    cached = clone.path / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+    md5 = copy.output_hashes()[path]
+    cached = copy.path / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
     good = cached.read_bytes()
     # DVC trusts what is write-protected; what damages a file by accident often lifts that.
     cached.chmod(0o644)
     cached.write_bytes(b"damaged")
-    (clone.path / path).unlink()
-    with clone.dvc("repro", "class_weights") as process:
+    (copy.path / path).unlink()
+    with copy.start_dvc("repro", "class_weights") as process:
         output, _ = process.communicate()
     assert process.returncode == 0, output
     assert "Running stage 'class_weights'" in output
-    assert (clone.path / path).read_bytes() == good
+    assert (copy.path / path).read_bytes() == good
     assert cached.read_bytes() == good

@@ -2,20 +2,16 @@
 
 import csv
 import json
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from ruamel.yaml import YAML
 
+from benchmarks.repository_copy import RepositoryCopy
 from nodules.evaluation.metrics import score
-from tests.tiny_project import commands_environment
 
-REPOSITORY = Path(__file__).parent.parent
 TINY = {
     "phantom": {"scans": 24, "patches_per_scan": 10, "nodule_fraction": 0.3},
     "evaluate": {"bootstrap_resamples": 100},
@@ -31,111 +27,52 @@ SCORES = {"auc", "accuracy", "average_precision", "sensitivity", "specificity", 
 SCORES |= {"npv", "f1", "brier", "ece", "sensitivity_at_specificity"}
 
 
-class Workspace:
-    """A folder to type commands in."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._environment = commands_environment()
-
-    @classmethod
-    def copy(cls, path: Path) -> "Workspace":
-        """Clone this repository, with the changes that are not committed yet."""
-        listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        files = subprocess.run(listed, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-        for name in files.stdout.split("\0"):
-            if name and (REPOSITORY / name).exists():
-                (path / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(REPOSITORY / name, path / name)
-        workspace = cls(path)
-        workspace("git", "init", "--quiet")
-        workspace.commit("everything")
-        return workspace
-
-    def __call__(self, *command: str, status: int = 0) -> str:
-        result = subprocess.run(
-            command,
-            cwd=self.path,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert result.returncode == status, f"{command}:\n{result.stdout}\n{result.stderr}"
-        return result.stdout if status == 0 else result.stdout + result.stderr
-
-    def commit(self, message: str) -> None:
-        self("git", "add", "--all")
-        self("git", "commit", "--quiet", "--message", message)
-
-    def json(self, *command: str) -> dict:
-        return json.loads(self(*command))
-
-    def change_params(self, changes: dict) -> None:
-        yaml = YAML()
-        path = self.path / "params.yaml"
-        content = yaml.load(path)
-
-        def lay_over(base: dict, new: dict) -> None:
-            for key, value in new.items():
-                if isinstance(value, dict):
-                    lay_over(base[key], value)
-                else:
-                    base[key] = value
-
-        lay_over(content, changes)
-        yaml.dump(content, path)
-
-    def stages_to_run(self) -> list[str]:
-        """Name the stages whose inputs have changed; what follows depends on their outputs."""
-        return [
-            line.split("'")[1]
-            for line in self("dvc", "repro", "--dry").splitlines()
-            if line.startswith("Running stage")
-        ]
-
-    def file(self, name: str) -> Path:
-        return self.path / name
+def stages_to_run(copy: RepositoryCopy) -> list[str]:
+    """Name the stages whose inputs have changed; what follows depends on their outputs."""
+    return [
+        line.split("'")[1]
+        for line in copy("dvc", "repro", "--dry").splitlines()
+        if line.startswith("Running stage")
+    ]
 
 
 @pytest.fixture(scope="module")
-def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> RepositoryCopy:
     """Give a workspace in which a tiny pipeline was reproduced and committed."""
-    workspace = Workspace.copy(tmp_path_factory.mktemp("workspace"))
-    workspace.change_params(TINY)
-    workspace("dvc", "repro")
-    workspace.commit("tiny")
-    return workspace
+    copy = RepositoryCopy.create(tmp_path_factory.mktemp("copy"))
+    copy.change_params(TINY)
+    copy("dvc", "repro")
+    copy.commit("tiny")
+    return copy
 
 
 @pytest.fixture
-def params_put_back(reproduced: Workspace):
+def params_put_back(reproduced: RepositoryCopy):
     yield
     reproduced("git", "checkout", "--quiet", "params.yaml")
 
 
-def test_repro_leaves_nothing_to_do_and_nothing_uncommitted(reproduced: Workspace) -> None:
+def test_repro_leaves_nothing_to_do_and_nothing_uncommitted(reproduced: RepositoryCopy) -> None:
     assert reproduced.json("dvc", "status", "--json") == {}
     assert reproduced("git", "status", "--porcelain") == ""
-    assert reproduced.stages_to_run() == []
+    assert stages_to_run(reproduced) == []
 
 
-def test_metrics_hold_what_the_design_promises(reproduced: Workspace) -> None:
-    evaluated = json.loads(reproduced.file("metrics/evaluate/metrics.json").read_text())
+def test_metrics_hold_what_the_design_promises(reproduced: RepositoryCopy) -> None:
+    evaluated = json.loads((reproduced.path / "metrics/evaluate/metrics.json").read_text())
     for split in ("train", "val", "test"):
         assert evaluated[split].keys() >= SCORES
         assert all(0 <= value <= 1 for value in evaluated[split].values())
     assert evaluated["test"]["auc_low"] <= evaluated["test"]["auc"] <= evaluated["test"]["auc_high"]
     assert 0 < evaluated["threshold"] < 1
-    trained = json.loads(reproduced.file("metrics/train/metrics.json").read_text())
+    trained = json.loads((reproduced.path / "metrics/train/metrics.json").read_text())
     assert trained["train"].keys() == {"loss", "accuracy"}
     assert trained["val"].keys() == {"loss", "accuracy", "auc"}
     assert trained["epochs"] == 2
     assert trained["best_epoch"] in (1, 2)
     assert trained["parameters"] > 1000
     assert trained["multiply_adds"] > trained["parameters"]
-    split = json.loads(reproduced.file("metrics/split.json").read_text())
+    split = json.loads((reproduced.path / "metrics/split.json").read_text())
     leaks = split.pop("leaks")
     assert leaks == {"groups": 0, "exact_duplicates": 0, "near_duplicates": 0}
     assert sum(counts["patches"] for counts in split.values()) == 240
@@ -144,17 +81,17 @@ def test_metrics_hold_what_the_design_promises(reproduced: Workspace) -> None:
 
 
 def test_predictions_are_those_that_were_scored_with_rows_of_the_data_set(
-    reproduced: Workspace,
+    reproduced: RepositoryCopy,
 ) -> None:
-    with reproduced.file("data/predictions.csv").open() as file:
+    with (reproduced.path / "data/predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["split", "index", "group", "label", "probability"]
-    split = json.loads(reproduced.file("metrics/split.json").read_text())
+    split = json.loads((reproduced.path / "metrics/split.json").read_text())
     for name in ("val", "test"):
         assert sum(row["split"] == name for row in rows) == split[name]["patches"]
-    with h5py.File(reproduced.file("data/phantom.h5")) as file:
+    with h5py.File(reproduced.path / "data/phantom.h5") as file:
         labels, groups = file["Y"][:], file["group"][:]
-    metrics = json.loads(reproduced.file("metrics/evaluate/metrics.json").read_text())
+    metrics = json.loads((reproduced.path / "metrics/evaluate/metrics.json").read_text())
     for name in ("val", "test"):
         mine = [row for row in rows if row["split"] == name]
         truth = np.array([int(row["label"]) for row in mine], np.uint8)
@@ -167,16 +104,16 @@ def test_predictions_are_those_that_were_scored_with_rows_of_the_data_set(
         assert int(row["group"]) == groups[int(row["index"])]
 
 
-def test_plot_data_is_strict_json_and_pictures_are_pngs(reproduced: Workspace) -> None:
+def test_plot_data_is_strict_json_and_pictures_are_pngs(reproduced: RepositoryCopy) -> None:
     def refuse(name: str) -> None:
         raise ValueError(f"{name} is no JSON")
 
-    found = list(reproduced.file("metrics/evaluate/plots").rglob("*.json"))
+    found = list((reproduced.path / "metrics/evaluate/plots").rglob("*.json"))
     assert {"roc_val.json", "roc_test.json"} <= {path.name for path in found}
     for path in found:
         assert json.loads(path.read_text(), parse_constant=refuse)
     for name in ("roc", "samples", "hardest", "near_duplicates"):
-        assert reproduced.file(f"plots/{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (reproduced.path / f"plots/{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.usefixtures("params_put_back")
@@ -196,14 +133,14 @@ def test_plot_data_is_strict_json_and_pictures_are_pngs(reproduced: Workspace) -
     ],
 )
 def test_a_change_reruns_the_stages_that_read_it_alone(
-    reproduced: Workspace, change: dict, stages: list[str]
+    reproduced: RepositoryCopy, change: dict, stages: list[str]
 ) -> None:
     reproduced.change_params(change)
-    assert reproduced.stages_to_run() == stages
+    assert stages_to_run(reproduced) == stages
 
 
 @pytest.mark.usefixtures("params_put_back")
-def test_a_wrong_parameter_stops_the_stage_with_one_line(reproduced: Workspace) -> None:
+def test_a_wrong_parameter_stops_the_stage_with_one_line(reproduced: RepositoryCopy) -> None:
     reproduced.change_params({"evaluate": {"hardest": 0}})
     output = reproduced("dvc", "repro", status=255)
     message = "error: params.yaml: evaluate.hardest: found 0, expected greater than or equal to 1"
@@ -215,7 +152,7 @@ def test_a_wrong_parameter_stops_the_stage_with_one_line(reproduced: Workspace) 
     assert reproduced("git", "status", "--porcelain") == ""
 
 
-def test_another_model_is_an_experiment_and_is_compared(reproduced: Workspace) -> None:
+def test_another_model_is_an_experiment_and_is_compared(reproduced: RepositoryCopy) -> None:
     reproduced("dvc", "exp", "run", "--name", "mobile", "--set-param", "model=mobilenet")
     try:
         for revisions in ([], ["HEAD", "mobile"]):
@@ -243,7 +180,7 @@ def test_another_model_is_an_experiment_and_is_compared(reproduced: Workspace) -
 
 
 def test_metrics_of_commits_are_compared_on_a_clone_without_a_remote(
-    reproduced: Workspace, tmp_path: Path
+    reproduced: RepositoryCopy, tmp_path: Path
 ) -> None:
     clone = tmp_path / "clone"
     reproduced("git", "clone", "--quiet", ".", str(clone))
@@ -259,35 +196,35 @@ def test_metrics_of_commits_are_compared_on_a_clone_without_a_remote(
 
 
 def test_what_was_pushed_is_pulled_elsewhere_and_leaves_nothing_to_do(
-    reproduced: Workspace, tmp_path: Path
+    reproduced: RepositoryCopy, tmp_path: Path
 ) -> None:
     clone, remote = tmp_path / "clone", tmp_path / "remote"
     reproduced("git", "clone", "--quiet", ".", str(clone))
-    there = Workspace(clone)
+    there = RepositoryCopy(clone)
     for place in (reproduced, there):
         place("dvc", "remote", "add", "--local", "--default", "shared", str(remote))
     try:
         reproduced("dvc", "push")
-        assert not there.file("models/model.keras").exists()
+        assert not (there.path / "models/model.keras").exists()
         there("dvc", "pull")
     finally:
         reproduced("dvc", "remote", "remove", "--local", "shared")
     assert "Data and pipelines are up to date." in there("dvc", "repro")
     assert there("git", "status", "--porcelain") == ""
     for name in ("models/model.keras", "data/predictions.csv", "metrics/evaluate/metrics.json"):
-        assert there.file(name).read_bytes() == reproduced.file(name).read_bytes()
+        assert (there.path / name).read_bytes() == (reproduced.path / name).read_bytes()
 
 
-def test_a_tagged_model_is_had_by_its_name(reproduced: Workspace, tmp_path: Path) -> None:
+def test_a_tagged_model_is_had_by_its_name(reproduced: RepositoryCopy, tmp_path: Path) -> None:
     reproduced("git", "tag", "--annotate", "nodule-classifier@v1.0.0", "--message", "first")
     got = tmp_path / "classifier.keras"
     get = ("dvc", "artifacts", "get", ".", "nodule-classifier", "--rev", "v1.0.0")
     reproduced(*get, "--out", str(got))
-    assert got.read_bytes() == reproduced.file("models/model.keras").read_bytes()
+    assert got.read_bytes() == (reproduced.path / "models/model.keras").read_bytes()
 
 
-def test_an_experiment_in_a_temporary_folder_runs_its_own_code(reproduced: Workspace) -> None:
-    module = reproduced.file("nodules/phantom/patch_file.py")
+def test_an_experiment_in_a_temporary_folder_runs_its_own_code(reproduced: RepositoryCopy) -> None:
+    module = reproduced.path / "nodules/phantom/patch_file.py"
     with module.open("a", encoding="utf-8") as file:
         file.write('\nprint("code of this experiment")\n')
     try:
@@ -318,7 +255,7 @@ def legacy_pair(tmp_path: Path) -> Callable[[], list[Path]]:
 
 
 def test_a_legacy_pair_goes_through_the_pipeline(
-    reproduced: Workspace, legacy_pair: Callable[[], list[Path]]
+    reproduced: RepositoryCopy, legacy_pair: Callable[[], list[Path]]
 ) -> None:
     train, val = legacy_pair()
     importing = ("python", "-m", "nodules", "import", "legacy", str(train), str(val))
@@ -326,13 +263,13 @@ def test_a_legacy_pair_goes_through_the_pipeline(
     try:
         reproduced("dvc", "add", "data/legacy.h5")
         reproduced("dvc", "exp", "run", "--set-param", "dataset=data/legacy.h5")
-        split = json.loads(reproduced.file("metrics/split.json").read_text())
+        split = json.loads((reproduced.path / "metrics/split.json").read_text())
         assert {name: split[name]["patches"] for name in ("train", "val", "test")} == {
             "train": 96,
             "val": 32,
             "test": 32,
         }
-        with reproduced.file("data/predictions.csv").open() as file:
+        with (reproduced.path / "data/predictions.csv").open() as file:
             assert min(int(row["index"]) for row in csv.DictReader(file)) == 96
     finally:
         reproduced("git", "checkout", "--quiet", ".")

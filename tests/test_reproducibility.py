@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.kills import SMALL
-from benchmarks.pipeline_clone import PipelineClone
+from benchmarks.repository_copy import RepositoryCopy
 from benchmarks.reproducibility import differing, table
 
 PATIENCE = 300  # seconds to wait for what takes one: other work may hold the machine up
@@ -19,9 +19,11 @@ TRAINED = ("models/model.keras", "metrics/train/plots", "metrics/train/metrics.j
 def test_a_killed_experiment_goes_on_in_the_workspace_and_ends_in_the_bytes_of_another_run(
     tmp_path: Path,
 ) -> None:
-    clone = PipelineClone(tmp_path, SMALL | {"recipes": {"tuned": {"epochs": 12, "batch_size": 8}}})
+    copy = RepositoryCopy.create(
+        tmp_path, SMALL | {"recipes": {"tuned": {"epochs": 12, "batch_size": 8}}}
+    )
     # In a temporary folder of DVC's, of which the next run knows nothing.
-    with clone.dvc("exp", "run", "--temp", "train") as process:
+    with copy.start_dvc("exp", "run", "--temp", "train") as process:
         end = time.monotonic() + PATIENCE
         while not list((tmp_path / ".dvc/tmp/training").glob("experiment-*.npz")):
             assert process.poll() is None, process.communicate()[0]
@@ -30,20 +32,20 @@ def test_a_killed_experiment_goes_on_in_the_workspace_and_ends_in_the_bytes_of_a
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     assert not (tmp_path / "models/model.keras").exists()
-    with clone.dvc("repro", "train") as process:
+    with copy.start_dvc("repro", "train") as process:
         output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output
     assert "going on after epoch" in output
-    resumed = clone.output_hashes()
+    resumed = copy.output_hashes()
     provenance = json.loads((tmp_path / "metrics/train/provenance.json").read_text())
     assert provenance["resumed_after_epoch"] >= 1
     assert len(provenance["seconds_per_epoch"]) == 12 - provenance["resumed_after_epoch"]
     assert provenance["deterministic"] is True
     assert list((tmp_path / ".dvc/tmp/training").iterdir()) == []
-    with clone.dvc("repro", "--single-item", "--force", "--no-run-cache", "train") as process:
+    with copy.start_dvc("repro", "--single-item", "--force", "--no-run-cache", "train") as process:
         output, _ = process.communicate(timeout=PATIENCE)
     assert "going on after epoch" not in output
-    whole = clone.output_hashes()
+    whole = copy.output_hashes()
     assert {path: whole[path] for path in TRAINED} == {path: resumed[path] for path in TRAINED}
 
 
