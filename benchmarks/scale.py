@@ -23,7 +23,8 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from nodules.params import ModelParams, Params, read_params
+from nodules.models.params import ModelParams
+from nodules.params import Params, read_params
 from nodules.patches.reader import BLOCK_PATCHES, PATCH_SIZE, new_patch_file, open_patches
 
 PHANTOM_SCANS = 40
@@ -98,7 +99,7 @@ def write_patches(path: Path, count: int, *, compression: str | None) -> None:
     compression
         HDF5's name of the method, or None for a contiguous `X`.
     """
-    from nodules.params import PhantomParams
+    from nodules.phantom.params import PhantomParams
     from nodules.phantom.patch_file import write_phantom
 
     phantom = path.with_name("phantom.h5")

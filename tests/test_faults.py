@@ -16,7 +16,7 @@ from benchmarks.kills import SMALL
 from benchmarks.pipeline_clone import PipelineClone
 from nodules.errors import OutputError, one_line_errors
 from nodules.evaluation.evaluate import EvaluationFiles, evaluate
-from nodules.params import SplitParams
+from nodules.splitting.params import SplitParams
 from nodules.splitting.split import split_patches
 from nodules.training.train import TrainingFiles, train
 from tests.small_training import (
@@ -261,7 +261,10 @@ def test_a_full_disk_is_one_line_and_the_training_goes_on_when_there_is_room(
     folder = files.train.parent
     write_discs(folder / "discs.h5", 60, seed=3)
     split_patches(
-        folder / "discs.h5", folder / "splits", SplitParams(train=0.4, val=0.3, test=0.3), seed=1
+        folder / "discs.h5",
+        folder / "splits",
+        SplitParams(train=0.4, val=0.3, test=0.3, near_duplicates="report"),
+        seed=1,
     )
     full = mounted(folder / "full", "size=64k")
     evaluation = EvaluationFiles(

@@ -31,12 +31,15 @@ from nodules.params import read_params
 from tests.small_training import REPOSITORY, write_discs
 
 CONFIG = {
+    "margin": 0,
     "stem_filters": 4,
     "stem_stride": 2,
     "fires": [[2, 2]],
     "pool_before": [0],
     "bypass": True,
     "batch_norm": True,
+    "batch_norm_momentum": 0.99,
+    "pooling": "average",
     "dropout": 0.5,
 }
 KERNEL = "layers/conv2d/vars/0"  # of the stem
@@ -282,7 +285,7 @@ def test_metadata_that_are_none_are_refused(model_path: Path, metadata: bytes, f
         ({"seed": 1.0}, "network.seed: found 1.0, expected a valid integer"),
         ({"precision": "float16"}, "network.precision: found 'float16', expected 'float32' or"),
         ({"code": "import os"}, "network.code: unknown key"),
-        ({"config": {}}, "network.config.stem_filters: missing"),
+        ({"config": {}}, "network.config.margin: missing"),
         ({"config": CONFIG | {"seed": 1}}, "network.config.seed: found 1, expected none"),
         ({"config": CONFIG | {"dropout": 1.5}}, "network.config.dropout: found 1.5, expected"),
         ({"config": CONFIG | {"dropout": 1e308 * 10}}, NOT_JSON),

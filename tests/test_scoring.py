@@ -17,7 +17,7 @@ from nodules.evaluation.metrics import (
     score,
     sensitivity_at_specificity,
 )
-from nodules.params import ThresholdParams
+from nodules.evaluation.params import ThresholdParams
 
 # Twelve patches, whose confusion matrix at 0.5 is tn 5, fp 2, fn 1, tp 4.
 LABELS = np.array([0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1], dtype=np.uint8)

@@ -19,9 +19,11 @@ from nodules.evaluation.evaluate import EvaluationFiles, evaluate
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.models import registry
 from nodules.models.file import load_model
-from nodules.params import ModelParams, Params, SplitParams, read_params
+from nodules.models.params import ModelParams
+from nodules.params import Params, read_params
 from nodules.patches.reader import new_patch_file, open_patches
 from nodules.runtime import usable_processors
+from nodules.splitting.params import SplitParams
 from nodules.splitting.split import split_patches
 from nodules.system.atomic import write_json
 from nodules.training.train import TrainingFiles, train
@@ -150,7 +152,10 @@ def test_a_dozen_patches_are_enough_to_train_on(tmp_path: Path, monkeypatch) -> 
     write_discs(tmp_path / "discs.h5", 12, seed=1)
     files = files_in(tmp_path)
     split_patches(
-        tmp_path / "discs.h5", tmp_path, SplitParams(train=0.7, val=0.15, test=0.15), seed=1
+        tmp_path / "discs.h5",
+        tmp_path,
+        SplitParams(train=0.7, val=0.15, test=0.15, near_duplicates="report"),
+        seed=1,
     )
     write_json(files.class_weights, {"non_nodule": 1.0, "nodule": 1.0})
     tuned = read_params(REPOSITORY / "params.yaml").recipes["tuned"].model_dump()
@@ -193,7 +198,7 @@ def test_a_network_that_gives_all_patches_one_probability_is_a_warning(
 
     folder = files.train.parent
     write_discs(folder / "discs.h5", 60, seed=3)
-    thirds = SplitParams(train=0.4, val=0.3, test=0.3)
+    thirds = SplitParams(train=0.4, val=0.3, test=0.3, near_duplicates="report")
     split_patches(folder / "discs.h5", folder / "splits", thirds, seed=1, search=False)
     outputs = (folder / "evaluation", folder / "plots", folder / "predictions.csv")
     capsys.readouterr()

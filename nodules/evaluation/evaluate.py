@@ -18,11 +18,11 @@ from nodules.evaluation.metrics import (
     score,
     sensitivity_at_specificity,
 )
+from nodules.evaluation.params import EvaluateParams
 from nodules.evaluation.predictions import COLUMNS, new_table, write_split
 from nodules.inference.folding import folded_copy
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import load_model
-from nodules.params import EvaluateParams
 from nodules.patches.reader import CLASSES, SPLITS, Groups, Labels, PatchRows, open_patches
 from nodules.statistics.constant_predictions import constant_predictions
 

@@ -9,8 +9,8 @@ from nodules.errors import ModelFileError, ScoringError
 from nodules.evaluation.predictions import group_cell, new_table, probability_text
 from nodules.inference.folding import folded_copy
 from nodules.inference.probabilities import nodule_probabilities
+from nodules.inference.views import Views
 from nodules.models.file import load_model
-from nodules.params import Views
 from nodules.patches.reader import open_patches
 from nodules.system.output import check_output
 

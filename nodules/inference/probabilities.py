@@ -10,7 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from nodules.errors import ScoringError
-from nodules.params import Views
+from nodules.inference.views import Views
 from nodules.patches.reader import CLASSES, Patches, PatchRows
 from nodules.runtime import usable_processors
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nodules.errors import SplitError
-from nodules.params import SplitParams
 from nodules.patches.reader import (
     SPLITS,
     Groups,
@@ -21,6 +20,7 @@ from nodules.patches.reader import (
     new_patch_files,
     open_patches,
 )
+from nodules.splitting.params import SplitParams
 
 if TYPE_CHECKING:
     from nodules.splitting.near_duplicates import Crossings, Duplicates

@@ -21,9 +21,10 @@ from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import save_model
 from nodules.models.multiply_adds import multiply_adds
 from nodules.models.registry import build_model
-from nodules.params import PARAMS_FILE, Params, Recipe
+from nodules.params import Params
 from nodules.patches.reader import CLASSES, PatchFile, open_patches
 from nodules.runtime import usable_processors
+from nodules.schema import PARAMS_FILE
 from nodules.statistics.constant_predictions import constant_predictions
 from nodules.system.atomic import write_json
 from nodules.training.checkpoint import Checkpoint, TrainingState, combination_of
@@ -31,6 +32,7 @@ from nodules.training.class_weights import read_class_weights
 from nodules.training.fast_model import TrainingCopy, training_copy
 from nodules.training.input_pipeline import steps_per_epoch, training_batches
 from nodules.training.provenance import environment, stage_code
+from nodules.training.recipe import Recipe
 
 
 @dataclass(frozen=True)

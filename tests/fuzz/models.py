@@ -40,18 +40,23 @@ MAX_MEGABYTES = 3000
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "squeezenet": {
+        "margin": 0,
         "stem_filters": 2,
         "stem_stride": 4,
         "fires": [[1, 1]],
         "pool_before": [0],
         "bypass": True,
         "batch_norm": True,
+        "batch_norm_momentum": 0.99,
+        "pooling": "average",
         "dropout": 0.5,
     },
     "mobilenet": {
+        "margin": 0,
         "stem_filters": 2,
         "stem_stride": 4,
         "blocks": [[2, 1]],
+        "bypass": False,
         "batch_norm_momentum": 0.9,
         "pooling": "depthwise",
         "dropout": 0.5,
