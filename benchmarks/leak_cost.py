@@ -12,9 +12,6 @@ import json
 import tempfile
 from pathlib import Path
 
-# First of all, since it sets up TensorFlow, which others import.
-from nodules.runtime import be_deterministic  # isort: split
-
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
@@ -25,6 +22,7 @@ from nodules.models.file import load_model
 from nodules.models.params import ModelParams
 from nodules.params import Params, read_params
 from nodules.patches.reader import SPLITS, new_patch_file, open_patches
+from nodules.runtime import be_deterministic
 from nodules.splitting.fingerprints import symmetric_view
 from nodules.splitting.near_duplicates import across_splits, find_duplicates
 from nodules.splitting.params import SplitParams

@@ -7,9 +7,6 @@ import argparse
 import tempfile
 from pathlib import Path
 
-# First of all, since it sets up TensorFlow, which others import.
-from nodules.runtime import be_deterministic  # isort: split
-
 import keras
 import numpy as np
 from sklearn.metrics import roc_auc_score
@@ -22,6 +19,7 @@ from nodules.models.file import load_model
 from nodules.params import Params, read_params
 from nodules.patches.reader import open_patches
 from nodules.phantom.patch_file import write_phantom
+from nodules.runtime import be_deterministic
 
 
 def main() -> None:

@@ -176,10 +176,8 @@ def _params() -> Params:
 
 
 def _train(work: Path) -> None:
-    from nodules.runtime import be_deterministic  # isort: split
-
-    from benchmarks.pipeline_run import files_in
-    from nodules.training.train import train
+    from benchmarks.pipeline_run import files_in, train_with
+    from nodules.runtime import be_deterministic
 
     be_deterministic()
     files = files_in(work / "splits")
@@ -190,13 +188,12 @@ def _train(work: Path) -> None:
     few = work / "few.h5"
     with new_patch_file(few, len(rows)) as file:
         file.append(pixels, labels)
-    train(_params(), files.__class__(**{**files.__dict__, "val": few}))
+    train_with(_params(), files.__class__(**{**files.__dict__, "val": few}))
 
 
 def _predict(work: Path) -> None:
-    from nodules.runtime import be_deterministic  # isort: split
-
     from nodules.evaluation.predict_file import predict_file
+    from nodules.runtime import be_deterministic
 
     be_deterministic()
     predict_file(work / "splits" / "model.keras", work / "patches.h5", work / "scores.csv")

@@ -25,6 +25,7 @@ from nodules.models import archive as model_archive
 from nodules.models import file as model_file
 from nodules.models import registry
 from nodules.models.archive import MAX_METADATA_BYTES, check_archive
+from nodules.models.feature_maps import largest_feature_map
 from nodules.models.file import load_model, save_model
 from nodules.models.registry import build_model, register
 from nodules.params import read_params
@@ -348,7 +349,7 @@ def test_large_feature_maps_make_small_batches(saved: Path, monkeypatch, random_
         return predict_on_batch(batch)
 
     monkeypatch.setattr(model, "predict_on_batch", counted)
-    monkeypatch.setattr(inference, "MAX_BATCH_VALUES", 3 * inference.largest_feature_map(model))
+    monkeypatch.setattr(inference, "MAX_BATCH_VALUES", 3 * largest_feature_map(model))
     assert nodule_probabilities(model, patches) == pytest.approx(expected, abs=1e-6)
     assert sorted(sizes) == [1, 3, 3, 3]
 

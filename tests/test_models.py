@@ -11,7 +11,7 @@ from nodules.models import registry
 from nodules.models.file import load_model, save_model
 from nodules.models.registry import build_model, builder_names
 from nodules.params import read_params
-from nodules.training.fast_model import training_copy
+from nodules.training.accelerated_model import accelerate
 
 ENTRIES = read_params(Path(__file__).parent.parent / "params.yaml").models
 
@@ -159,7 +159,7 @@ def test_mixed_precision_computes_in_bfloat16_and_answers_in_float32(tmp_path: P
     assert found.dtype == expected.dtype == "float32"
     assert found.numpy() == pytest.approx(expected.numpy(), abs=0.02)
     assert not np.array_equal(found, expected)
-    copy = training_copy(mixed)
+    copy = accelerate(mixed)
     copy.compile(keras.optimizers.SGD(0.01), "categorical_crossentropy")
     assert np.isfinite(copy.train_on_batch(patches, np.eye(2)[np.arange(16) % 2]))
     save_model(mixed, tmp_path / "mixed.keras")
