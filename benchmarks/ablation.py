@@ -21,7 +21,8 @@ import dvc.api
 
 from benchmarks import MODELS
 from nodules.errors import ParamsError, one_line_errors
-from nodules.params import PARAMS_FILE, read_params
+from nodules.params import read_params
+from nodules.schema import PARAMS_FILE
 
 PREFIX = "ablation"
 SEEDS = (1, 2, 3)

@@ -7,18 +7,16 @@ ONEDNN_MAX_CPU_ISA=AVX2 taskset -c 0 python -m benchmarks.bits --models mobilene
 import argparse
 import hashlib
 
-# First of all, since it sets up TensorFlow, which others import.
-from nodules.runtime import be_deterministic, usable_processors  # isort: split
-
 import numpy as np
 
 from benchmarks import MODELS
 from nodules.errors import one_line_errors
 from nodules.models.registry import build_model
 from nodules.params import Params, read_params
+from nodules.runtime import be_deterministic, usable_processors
 from nodules.training.input_pipeline import training_batches
 from nodules.training.provenance import environment
-from nodules.training.train import compiled_copy
+from nodules.training.train import compiled_for_training
 
 STEPS = 3
 PATCHES = 192
@@ -41,7 +39,7 @@ def hashes(params: Params, model: str) -> tuple[str, str]:
         label_smoothing=recipe.label_smoothing,
         seed=1,
     )
-    copy = compiled_copy(network, recipe, STEPS)
+    copy = compiled_for_training(network, recipe, STEPS)
     copy.fit(batches, epochs=1, steps_per_epoch=STEPS, verbose=0, shuffle=False)
     weights = b"".join(weight.tobytes() for weight in copy.get_weights())
     predictions = network.predict_on_batch(patches[..., np.newaxis].astype(np.float32)).tobytes()

@@ -9,18 +9,16 @@ import tempfile
 import time
 from pathlib import Path
 
-# First of all, since it sets up TensorFlow, which others import.
-from nodules.runtime import be_deterministic  # isort: split
-
 import numpy as np
 
 from benchmarks import MODELS
 from nodules.errors import one_line_errors
 from nodules.models.registry import build_model
 from nodules.params import Params, read_params
+from nodules.runtime import be_deterministic
 from nodules.training.checkpoint import Checkpoint, Combination, TrainingState
 from nodules.training.input_pipeline import steps_per_epoch
-from nodules.training.train import compiled_copy
+from nodules.training.train import compiled_for_training
 
 
 def measure(params: Params, model: str, steps: int) -> tuple[float, float, int]:
@@ -36,7 +34,7 @@ def measure(params: Params, model: str, steps: int) -> tuple[float, float, int]:
     params = params.model_copy(update={"model": model})
     recipe, entry = params.chosen_recipe, params.chosen_model
     network = build_model(model, entry.builder, entry.config, seed=0, precision=recipe.precision)
-    copy = compiled_copy(network, recipe, steps)
+    copy = compiled_for_training(network, recipe, steps)
     rng = np.random.default_rng(0)
     patches = rng.integers(0, 256, (recipe.batch_size, 50, 50, 1)).astype(np.float32)
     targets = np.eye(2, dtype=np.float32)[np.arange(recipe.batch_size) % 2]

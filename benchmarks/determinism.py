@@ -12,9 +12,6 @@ import subprocess
 import sys
 from contextlib import ExitStack
 
-# First of all, since it sets up TensorFlow, which others import.
-from nodules.runtime import be_deterministic  # isort: split
-
 import numpy as np
 
 from benchmarks import MODELS
@@ -22,8 +19,9 @@ from benchmarks.stopwatch import steps_per_second
 from nodules.errors import one_line_errors
 from nodules.models.registry import build_model
 from nodules.params import read_params
+from nodules.runtime import be_deterministic
 from nodules.training.input_pipeline import training_batches
-from nodules.training.train import compiled_copy
+from nodules.training.train import compiled_for_training
 
 
 def work(model: str, seconds: float, *, deterministic: bool) -> None:
@@ -33,7 +31,7 @@ def work(model: str, seconds: float, *, deterministic: bool) -> None:
     params = read_params().model_copy(update={"model": model})
     recipe, entry = params.chosen_recipe, params.chosen_model
     network = build_model(model, entry.builder, entry.config, seed=0, precision=recipe.precision)
-    copy = compiled_copy(network, recipe, steps=1000)
+    copy = compiled_for_training(network, recipe, steps=1000)
     rng = np.random.default_rng(0)
     count = 4 * recipe.batch_size
     batches = iter(

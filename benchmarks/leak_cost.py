@@ -12,9 +12,6 @@ import json
 import tempfile
 from pathlib import Path
 
-# First of all, since it sets up TensorFlow, which others import.
-from nodules.runtime import be_deterministic  # isort: split
-
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
@@ -22,20 +19,26 @@ from benchmarks.pipeline_run import run_training
 from nodules.errors import one_line_errors
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import load_model
-from nodules.params import ModelParams, Params, SplitParams, read_params
+from nodules.models.params import ModelParams
+from nodules.params import Params, read_params
 from nodules.patches.reader import SPLITS, new_patch_file, open_patches
+from nodules.runtime import be_deterministic
 from nodules.splitting.fingerprints import symmetric_view
 from nodules.splitting.near_duplicates import across_splits, find_duplicates
+from nodules.splitting.params import SplitParams
 
 SMALL = ModelParams(
     builder="squeezenet",
     config={
+        "margin": 0,
         "stem_filters": 8,
         "stem_stride": 2,
         "fires": [[8, 16], [8, 16], [16, 32]],
         "pool_before": [0, 2],
+        "bypass": False,
         "batch_norm": True,
         "batch_norm_momentum": 0.9,
+        "pooling": "average",
         "dropout": 0.0,
     },
 )

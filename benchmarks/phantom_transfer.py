@@ -7,9 +7,6 @@ import argparse
 import tempfile
 from pathlib import Path
 
-# First of all, since it sets up TensorFlow, which others import.
-from nodules.runtime import be_deterministic  # isort: split
-
 import keras
 import numpy as np
 from sklearn.metrics import roc_auc_score
@@ -21,6 +18,7 @@ from nodules.models.file import load_model
 from nodules.params import Params, read_params
 from nodules.patches.reader import open_patches
 from nodules.phantom.patch_file import write_phantom
+from nodules.runtime import be_deterministic
 from nodules.statistics.bootstrap import auc_interval
 
 

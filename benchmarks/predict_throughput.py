@@ -16,21 +16,19 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-# First of all, since it sets up TensorFlow, which others import.
-from nodules.runtime import be_deterministic, usable_processors  # isort: split
-
 import keras
 import numpy as np
 import tensorflow as tf
 
 from benchmarks import MODELS
 from nodules.evaluation.predict_file import predict_file
-from nodules.inference.folding import folded_copy
+from nodules.inference.folding import fold_batch_norm
 from nodules.inference.probabilities import BATCH_SIZE
 from nodules.models.file import save_model
 from nodules.models.registry import build_model
 from nodules.params import read_params
 from nodules.patches.reader import PATCH_SIZE, new_patch_file
+from nodules.runtime import be_deterministic, usable_processors
 
 RESIDENT_BATCHES = 200
 
@@ -54,7 +52,7 @@ def main() -> None:
             model = build_model(entry, chosen.builder, chosen.config, seed=0)
             save_model(model, path)
             memory = [_peak_megabytes(path, file, folder) for file in (small, large)]
-            alone = (model, folded_copy(model))
+            alone = (model, fold_batch_norm(model))
             # The machine may slow down or speed up meanwhile: the model alone before and after.
             before = [_resident_rate(each) for each in alone]
             began = time.perf_counter()

@@ -23,7 +23,8 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from nodules.params import ModelParams, Params, read_params
+from nodules.models.params import ModelParams
+from nodules.params import Params, read_params
 from nodules.patches.reader import BLOCK_PATCHES, PATCH_SIZE, new_patch_file, open_patches
 
 PHANTOM_SCANS = 40
@@ -98,7 +99,7 @@ def write_patches(path: Path, count: int, *, compression: str | None) -> None:
     compression
         HDF5's name of the method, or None for a contiguous `X`.
     """
-    from nodules.params import PhantomParams
+    from nodules.phantom.params import PhantomParams
     from nodules.phantom.patch_file import write_phantom
 
     phantom = path.with_name("phantom.h5")
@@ -175,10 +176,8 @@ def _params() -> Params:
 
 
 def _train(work: Path) -> None:
-    from nodules.runtime import be_deterministic  # isort: split
-
-    from benchmarks.pipeline_run import files_in
-    from nodules.training.train import train
+    from benchmarks.pipeline_run import files_in, train_with
+    from nodules.runtime import be_deterministic
 
     be_deterministic()
     files = files_in(work / "splits")
@@ -189,13 +188,12 @@ def _train(work: Path) -> None:
     few = work / "few.h5"
     with new_patch_file(few, len(rows)) as file:
         file.append(pixels, labels)
-    train(_params(), files.__class__(**{**files.__dict__, "val": few}))
+    train_with(_params(), files.__class__(**{**files.__dict__, "val": few}))
 
 
 def _predict(work: Path) -> None:
-    from nodules.runtime import be_deterministic  # isort: split
-
     from nodules.evaluation.predict_file import predict_file
+    from nodules.runtime import be_deterministic
 
     be_deterministic()
     predict_file(work / "splits" / "model.keras", work / "patches.h5", work / "scores.csv")

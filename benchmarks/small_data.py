@@ -15,9 +15,6 @@ import tempfile
 from contextlib import redirect_stdout
 from pathlib import Path
 
-# First of all, since it sets up TensorFlow, which others import.
-from nodules.runtime import be_deterministic  # isort: split
-
 from sklearn.metrics import roc_auc_score
 
 from benchmarks import MODELS
@@ -25,9 +22,11 @@ from benchmarks.pipeline_run import run_training
 from nodules.errors import one_line_errors
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import load_model
-from nodules.params import Params, PhantomParams, read_params
+from nodules.params import Params, read_params
 from nodules.patches.reader import open_patches
+from nodules.phantom.params import PhantomParams
 from nodules.phantom.patch_file import write_phantom
+from nodules.runtime import be_deterministic
 from nodules.training.input_pipeline import steps_per_epoch
 
 

@@ -14,15 +14,13 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-# First of all, since it sets up TensorFlow, which others import.
-from nodules.runtime import be_deterministic, usable_processors  # isort: split
-
 import keras
 
 from benchmarks import MODELS
 from benchmarks.pipeline_run import run_training
 from nodules.errors import one_line_errors
 from nodules.params import read_params
+from nodules.runtime import be_deterministic, usable_processors
 
 
 class Curve(keras.callbacks.Callback):

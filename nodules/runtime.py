@@ -1,6 +1,6 @@
-"""TensorFlow, set up in one place: quiet, and the same result from the same seed.
+"""Starting TensorFlow: quietly, and with the same result from the same seed.
 
-Import this module before anything that imports TensorFlow or Keras.
+Its environment is set in `nodules/__init__.py`.
 """
 
 import os
@@ -13,19 +13,19 @@ from typing import BinaryIO
 
 from nodules.errors import MemoryLimitError
 
-# Addresses, most of which are never used; prediction reserves 2.1 GB of them on two processors.
+# Bytes of address space, most of which is never used; prediction reserves 2.1 GB on two processors.
 MIN_ADDRESS_SPACE = 2_000_000 * 1024
 
 
 def usable_processors() -> int:
-    """Count the processors that this process may run on."""
+    """Return the number of processors that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _file_in_memory() -> BinaryIO:
-    """Open a file that needs no folder, which may be read-only, where the system has such files."""
+    """Open a file in memory on Linux, where all folders may be read-only; else a temporary file."""
     if sys.platform == "linux":
         return os.fdopen(os.memfd_create("stderr"), "w+b")
     return tempfile.TemporaryFile()
@@ -33,7 +33,7 @@ def _file_in_memory() -> BinaryIO:
 
 @contextmanager
 def _stderr_held_back() -> Iterator[None]:
-    """Keep what native code writes to stderr; show it only if the block raises."""
+    """Hold back what native code writes to stderr; print it only if the block raises."""
     sys.stderr.flush()
     stderr = os.dup(2)
     with _file_in_memory() as held:
@@ -59,31 +59,26 @@ def _check_memory_limit() -> None:
         )
 
 
-# TensorFlow takes oneDNN's kernels by itself only on CPUs with the newest instructions; they train
-# these networks faster on older ones too.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-
-# How many threads share an operation decides in which order sums are added up, and so on their last
-# bits. With one, results do not depend on the number of processors; these are put to use by what is
-# computed side by side: the parts of a batch in training, batches in scoring.
-os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-
-# On a machine without a GPU TensorFlow calls that an error; real errors are raised as exceptions.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-_check_memory_limit()
-
-# Its start-up notices heed no log level, and would bury the one line that says what went wrong.
-with _stderr_held_back():
-    import tensorflow as tf
-    from tensorflow.python.framework import config
-
-
 def be_deterministic() -> None:
-    """Make TensorFlow's operations give the same bits on every run on one machine."""
+    """Import TensorFlow and make its operations give the same bits on every run on one machine.
+
+    A program calls this before it imports any module that needs TensorFlow, so that the memory
+    limit is checked and TensorFlow's start-up notices are held back. They ignore the log level and
+    would bury a one-line error message.
+
+    Raises
+    ------
+    MemoryLimitError
+        If the address space is limited to less than TensorFlow reserves.
+    """
+    _check_memory_limit()
+    with _stderr_held_back():
+        import tensorflow as tf
     tf.config.experimental.enable_op_determinism()
 
 
 def is_deterministic() -> bool:
-    """Say whether `be_deterministic` is in force."""
+    """Return whether `be_deterministic` is in force."""
+    from tensorflow.python.framework import config
+
     return config.is_op_determinism_enabled()

@@ -1,27 +1,42 @@
-"""Stage `train`: train the chosen model by the chosen recipe."""
+"""Stage `train`: train the chosen model with the chosen recipe."""
 
 from pathlib import Path
 
-# First of all, since it sets up TensorFlow, which others import.
-from nodules.runtime import be_deterministic  # isort: split
-
 from nodules.errors import one_line_errors
-from nodules.params import read_params
-from nodules.training.checkpoint import checkpoint_folder
-from nodules.training.train import TrainingFiles, train
+from nodules.runtime import be_deterministic
+
+
+def main() -> None:
+    """Read params, train, write the model and its log."""
+    be_deterministic()  # before any import of TensorFlow
+
+    from nodules.params import read_params
+    from nodules.training.checkpoint import checkpoint_folder
+    from nodules.training.train import TrainingFiles, train
+
+    checkpoints, workspace = checkpoint_folder()
+    files = TrainingFiles(
+        train=Path("data/splits/train.h5"),
+        val=Path("data/splits/val.h5"),
+        class_weights=Path("data/class_weights.json"),
+        model=Path("models/model.keras"),
+        log=Path("metrics/train"),
+        checkpoints=checkpoints,
+        workspace=workspace,
+        provenance=Path("metrics/train/provenance.json"),
+    )
+    params = read_params()
+    train(
+        files,
+        model_name=params.model,
+        model_params=params.chosen_model,
+        recipe_name=params.recipe,
+        recipe=params.chosen_recipe,
+        seed=params.seed,
+        strategy=params.strategy,
+    )
+
 
 if __name__ == "__main__":
     with one_line_errors():
-        be_deterministic()
-        checkpoints, workspace = checkpoint_folder()
-        files = TrainingFiles(
-            train=Path("data/splits/train.h5"),
-            val=Path("data/splits/val.h5"),
-            class_weights=Path("data/class_weights.json"),
-            model=Path("models/model.keras"),
-            log=Path("metrics/train"),
-            checkpoints=checkpoints,
-            workspace=workspace,
-            provenance=Path("metrics/train/provenance.json"),
-        )
-        train(read_params(), files)
+        main()

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
 
-# First of all, since it sets up TensorFlow, which other modules import.
-from nodules import runtime  # noqa: F401  # isort: split
+from nodules.patches import hdf5_file
 
 # How long an example takes depends on what else the machine does.
 settings.register_profile("no deadline", deadline=None)
@@ -48,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def no_trial_process() -> Iterator[None]:
     """Open HDF5 files without a trial in another process, which takes half a second for each."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nodules.patches.hdf5_file._try_once", lambda *_: None)
+        patch.setattr(hdf5_file, "_try_once", lambda *_: None)
         yield
 
 

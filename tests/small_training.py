@@ -16,6 +16,7 @@ CHECKPOINTS = "checkpoints"
 SMALL_MODEL = {
     "builder": "squeezenet",
     "config": {
+        "margin": 0,
         "stem_filters": 8,
         "stem_stride": 2,
         "fires": [[4, 8], [4, 8]],

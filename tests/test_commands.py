@@ -119,9 +119,11 @@ def test_a_broken_legacy_pair_leaves_no_file(patch_file, random_patches, tmp_pat
 @pytest.fixture
 def model_path(tmp_path: Path) -> Path:
     config = {
+        "margin": 0,
         "stem_filters": 4,
         "stem_stride": 2,
         "blocks": [[8, 2]],
+        "bypass": False,
         "batch_norm_momentum": 0.9,
         "pooling": "average",
         "dropout": 0.5,

@@ -19,14 +19,15 @@ from nodules.errors import OutputError, PatchFileError
 from nodules.evaluation.predictions import new_table
 from nodules.models.file import save_model
 from nodules.models.registry import build_model
-from nodules.params import SplitParams, read_params
+from nodules.params import read_params
 from nodules.patches.reader import SPLITS, new_patch_file, open_patches
+from nodules.splitting.params import SplitParams
 from nodules.splitting.split import split_patches
 from nodules.system.atomic import ABANDONED_S, replacing, replacing_all, write_json
 from nodules.system.output import check_output
 
 REPOSITORY = Path(__file__).parent.parent
-SHARES = SplitParams(train=0.7, val=0.15, test=0.15)
+SHARES = SplitParams(train=0.7, val=0.15, test=0.15, near_duplicates="report")
 FULL = "cannot be written: no space left on device"
 DISK_BYTES = 2**20
 

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks.kills import SMALL
+from benchmarks.pipeline_run import train_with
 from benchmarks.repository_copy import RepositoryCopy
 from nodules.errors import OutputError, one_line_errors
 from nodules.evaluation.evaluate import EvaluationFiles, evaluate
-from nodules.params import SplitParams
+from nodules.splitting.params import SplitParams
 from nodules.splitting.split import split_patches
-from nodules.training.train import TrainingFiles, train
+from nodules.training.train import TrainingFiles
 from tests.small_training import (
     CHECKPOINTS,
     REPOSITORY,
@@ -87,7 +88,7 @@ def test_signals_end_a_training_in_one_line_that_says_where_it_goes_on(
         (signal.SIGINT, 3, 130, "Ctrl-C", "goes on after epoch 2"),
     ):
         with pytest.raises(SystemExit) as exit_, one_line_errors():
-            train(small_params(epochs=4), files, [Signal(number, epoch, step=3)])
+            train_with(small_params(epochs=4), files, [Signal(number, epoch, step=3)])
         assert exit_.value.code == status
         assert one_error(capfd.readouterr().err) == (
             f"error: stopped by {name}; training was in epoch {epoch} of 4; `dvc repro` {rest}"
@@ -247,21 +248,24 @@ def test_a_full_disk_is_one_line_and_the_training_goes_on_when_there_is_room(
     mounted(files.checkpoints, "size=2m")
     params = small_params(epochs=3)
     with pytest.raises(SystemExit) as exit_, one_line_errors():
-        train(params, files, [Fill(files.checkpoints, epoch=1)])
+        train_with(params, files, [Fill(files.checkpoints, epoch=1)])
     assert exit_.value.code == 1
     line = one_error(capfd.readouterr().err)
     assert "no space left on device" in line.lower()
     assert line.endswith("`dvc repro` goes on after epoch 1")
     (files.checkpoints / "filler").unlink()
     rest = StopIn(99)
-    train(params, files, [rest])
+    train_with(params, files, [rest])
     assert rest.epochs == [2, 3]
 
     # The same model, evaluated on a full disk.
     folder = files.train.parent
     write_discs(folder / "discs.h5", 60, seed=3)
     split_patches(
-        folder / "discs.h5", folder / "splits", SplitParams(train=0.4, val=0.3, test=0.3), seed=1
+        folder / "discs.h5",
+        folder / "splits",
+        SplitParams(train=0.4, val=0.3, test=0.3, near_duplicates="report"),
+        seed=1,
     )
     full = mounted(folder / "full", "size=64k")
     evaluation = EvaluationFiles(

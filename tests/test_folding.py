@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import KerasTensor, layers
 
-from nodules.inference.folding import fold_weights, folded_copy
+from nodules.inference.folding import fold_batch_norm, refold
 from nodules.models.file import save_model
 from nodules.models.registry import build_model
 from nodules.params import read_params
@@ -76,7 +76,7 @@ def test_no_normalisation_of_the_networks_is_left_and_their_outputs_stay(
 ) -> None:
     patches = random_patches(8)
     model = shaken(network(name), patches)
-    copy, expected = folded_copy(model), outputs(model, patches)
+    copy, expected = fold_batch_norm(model), outputs(model, patches)
     assert normalisations(model) > 10
     assert normalisations(copy) == 0
     assert np.ptp(expected) > 0.1
@@ -86,18 +86,18 @@ def test_no_normalisation_of_the_networks_is_left_and_their_outputs_stay(
 def test_a_copy_is_renewed_when_the_model_has_been_trained_further(random_patches) -> None:
     patches = random_patches(8)
     model = shaken(network("mobilenet"), patches)
-    copy = folded_copy(model)
+    copy = fold_batch_norm(model)
     model.set_weights(shaken(network("mobilenet"), patches, seed=1).get_weights())
     expected = outputs(model, patches)
     assert outputs(copy, patches) != pytest.approx(expected, abs=1e-2)
-    fold_weights(model, copy)
+    refold(model, copy)
     assert outputs(copy, patches) == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_network_in_half_precision_keeps_it(random_patches) -> None:
     patches = random_patches(8)
     model = shaken(network("squeezenet", "mixed_bfloat16"), patches)
-    copy, expected = folded_copy(model), outputs(model, patches)
+    copy, expected = fold_batch_norm(model), outputs(model, patches)
     assert np.ptp(expected) > 0.5
     assert normalisations(copy) == 0
     assert copy.get_layer("stem").compute_dtype == "bfloat16"
@@ -108,15 +108,15 @@ def test_a_copy_leaves_no_trace_in_the_saved_model(random_patches, tmp_path: Pat
     model = shaken(network("squeezenet"), random_patches(2))
     paths = [tmp_path / "before.keras", tmp_path / "after.keras"]
     save_model(model, paths[0])
-    folded_copy(model)
+    fold_batch_norm(model)
     save_model(model, paths[1])
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 def test_a_network_without_normalisations_is_its_own_copy() -> None:
     model = network("squeezenet_published")
-    assert folded_copy(model) is model
-    fold_weights(model, model)
+    assert fold_batch_norm(model) is model
+    refold(model, model)
 
 
 def normalised_constants() -> layers.Normalization:
@@ -200,7 +200,7 @@ def test_of_any_network_that_is_folded_which_leaves_the_outputs(
     patches, path = random_patches(8), tmp_path / "model.keras"
     shaken(small(wiring), patches).save(path)
     model = keras.models.load_model(path)
-    copy, expected = folded_copy(model), outputs(model, patches)
+    copy, expected = fold_batch_norm(model), outputs(model, patches)
     assert normalisations(model) > 0
     assert normalisations(copy) == left
     assert np.ptp(expected) > 0.1
@@ -213,14 +213,14 @@ def test_a_convolution_that_others_see_is_left() -> None:
         return layers.Add()([seen, layers.BatchNormalization()(seen)])
 
     model = small(wiring)
-    assert folded_copy(model) is model
+    assert fold_batch_norm(model) is model
 
 
 def test_a_convolution_that_the_model_gives_out_is_left() -> None:
     inputs = keras.Input((50, 50, 1))
     given = layers.Conv2D(3, 3)(inputs)
     model = keras.Model(inputs, [given, layers.BatchNormalization()(given)])
-    assert folded_copy(model) is model
+    assert fold_batch_norm(model) is model
 
 
 def test_a_normalisation_of_two_convolutions_by_turns_is_left() -> None:
@@ -229,10 +229,10 @@ def test_a_normalisation_of_two_convolutions_by_turns_is_left() -> None:
         return layers.Add()([normalisation(layers.Conv2D(3, 3)(x)) for _ in range(2)])
 
     model = small(wiring)
-    assert folded_copy(model) is model
+    assert fold_batch_norm(model) is model
 
 
 def test_a_sequential_model_is_left() -> None:
     parts = [layers.Conv2D(3, 3), layers.BatchNormalization()]
     model = keras.Sequential([keras.Input((50, 50, 1)), *parts])
-    assert folded_copy(model) is model
+    assert fold_batch_norm(model) is model

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nodules.params import AugmentationParams
 from nodules.training.augmentation import augment
 from nodules.training.input_pipeline import epoch_order, steps_per_epoch, training_batches
+from nodules.training.recipe import AugmentationParams
 
 NOTHING = AugmentationParams(
     symmetries=False, shift=0, rotation=0.0, zoom=0.0, contrast=0.0, brightness=0.0, noise=0.0

@@ -25,18 +25,22 @@ from nodules.models import archive as model_archive
 from nodules.models import file as model_file
 from nodules.models import registry
 from nodules.models.archive import MAX_METADATA_BYTES, check_archive
+from nodules.models.feature_maps import largest_feature_map
 from nodules.models.file import load_model, save_model
 from nodules.models.registry import build_model, register
 from nodules.params import read_params
 from tests.small_training import REPOSITORY, write_discs
 
 CONFIG = {
+    "margin": 0,
     "stem_filters": 4,
     "stem_stride": 2,
     "fires": [[2, 2]],
     "pool_before": [0],
     "bypass": True,
     "batch_norm": True,
+    "batch_norm_momentum": 0.99,
+    "pooling": "average",
     "dropout": 0.5,
 }
 KERNEL = "layers/conv2d/vars/0"  # of the stem
@@ -282,7 +286,7 @@ def test_metadata_that_are_none_are_refused(model_path: Path, metadata: bytes, f
         ({"seed": 1.0}, "network.seed: found 1.0, expected a valid integer"),
         ({"precision": "float16"}, "network.precision: found 'float16', expected 'float32' or"),
         ({"code": "import os"}, "network.code: unknown key"),
-        ({"config": {}}, "network.config.stem_filters: missing"),
+        ({"config": {}}, "network.config.margin: missing"),
         ({"config": CONFIG | {"seed": 1}}, "network.config.seed: found 1, expected none"),
         ({"config": CONFIG | {"dropout": 1.5}}, "network.config.dropout: found 1.5, expected"),
         ({"config": CONFIG | {"dropout": 1e308 * 10}}, NOT_JSON),
@@ -345,7 +349,7 @@ def test_large_feature_maps_make_small_batches(saved: Path, monkeypatch, random_
         return predict_on_batch(batch)
 
     monkeypatch.setattr(model, "predict_on_batch", counted)
-    monkeypatch.setattr(inference, "MAX_BATCH_VALUES", 3 * inference.largest_feature_map(model))
+    monkeypatch.setattr(inference, "MAX_BATCH_VALUES", 3 * largest_feature_map(model))
     assert nodule_probabilities(model, patches) == pytest.approx(expected, abs=1e-6)
     assert sorted(sizes) == [1, 3, 3, 3]
 

@@ -11,11 +11,12 @@ from nodules.models import registry
 from nodules.models.file import load_model, save_model
 from nodules.models.registry import build_model, builder_names
 from nodules.params import read_params
-from nodules.training.fast_model import training_copy
+from nodules.training.accelerated_model import accelerate
 
 ENTRIES = read_params(Path(__file__).parent.parent / "params.yaml").models
 
 SMALL = {
+    "margin": 0,
     "stem_filters": 4,
     "stem_stride": 2,
     "fires": [[2, 4], [2, 4]],
@@ -102,10 +103,13 @@ def test_the_pipelines_seed_is_no_part_of_a_config() -> None:
 
 
 MOBILE = {
+    "margin": 0,
     "stem_filters": 4,
     "stem_stride": 2,
     "blocks": [[8, 2], [8, 1]],
+    "bypass": False,
     "batch_norm_momentum": 0.9,
+    "pooling": "average",
     "dropout": 0.5,
 }
 
@@ -155,7 +159,7 @@ def test_mixed_precision_computes_in_bfloat16_and_answers_in_float32(tmp_path: P
     assert found.dtype == expected.dtype == "float32"
     assert found.numpy() == pytest.approx(expected.numpy(), abs=0.02)
     assert not np.array_equal(found, expected)
-    copy = training_copy(mixed)
+    copy = accelerate(mixed)
     copy.compile(keras.optimizers.SGD(0.01), "categorical_crossentropy")
     assert np.isfinite(copy.train_on_batch(patches, np.eye(2)[np.arange(16) % 2]))
     save_model(mixed, tmp_path / "mixed.keras")
@@ -189,6 +193,10 @@ def test_every_layer_has_a_name_of_its_own(entry: str) -> None:
             {"stem_filters": "many"},
             "models.mine.config.stem_filters: found 'many', expected a valid",
         ),
+        (
+            {"batch_norm_momentum": None},
+            "models.mine.config: batch_norm_momentum: missing, expected a fraction",
+        ),
         ({"depth": 3}, "models.mine.config.depth: unknown key"),
         (
             {"pool_before": [0, 2]},
@@ -202,10 +210,16 @@ def test_a_mistake_in_a_config_is_named(change, sentence: str) -> None:
     assert sentence in str(error.value)
 
 
-def test_a_missing_argument_and_an_unknown_builder_are_named() -> None:
-    config = {key: value for key, value in SMALL.items() if key != "fires"}
-    with pytest.raises(ParamsError, match=r"models\.mine\.config\.fires: missing"):
-        build_model("mine", "squeezenet", config, seed=0)
+@pytest.mark.parametrize(
+    ("entry", "key"), [(name, key) for name, entry in ENTRIES.items() for key in entry.config]
+)
+def test_a_missing_argument_is_named(entry: str, key: str) -> None:
+    config = {name: value for name, value in ENTRIES[entry].config.items() if name != key}
+    with pytest.raises(ParamsError, match=rf"models\.{entry}\.config(\.|: ){key}: missing"):
+        build_model(entry, ENTRIES[entry].builder, config, seed=0)
+
+
+def test_an_unknown_builder_is_named() -> None:
     with pytest.raises(ParamsError, match=r"found 'resnet', expected one of .*mobilenet"):
         build_model("mine", "resnet", {}, seed=0)
     assert {"mobilenet", "squeezenet"} <= set(builder_names())

@@ -15,7 +15,6 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from nodules.errors import SplitError
-from nodules.params import SplitParams
 from nodules.patches.reader import SPLITS, open_patches
 from nodules.splitting.fingerprints import fingerprints, symmetric_view
 from nodules.splitting.near_duplicates import (
@@ -25,6 +24,7 @@ from nodules.splitting.near_duplicates import (
     compare,
     find_duplicates,
 )
+from nodules.splitting.params import SplitParams
 from nodules.splitting.split import split_patches
 
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}

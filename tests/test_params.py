@@ -1,5 +1,7 @@
 """params.yaml: what is accepted, and how each mistake is named."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from nodules.errors import ParamsError
+from nodules.models.params import ModelParams
 from nodules.params import read_params
+from nodules.schema import Block
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -112,12 +116,33 @@ def test_a_mistake_is_one_line_that_names_the_key(
     assert "\n" not in message
 
 
-def test_a_missing_key_is_named(tmp_path: Path) -> None:
+def keys_of(block: Block) -> Iterator[tuple[str, ...]]:
+    """List the required keys of a block and of the blocks in it."""
+    for name in type(block).model_fields:
+        if not (isinstance(block, ModelParams) and name == "recipes"):
+            yield (name,)
+        value = getattr(block, name)
+        named = value.items() if isinstance(value, dict) else ()
+        inner = {(name,): value} | {(name, key): entry for key, entry in named}
+        for path, entry in inner.items():
+            if isinstance(entry, Block):
+                yield from ((*path, *keys) for keys in keys_of(entry))
+
+
+@pytest.mark.parametrize(
+    "keys", list(keys_of(read_params(REPOSITORY / "params.yaml"))), ids=".".join
+)
+def test_a_missing_key_is_named(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    content = read_params(REPOSITORY / "params.yaml").model_dump()
+    block = content
+    for key in keys[:-1]:
+        block = block[key]
+    del block[keys[-1]]
     path = tmp_path / "params.yaml"
-    lines = (REPOSITORY / "params.yaml").read_text().splitlines(keepends=True)
-    path.write_text("".join(line for line in lines if not line.startswith("seed:")))
-    with pytest.raises(ParamsError, match="seed: missing"):
+    path.write_text(json.dumps(content))  # which is YAML too
+    with pytest.raises(ParamsError) as error:
         read_params(path)
+    assert str(error.value) == f"{path}: {'.'.join(keys)}: missing"
 
 
 def test_a_model_changes_single_values_of_a_recipe(tmp_path: Path) -> None:

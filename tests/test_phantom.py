@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from nodules.phantom import PhantomScan, generate_phantom
+from nodules.phantom.cohort import PhantomScan, generate_phantom
 from nodules.phantom.lesions import NODULES
 from nodules.phantom.mimics import MIMICS
 from nodules.phantom.scanner import window

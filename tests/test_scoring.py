@@ -15,7 +15,7 @@ from nodules.evaluation.metrics import (
     score,
     sensitivity_at_specificity,
 )
-from nodules.params import ThresholdParams
+from nodules.evaluation.params import ThresholdParams
 from nodules.statistics.bootstrap import _Ranking, auc_interval
 
 # Twelve patches, whose confusion matrix at 0.5 is tn 5, fp 2, fn 1, tp 4.

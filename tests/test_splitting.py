@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nodules.errors import SplitError
-from nodules.params import SplitParams
 from nodules.patches.reader import SPLITS, open_patches
+from nodules.splitting.params import SplitParams
 from nodules.splitting.split import assign_splits, fold_counts, split_patches
 
-SHARES = SplitParams(train=0.7, val=0.15, test=0.15)
+SHARES = SplitParams(train=0.7, val=0.15, test=0.15, near_duplicates="report")
 
 
 def write(path: Path, labels: np.ndarray, **columns) -> Path:

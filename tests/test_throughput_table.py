@@ -12,10 +12,13 @@ from benchmarks.throughput.table import (
 from nodules.models.registry import build_model
 
 CONFIG = {
+    "margin": 0,
     "stem_filters": 4,
     "stem_stride": 2,
     "blocks": [[8, 2]],
+    "bypass": False,
     "batch_norm_momentum": 0.9,
+    "pooling": "average",
     "dropout": 0.5,
 }
 

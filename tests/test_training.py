@@ -13,18 +13,20 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.pipeline_run import files_in
+from benchmarks.pipeline_run import files_in, train_with
 from nodules.errors import ParamsError, PatchFileError, TrainingError
 from nodules.evaluation.evaluate import EvaluationFiles, evaluate
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.models import registry
 from nodules.models.file import load_model
-from nodules.params import ModelParams, Params, SplitParams, read_params
+from nodules.models.params import ModelParams
+from nodules.params import Params, read_params
 from nodules.patches.reader import new_patch_file, open_patches
 from nodules.runtime import usable_processors
+from nodules.splitting.params import SplitParams
 from nodules.splitting.split import split_patches
 from nodules.system.atomic import write_json
-from nodules.training.train import TrainingFiles, train
+from nodules.training.train import TrainingFiles
 from tests.small_training import REPOSITORY, small_params, write_discs, write_training_files
 
 
@@ -46,7 +48,7 @@ def epochs_of(files: TrainingFiles, metric: str) -> list[float]:
 
 
 def test_a_model_learns_discs_and_the_log_describes_the_saved_weights(files, capsys) -> None:
-    train(small_params(learning_rate=0.01), files)
+    train_with(small_params(learning_rate=0.01), files)
     assert "warning" not in capsys.readouterr().err
     metrics = metrics_of(files)
     with open_patches(files.val) as val:
@@ -67,7 +69,7 @@ def test_a_model_learns_discs_and_the_log_describes_the_saved_weights(files, cap
 def test_the_same_seed_gives_the_same_file_and_another_seed_another(files) -> None:
     contents = []
     for seed in (1, 1, 2):
-        train(small_params(epochs=2).model_copy(update={"seed": seed}), files)
+        train_with(small_params(epochs=2).model_copy(update={"seed": seed}), files)
         contents.append(files.model.read_bytes())
     assert contents[0] == contents[1]
     assert contents[0] != contents[2]
@@ -87,9 +89,9 @@ def test_the_number_of_processors_makes_no_difference(tmp_path: Path) -> None:
             f"os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{count}]); "
             f"os.chdir({str(folder)!r}); "
             "from nodules.runtime import be_deterministic; be_deterministic(); "
-            "from pathlib import Path; from nodules.training.train import train; "
+            "from pathlib import Path; from benchmarks.pipeline_run import train_with; "
             "from tests.small_training import small_params, write_training_files; "
-            "train(small_params(ghost_batches=2), write_training_files(Path('.')))"
+            "train_with(small_params(ghost_batches=2), write_training_files(Path('.')))"
         )
         environment = {k: v for k, v in os.environ.items() if k != "TF_NUM_INTRAOP_THREADS"}
         environment["PYTHONPATH"] = str(REPOSITORY)
@@ -101,17 +103,17 @@ def test_the_number_of_processors_makes_no_difference(tmp_path: Path) -> None:
 
 def test_more_ghost_batches_than_patches_are_one_line(files) -> None:
     with pytest.raises(ParamsError, match="ghost_batches: found 17, expected at most the 16 pat"):
-        train(small_params(ghost_batches=17), files)
+        train_with(small_params(ghost_batches=17), files)
 
 
 def test_the_last_epoch_is_kept_where_the_recipe_says_so(files) -> None:
-    train(small_params(select="last", epochs=3), files)
+    train_with(small_params(select="last", epochs=3), files)
     assert metrics_of(files)["best_epoch"] == 3
 
 
 def test_training_stops_early_when_the_auc_no_longer_rises(files) -> None:
     # A learning rate of next to nothing leaves the AUC where it is.
-    train(small_params(learning_rate=1e-12, warmup_epochs=0.0, patience=2, epochs=9), files)
+    train_with(small_params(learning_rate=1e-12, warmup_epochs=0.0, patience=2, epochs=9), files)
     assert metrics_of(files)["epochs"] < 9
 
 
@@ -119,8 +121,8 @@ def test_of_epochs_with_the_same_auc_the_one_with_the_lowest_loss_is_kept(
     files, monkeypatch
 ) -> None:
     # As on a handful of patches, on which every epoch ranks the nodules first.
-    monkeypatch.setattr("nodules.training.train.roc_auc_score", lambda *_: 1.0)
-    train(small_params(learning_rate=0.01), files)
+    monkeypatch.setattr("nodules.training.callbacks.roc_auc_score", lambda *_: 1.0)
+    train_with(small_params(learning_rate=0.01), files)
     assert metrics_of(files)["best_epoch"] == int(np.argmin(epochs_of(files, "loss"))) + 1 > 1
 
 
@@ -134,7 +136,7 @@ def momentum_as_published(**recipe: Any) -> Params:
 
 
 def test_after_thirty_steps_a_network_scores_as_it_does_in_training(files) -> None:
-    train(momentum_as_published(average=0.15), files)
+    train_with(momentum_as_published(average=0.15), files)
     with open_patches(files.train) as split:
         patches, labels = split.read(0, len(split)), split.labels
     model = load_model(files.model)
@@ -150,11 +152,14 @@ def test_a_dozen_patches_are_enough_to_train_on(tmp_path: Path, monkeypatch) -> 
     write_discs(tmp_path / "discs.h5", 12, seed=1)
     files = files_in(tmp_path)
     split_patches(
-        tmp_path / "discs.h5", tmp_path, SplitParams(train=0.7, val=0.15, test=0.15), seed=1
+        tmp_path / "discs.h5",
+        tmp_path,
+        SplitParams(train=0.7, val=0.15, test=0.15, near_duplicates="report"),
+        seed=1,
     )
     write_json(files.class_weights, {"non_nodule": 1.0, "nodule": 1.0})
     tuned = read_params(REPOSITORY / "params.yaml").recipes["tuned"].model_dump()
-    train(small_params(**tuned | {"epochs": 2, "patience": 1}), files)
+    train_with(small_params(**tuned | {"epochs": 2, "patience": 1}), files)
     assert files.model.exists()
 
 
@@ -162,7 +167,7 @@ def test_a_split_without_nodules_is_one_line(files) -> None:
     with new_patch_file(files.val, 4) as file:
         file.append(np.zeros((4, 50, 50), np.uint8), np.zeros(4, np.uint8))
     with pytest.raises(PatchFileError, match=r"val\.h5: found no nodule, expected at least one"):
-        train(small_params(), files)
+        train_with(small_params(), files)
 
 
 @pytest.fixture
@@ -184,7 +189,7 @@ def constant(monkeypatch) -> Params:
 def test_a_network_that_gives_all_patches_one_probability_is_a_warning(
     files, constant: Params, capsys
 ) -> None:
-    train(constant, files)
+    train_with(constant, files)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"warning: {files.model}: the probabilities of all 60 val patches lie")
     assert line.endswith(
@@ -193,7 +198,7 @@ def test_a_network_that_gives_all_patches_one_probability_is_a_warning(
 
     folder = files.train.parent
     write_discs(folder / "discs.h5", 60, seed=3)
-    thirds = SplitParams(train=0.4, val=0.3, test=0.3)
+    thirds = SplitParams(train=0.4, val=0.3, test=0.3, near_duplicates="report")
     split_patches(folder / "discs.h5", folder / "splits", thirds, seed=1, search=False)
     outputs = (folder / "evaluation", folder / "plots", folder / "predictions.csv")
     capsys.readouterr()
@@ -206,7 +211,7 @@ def test_an_average_of_the_weights_is_scored_and_saved(files) -> None:
     # Over the last tenth of so few steps the average hardly lags; over all it holds the start too.
     losses = {}
     for average in (0.1, 1.0):
-        train(small_params(learning_rate=0.01, average=average, select="last"), files)
+        train_with(small_params(learning_rate=0.01, average=average, select="last"), files)
         losses[average] = metrics_of(files)["val"]["loss"]
     assert losses[0.1] < losses[1.0] - 0.05
 
@@ -217,7 +222,7 @@ def test_an_average_of_the_weights_is_scored_and_saved(files) -> None:
 def test_every_optimizer_and_schedule_trains(files, optimizer: str, schedule: str) -> None:
     decay = 0.0 if optimizer == "adam" else 0.01
     recipe = {"optimizer": optimizer, "schedule": schedule, "weight_decay": decay, "epochs": 1}
-    train(small_params(**recipe), files)
+    train_with(small_params(**recipe), files)
     assert files.model.exists()
 
 
@@ -225,7 +230,7 @@ def test_class_weights_shift_the_probabilities(files) -> None:
     means = []
     for weights in ({"non_nodule": 1.0, "nodule": 20.0}, {"non_nodule": 20.0, "nodule": 1.0}):
         write_json(files.class_weights, weights)
-        train(small_params(select="last", learning_rate=0.01), files)
+        train_with(small_params(select="last", learning_rate=0.01), files)
         with open_patches(files.val) as val:
             patches = val.read(0, len(val))
         means.append(nodule_probabilities(load_model(files.model), patches).mean())
@@ -242,12 +247,12 @@ def test_a_network_whose_cost_is_unknown_is_trained_all_the_same(files, monkeypa
     monkeypatch.setitem(registry._builders, "separable", build)
     params = small_params(epochs=1)
     entry = ModelParams(builder="separable", config={})
-    train(params.model_copy(update={"models": {"small": entry}}), files)
+    train_with(params.model_copy(update={"models": {"small": entry}}), files)
     assert files.model.exists()
     assert "multiply_adds" not in metrics_of(files)
 
 
 def test_a_loss_that_is_no_number_stops_with_one_line_and_saves_nothing(files) -> None:
     with pytest.raises(TrainingError, match=r"epoch 1: the loss is .* lower learning rate"):
-        train(small_params(optimizer="sgd", learning_rate=1e30, warmup_epochs=0.0), files)
+        train_with(small_params(optimizer="sgd", learning_rate=1e30, warmup_epochs=0.0), files)
     assert not files.model.exists()

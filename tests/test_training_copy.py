@@ -10,11 +10,11 @@ import tensorflow as tf
 
 from nodules.models.registry import build_model
 from nodules.params import read_params
-from nodules.training.fast_model import (
+from nodules.training.accelerated_model import (
+    AcceleratedModel,
     FusedBatchNormalization,
-    TrainingCopy,
     WeightedSum,
-    training_copy,
+    accelerate,
 )
 from nodules.training.running_statistics import WINDOW_FRACTION
 from tests.small_training import REPOSITORY, small_params
@@ -49,7 +49,7 @@ def intensities(random_patches, count: int) -> np.ndarray:
 def test_a_copy_has_the_outputs_and_gradients_of_keras_own_layers(name, random_patches) -> None:
     model = network(name)
     patches = intensities(random_patches, 6)
-    outputs, found = gradients(training_copy(model), patches)
+    outputs, found = gradients(accelerate(model), patches)
     expected_outputs, expected = gradients(model, patches)
     # Where a ReLU sits on its edge, rounding decides.
     assert outputs == pytest.approx(expected_outputs, abs=1e-3)
@@ -60,7 +60,7 @@ def test_a_copy_has_the_outputs_and_gradients_of_keras_own_layers(name, random_p
 
 def test_the_tuned_networks_are_trained_by_the_faster_layers() -> None:
     for name in ("squeezenet", "mobilenet"):
-        kinds = {type(layer) for layer in training_copy(network(name)).network.layers}
+        kinds = {type(layer) for layer in accelerate(network(name)).network.layers}
         assert {FusedBatchNormalization, WeightedSum} <= kinds
         assert keras.layers.BatchNormalization not in kinds
 
@@ -69,11 +69,9 @@ def test_the_tuned_networks_are_trained_by_the_faster_layers() -> None:
 def test_ghost_batches_are_batches_of_their_own(parts: int, random_patches) -> None:
     model = small_model()
     patches = intensities(random_patches, 7)
-    outputs, found = gradients(training_copy(model, ghost_batches=parts), patches)
+    outputs, found = gradients(accelerate(model, ghost_batches=parts), patches)
     bounds = [7 * part // parts for part in range(parts + 1)]
-    alone = [
-        gradients(training_copy(model), patches[start:stop]) for start, stop in pairwise(bounds)
-    ]
+    alone = [gradients(accelerate(model), patches[start:stop]) for start, stop in pairwise(bounds)]
     assert outputs == pytest.approx(np.concatenate([each for each, _ in alone]), abs=1e-6)
     shares = np.diff(bounds) / 7
     for number, gradient in enumerate(found):
@@ -84,13 +82,13 @@ def test_ghost_batches_are_batches_of_their_own(parts: int, random_patches) -> N
 def test_a_network_without_normalisation_does_not_notice_ghost_batches(random_patches) -> None:
     model = small_model(batch_norm=False)
     patches = intensities(random_patches, 8)
-    whole, parts = (gradients(training_copy(model, ghost_batches=n), patches) for n in (1, 4))
+    whole, parts = (gradients(accelerate(model, ghost_batches=n), patches) for n in (1, 4))
     assert parts[0] == pytest.approx(whole[0], abs=1e-6)
     for one, other in zip(whole[1], parts[1], strict=True):
         assert other == pytest.approx(one, abs=1e-6)
 
 
-def train_on(copy: TrainingCopy, batches: list[np.ndarray]) -> None:
+def train_on(copy: AcceleratedModel, batches: list[np.ndarray]) -> None:
     """Take a step for each batch, at a learning rate that leaves the weights as they are."""
     copy.compile(keras.optimizers.SGD(0.0), "mse")
     copy.optimizer.build(copy.trainable_variables)
@@ -117,7 +115,7 @@ NORMALISATIONS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
 def test_running_statistics_are_the_weighted_mean_of_the_batches(
     shape: tuple[int, ...], options: dict[str, Any], ghost_batches: int
 ) -> None:
-    copy = training_copy(normalised(shape, momentum=0.9, **options), ghost_batches=ghost_batches)
+    copy = accelerate(normalised(shape, momentum=0.9, **options), ghost_batches=ghost_batches)
     rng = np.random.default_rng(0)
     # Equal parts, so that the mean over them is that of the batch, and so is the mean variance.
     batches = [
@@ -139,7 +137,7 @@ def test_running_statistics_are_the_weighted_mean_of_the_batches(
 
 def test_what_a_normalisation_starts_from_is_forgotten_in_one_step() -> None:
     values = np.tile(np.array([[7.0, 8.0, 9.0]], np.float32), (8, 1))
-    copy = training_copy(normalised((3,), momentum=0.99))
+    copy = accelerate(normalised((3,), momentum=0.99))
     train_on(copy, [values])
     norm = copy.network.get_layer("norm")
     assert norm.moving_mean.numpy() == pytest.approx(values[0])
@@ -150,7 +148,7 @@ def test_after_many_steps_the_running_statistics_are_kerass_own() -> None:
     rng = np.random.default_rng(0)
     batches = [rng.normal(step / 100, 1, (8, 3)).astype(np.float32) for step in range(500)]
     model = normalised((3,), momentum=0.97)
-    copy = training_copy(model)
+    copy = accelerate(model)
     train_on(copy, batches)
     for batch in batches:
         model(batch, training=True)
@@ -160,7 +158,7 @@ def test_after_many_steps_the_running_statistics_are_kerass_own() -> None:
 
 def test_weights_fit_the_model_in_its_order(random_patches) -> None:
     model = small_model(pooling="depthwise")
-    copy = training_copy(model, ghost_batches=2)
+    copy = accelerate(model, ghost_batches=2)
     for mine, theirs in zip(copy.get_weights(), model.get_weights(), strict=True):
         assert np.array_equal(mine, theirs)
 
@@ -170,7 +168,7 @@ def test_fused_normalisation_trains_as_keras_own_does() -> None:
     patches = rng.uniform(0, 255, (16, 50, 50, 1)).astype(np.float32)
     labels = np.eye(2, dtype=np.float32)[np.arange(16) % 2]
     plain = small_model()
-    fused = training_copy(plain)
+    fused = accelerate(plain)
     kinds = [type(layer).__name__ for layer in fused.network.layers]
     assert "BatchNormalization" not in kinds
     assert kinds.count("FusedBatchNormalization") == 5
@@ -191,11 +189,9 @@ def test_bfloat16_keeps_weights_and_averages_in_float32(random_patches) -> None:
     labels = np.eye(2, dtype=np.float32)[np.arange(16) % 2]
     options = {**SMALL_CONFIG, "dropout": 0.0, "pooling": "depthwise"}
     mixed = build_model("small", "squeezenet", options, seed=3, precision="mixed_bfloat16")
-    copy = training_copy(mixed, ghost_batches=2, average=0.5)
+    copy = accelerate(mixed, ghost_batches=2, average=0.5)
     _, found = gradients(copy, patches)
-    _, expected = gradients(
-        training_copy(small_model(pooling="depthwise"), ghost_batches=2), patches
-    )
+    _, expected = gradients(accelerate(small_model(pooling="depthwise"), ghost_batches=2), patches)
     cosine = [
         np.vdot(a, b) / np.linalg.norm(a) / np.linalg.norm(b)
         for a, b in zip(found, expected, strict=True)
@@ -213,7 +209,7 @@ def test_a_frozen_normalisation_keeps_its_statistics(random_patches) -> None:
     norm = model.get_layer("stem_norm")
     norm.moving_mean.assign(np.arange(norm.moving_mean.shape[0], dtype=np.float32))
     norm.trainable = False
-    copy = training_copy(model, ghost_batches=2)
+    copy = accelerate(model, ghost_batches=2)
     copy.compile(keras.optimizers.SGD(0.01), "categorical_crossentropy")
     copy.train_on_batch(intensities(random_patches, 8), np.eye(2)[np.arange(8) % 2])
     kept = copy.network.get_layer("stem_norm").moving_mean
@@ -230,7 +226,7 @@ def test_a_normalisation_that_cannot_be_fused_is_trained_as_it_is(
     inputs = keras.Input(shape)
     x = keras.layers.BatchNormalization(name="norm", **options)(inputs)
     outputs = keras.layers.Dense(2, "softmax", name="dense")(keras.layers.Flatten(name="flat")(x))
-    copy = training_copy(keras.Model(inputs, outputs))
+    copy = accelerate(keras.Model(inputs, outputs))
     copy.compile(keras.optimizers.SGD(0.01), "categorical_crossentropy")
     values = np.random.default_rng(0).normal(size=(8, *shape)).astype(np.float32)
     assert np.isfinite(copy.train_on_batch(values, np.eye(2)[np.arange(8) % 2]))

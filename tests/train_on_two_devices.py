@@ -15,17 +15,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# First of all, since it sets up TensorFlow, which others import.
-from nodules.runtime import be_deterministic  # isort: split
-
 import tensorflow as tf
 
+from benchmarks.pipeline_run import train_with
 from nodules.errors import ParamsError
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import load_model
 from nodules.params import Params
 from nodules.patches.reader import open_patches
-from nodules.training.train import TrainingFiles, train, training_strategy
+from nodules.runtime import be_deterministic
+from nodules.training.train import TrainingFiles, training_strategy
 from tests.small_training import StopIn, Stopped, small_params, write_training_files
 
 # Dropout draws its masks for the rows of a device; without it both trainings do the same sums.
@@ -71,14 +70,14 @@ def _params(
 
 def _train_with_a_stop(files: TrainingFiles) -> dict:
     with contextlib.suppress(Stopped):
-        train(_params("mirrored"), files, [StopIn(2)])
+        train_with(_params("mirrored"), files, [StopIn(2)])
     return _train(files, "mirrored")
 
 
 def _train(files: TrainingFiles, strategy: str, **changes) -> dict:
     params = _params(strategy, **changes)
     try:
-        train(params, files)
+        train_with(params, files)
     except ParamsError as error:
         return {"error": str(error)}
     with open_patches(files.val) as val:

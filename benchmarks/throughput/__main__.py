@@ -20,16 +20,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-# First of all, since it sets up TensorFlow, which others import.
-from nodules.runtime import be_deterministic, usable_processors  # isort: split
-
 import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from benchmarks import MODELS
-from benchmarks.pipeline_run import files_in
+from benchmarks.pipeline_run import files_in, train_with
 from benchmarks.stopwatch import steps_per_second
 from benchmarks.throughput.table import (
     BARE_FIT,
@@ -46,10 +43,11 @@ from nodules.errors import one_line_errors
 from nodules.models.registry import build_model
 from nodules.params import Params, read_params
 from nodules.patches.reader import CLASSES, PATCH_SIZE, Labels, Patches, new_patch_file
+from nodules.runtime import be_deterministic, usable_processors
 from nodules.system.atomic import write_json
 from nodules.training.class_weights import class_weights
 from nodules.training.input_pipeline import steps_per_epoch
-from nodules.training.train import compiled_copy, train
+from nodules.training.train import compiled_for_training
 
 # What takes part beside the pipeline's epochs: it works for a while and gives its patches a second.
 Contestant = Callable[[], float]
@@ -103,7 +101,7 @@ def _measure(params: Params, arguments: argparse.Namespace) -> None:
 
     model = build()
     steps = steps_per_epoch(len(patches), recipe.batch_size)
-    step = _resident_step(compiled_copy(build(recipe.precision), recipe, steps), batch)
+    step = _resident_step(compiled_for_training(build(recipe.precision), recipe, steps), batch)
     with (
         worker(
             "benchmarks.throughput.keras_worker",
@@ -242,7 +240,7 @@ def _rates(
         with new_patch_file(files.val, arguments.val_patches) as file:
             file.append(*_random_patches(arguments.val_patches, params.seed + 1))
         write_json(files.class_weights, class_weights(labels, params.chosen_class_weights))
-        train(params, files, [rounds])
+        train_with(params, files, [rounds])
     return rounds.rates
 
 

@@ -9,9 +9,6 @@ shares each operation among all processors there, as it does where nobody has to
 
 import sys
 
-# First of all, since it sets up TensorFlow, which others import.
-from nodules.runtime import be_deterministic  # isort: split
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -20,6 +17,7 @@ from benchmarks.stopwatch import steps_per_second
 from nodules.models.registry import build_model
 from nodules.params import Params, read_params
 from nodules.patches.reader import CLASSES, PATCH_SIZE
+from nodules.runtime import be_deterministic
 
 # Side of the float32 matrices whose product shows what the machine can do.
 MATRIX_SIZE = 2048

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from nodules.runtime import be_deterministic
 from nodules.system.streams import printable
 
 
@@ -38,9 +39,9 @@ def _run(arguments: argparse.Namespace) -> None:
     with open_patches(arguments.patches, labelled=False):
         pass
 
-    from nodules import runtime  # isort: split - sets up TensorFlow, which the next one imports
+    be_deterministic()
+
     from nodules.evaluation.predict_file import predict_file
 
-    runtime.be_deterministic()
     count = predict_file(arguments.model, arguments.patches, arguments.out, views=arguments.views)
     print(f"wrote {printable(arguments.out)}: {count:,} patches")

@@ -17,11 +17,11 @@ from nodules.evaluation.metrics import (
     score,
     sensitivity_at_specificity,
 )
+from nodules.evaluation.params import EvaluateParams
 from nodules.evaluation.predictions import COLUMNS, new_table, write_split
-from nodules.inference.folding import folded_copy
+from nodules.inference.folding import fold_batch_norm
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import load_model
-from nodules.params import EvaluateParams
 from nodules.patches.reader import CLASSES, SPLITS, Groups, Labels, PatchRows, open_patches
 from nodules.statistics.bootstrap import auc_interval
 from nodules.statistics.constant_predictions import constant_predictions
@@ -147,7 +147,7 @@ def evaluate(params: EvaluateParams, seed: int, files: EvaluationFiles) -> None:
 
 
 def _score_splits(files: EvaluationFiles, params: EvaluateParams) -> dict[str, ScoredSplit]:
-    model = folded_copy(load_model(files.model))
+    model = fold_batch_norm(load_model(files.model))
     scored = {}
     for name in SPLITS:
         with open_patches(files.splits / f"{name}.h5") as split:

@@ -13,7 +13,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from nodules.params import ThresholdParams
+from nodules.evaluation.params import ThresholdParams
 from nodules.patches.reader import Labels
 
 Probabilities = NDArray[np.floating]

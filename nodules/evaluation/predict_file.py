@@ -7,10 +7,10 @@ from tqdm import tqdm
 
 from nodules.errors import ModelFileError, ScoringError
 from nodules.evaluation.predictions import group_cell, new_table, probability_text
-from nodules.inference.folding import folded_copy
+from nodules.inference.folding import fold_batch_norm
 from nodules.inference.probabilities import nodule_probabilities
+from nodules.inference.views import Views
 from nodules.models.file import load_model
-from nodules.params import Views
 from nodules.patches.reader import open_patches
 from nodules.system.output import check_output
 
@@ -44,7 +44,7 @@ def predict_file(model_path: Path, patches_path: Path, out: Path, *, views: View
     check_output(out, [model_path, patches_path])
     with ExitStack() as stack:
         patches = stack.enter_context(open_patches(patches_path, labelled=False))
-        model = folded_copy(load_model(model_path))
+        model = fold_batch_norm(load_model(model_path))
         table = stack.enter_context(new_table(out, ("index", "group", "probability")))
         progress = stack.enter_context(tqdm(total=len(patches), desc="predict", unit="patch"))
         for start, block in patches.blocks():

@@ -15,7 +15,7 @@ Weights = NDArray[np.float32]
 Folds = dict[str, list[str]]
 
 
-def folded_copy(model: keras.Model) -> keras.Model:
+def fold_batch_norm(model: keras.Model) -> keras.Model:
     """Copy a model whose training is over, with its normalisations part of its convolutions.
 
     Once its statistics are fixed, a batch normalisation multiplies each channel by a number and
@@ -32,7 +32,7 @@ def folded_copy(model: keras.Model) -> keras.Model:
     -------
     keras.Model
         With the same outputs but for rounding, for inference alone; the model itself where it has
-        nothing to fold. The two share all layers but those convolutions, which `fold_weights`
+        nothing to fold. The two share all layers but those convolutions, which `refold`
         renews after the model has been trained further.
     """
     folds = _folds(model)
@@ -53,12 +53,12 @@ def folded_copy(model: keras.Model) -> keras.Model:
         return layer(*arguments, **named)
 
     copy = keras.models.clone_model(model, clone_function=exchanged, call_function=passed_by)
-    fold_weights(model, copy)
+    refold(model, copy)
     return copy
 
 
-def fold_weights(model: keras.Model, copy: keras.Model) -> None:
-    """Take a model's present weights and statistics over into the `folded_copy` made of it."""
+def refold(model: keras.Model, copy: keras.Model) -> None:
+    """Take a model's present weights and statistics over into the `fold_batch_norm` made of it."""
     if copy is model:
         return
     for name, before in _folds(model).items():

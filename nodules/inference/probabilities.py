@@ -1,6 +1,5 @@
 """Scoring patches with a model, in bounded memory."""
 
-import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,7 +9,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from nodules.errors import ScoringError
-from nodules.params import Views
+from nodules.inference.views import Views
+from nodules.models.feature_maps import largest_feature_map
 from nodules.patches.reader import CLASSES, Patches, PatchRows
 from nodules.runtime import usable_processors
 
@@ -30,7 +30,7 @@ def nodule_probabilities(
     Parameters
     ----------
     model
-        As the builders make it, or, which is faster, its `folded_copy`.
+        As the builders make it, or, which is faster, its `fold_batch_norm`.
     patches
         (N, 50, 50) uint8, at least one; they may stay on disk, and are read a batch at a time.
     batch_size
@@ -64,15 +64,6 @@ def nodule_probabilities(
     head = scored(first)
     with ThreadPoolExecutor(_batches_at_once()) as threads:
         return np.concatenate([head, *threads.map(scored, others)])
-
-
-def largest_feature_map(model: keras.Model) -> int:
-    """Count the values of the largest output of a layer for one patch; 1 where none is known."""
-    if not isinstance(model, keras.Function):
-        return 1
-    outputs = [tensor for each in model.operations for tensor in keras.tree.flatten(each.output)]
-    sizes = [math.prod(size or 1 for size in tensor.shape[1:]) for tensor in outputs]
-    return max(sizes, default=1)
 
 
 def _batches_at_once() -> int:

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import h5py
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from nodules.errors import ModelFileError
 from nodules.models.spec import ModelSpec
-from nodules.params import first_problem
 from nodules.patches.hdf5_checks import DAMAGE, link_problem, reason, shown
 from nodules.patches.hdf5_storage import StorageError, check_sizes
+from nodules.schema import Block, first_problem
 from nodules.system.limited_process import call_limited
 from nodules.system.regular_file import irregular_kind
 
@@ -82,9 +82,7 @@ class ModelArchive:
     arrays: dict[str, ArrayInfo]
 
 
-class _Metadata(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
+class _Metadata(Block):
     keras_version: str
     network: ModelSpec
 

@@ -19,7 +19,6 @@ import keras
 import numpy as np
 
 from nodules.errors import ModelFileError
-from nodules.inference.probabilities import largest_feature_map
 from nodules.models.archive import (
     CONFIG,
     METADATA,
@@ -30,6 +29,7 @@ from nodules.models.archive import (
     read_archive,
     stored_arrays,
 )
+from nodules.models.feature_maps import largest_feature_map
 from nodules.models.registry import BuildError, build_from_spec, spec_of
 from nodules.models.spec import ModelSpec
 from nodules.patches.hdf5_checks import reason, shown

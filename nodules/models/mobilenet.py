@@ -8,7 +8,7 @@ from pydantic import Field
 
 from nodules.models.input_and_head import Margin, Pooling, class_probabilities, patch_input
 from nodules.models.registry import register
-from nodules.params import Count, Fraction
+from nodules.schema import Count, Fraction
 
 Block = Annotated[list[Count], Field(min_length=2, max_length=2)]
 
@@ -16,13 +16,13 @@ Block = Annotated[list[Count], Field(min_length=2, max_length=2)]
 @register("mobilenet")
 def build_mobilenet(
     *,
-    margin: Margin = 0,
+    margin: Margin,
     stem_filters: Count,
     stem_stride: Count,
     blocks: Annotated[list[Block], Field(min_length=1)],
-    bypass: bool = False,
+    bypass: bool,
     batch_norm_momentum: Fraction,
-    pooling: Pooling = "average",
+    pooling: Pooling,
     dropout: Annotated[float, Field(ge=0, lt=1)],
     seed: int,
 ) -> keras.Model:

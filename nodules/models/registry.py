@@ -19,7 +19,7 @@ from pydantic import ConfigDict, ValidationError, validate_call
 from nodules import models
 from nodules.errors import ParamsError
 from nodules.models.spec import ModelSpec
-from nodules.params import PARAMS_FILE, first_problem
+from nodules.schema import PARAMS_FILE, first_problem
 
 Builder = Callable[..., keras.Model]
 

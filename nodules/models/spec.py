@@ -1,13 +1,13 @@
 """What builds a network: all that `build_model` takes, as it is stored in model files."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import JsonValue
 
-from nodules.params import EntryName
+from nodules.schema import Block, EntryName, Seed
 
 
-class ModelSpec(BaseModel):
+class ModelSpec(Block):
     """The arguments of `build_model`, from which the same network can be built again.
 
     Attributes
@@ -25,10 +25,8 @@ class ModelSpec(BaseModel):
         Keras's dtype policy.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
     entry: EntryName
     builder: str
     config: dict[str, JsonValue]
-    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    seed: Seed
     precision: Literal["float32", "mixed_bfloat16"]

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from nodules.models.input_and_head import Margin, Pooling, class_probabilities, patch_input
 from nodules.models.registry import register
-from nodules.params import Count, Fraction
+from nodules.schema import Count, Fraction
 
 Fire = Annotated[list[Count], Field(min_length=2, max_length=2)]
 
@@ -16,15 +16,15 @@ Fire = Annotated[list[Count], Field(min_length=2, max_length=2)]
 @register("squeezenet")
 def build_squeezenet(
     *,
-    margin: Margin = 0,
+    margin: Margin,
     stem_filters: Count,
     stem_stride: Count,
     fires: Annotated[list[Fire], Field(min_length=1)],
     pool_before: list[Annotated[int, Field(ge=0)]],
-    bypass: bool = False,
+    bypass: bool,
     batch_norm: bool,
-    batch_norm_momentum: Fraction = 0.99,
-    pooling: Pooling = "average",
+    batch_norm_momentum: Fraction | None = None,
+    pooling: Pooling,
     dropout: Annotated[float, Field(ge=0, lt=1)],
     seed: int,
 ) -> keras.Model:
@@ -54,7 +54,8 @@ def build_squeezenet(
         Whether each convolution is followed by batch normalisation, which the original lacks.
     batch_norm_momentum
         Momentum of the running statistics, once they average over as many steps as it stands for;
-        see `nodules.training.running_statistics`. Not used if the recipe has `average`.
+        see `nodules.training.running_statistics`. Required with `batch_norm`, unused without it or
+        if the recipe has `average`.
     pooling, dropout
         Of the features before the classifier; see `input_and_head.class_probabilities`.
     seed
@@ -65,6 +66,8 @@ def build_squeezenet(
     keras.Model
         From (batch, 50, 50, 1) intensities in 0..255 to (batch, 2) probabilities.
     """
+    if batch_norm and batch_norm_momentum is None:
+        raise ValueError("batch_norm_momentum: missing, expected a fraction, as batch_norm is true")
     if not all(number < len(fires) for number in pool_before):
         raise ValueError(
             f"pool_before: found {pool_before}, expected numbers from 0 to {len(fires) - 1}"

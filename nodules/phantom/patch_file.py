@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from nodules.params import PhantomParams
 from nodules.patches.reader import new_patch_file
-from nodules.phantom import generate_phantom
+from nodules.phantom.cohort import generate_phantom
+from nodules.phantom.params import PhantomParams
 
 
 def write_phantom(params: PhantomParams, seed: int, path: Path) -> None:

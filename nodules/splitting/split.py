@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nodules.errors import SplitError
-from nodules.params import SplitParams
 from nodules.patches.reader import (
     SPLITS,
     Groups,
@@ -21,6 +20,7 @@ from nodules.patches.reader import (
     new_patch_files,
     open_patches,
 )
+from nodules.splitting.params import SplitParams
 
 if TYPE_CHECKING:
     from nodules.splitting.near_duplicates import Crossings, Duplicates
@@ -347,7 +347,7 @@ def _draw(patches: PatchFile, crossings: Crossings, assignment: Assignment, pict
             (place(first), place(second)),
             "exact" if pair is None else f"r = {pair.correlation:.3f}",
         )
-        for first, second, pair in crossings.examples[: figures.MOST_DUPLICATES]
+        for first, second, pair in crossings.examples[: figures.MAX_DUPLICATES]
     ]
     figures.near_duplicates(shown, exact=crossings.exact, near=crossings.near, path=picture)
 

@@ -4,8 +4,8 @@ import math
 
 import tensorflow as tf
 
-from nodules.params import AugmentationParams
 from nodules.patches.reader import PATCH_SIZE
+from nodules.training.recipe import AugmentationParams
 
 
 def augment(patches: tf.Tensor, params: AugmentationParams, seed: tf.Tensor) -> tf.Tensor:

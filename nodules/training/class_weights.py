@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nodules.params import ClassWeights
 from nodules.patches.reader import CLASSES, Labels
+from nodules.training.recipe import ClassWeights
 
 
 def class_weights(labels: Labels, rule: ClassWeights) -> dict[str, float]:

@@ -6,9 +6,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from nodules.params import AugmentationParams
 from nodules.patches.reader import CLASSES, PATCH_SIZE, Labels, Patches, PatchRows
 from nodules.training.augmentation import augment
+from nodules.training.recipe import AugmentationParams
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:

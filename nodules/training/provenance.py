@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from nodules.runtime import is_deterministic
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 # Whose other versions may give other bits.
 LIBRARIES = ("h5py", "keras", "numpy", "scikit-learn", "tensorflow")
 # Variables of the environment that change bits: `nodules.runtime` sets the first two where the user

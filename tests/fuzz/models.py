@@ -20,9 +20,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-# First of all, since it sets up TensorFlow, which other modules import.
-from nodules.runtime import be_deterministic  # isort: split
-
 import h5py
 import keras
 import numpy as np
@@ -34,24 +31,30 @@ from nodules.models import archive as model_archive
 from nodules.models.archive import MEMBERS, check_archive
 from nodules.models.file import load_model, save_model
 from nodules.models.registry import build_model
+from nodules.runtime import be_deterministic
 
 MAX_SECONDS = 90  # on a busy machine; the process that reads first gets 2 of its own
 MAX_MEGABYTES = 3000
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "squeezenet": {
+        "margin": 0,
         "stem_filters": 2,
         "stem_stride": 4,
         "fires": [[1, 1]],
         "pool_before": [0],
         "bypass": True,
         "batch_norm": True,
+        "batch_norm_momentum": 0.99,
+        "pooling": "average",
         "dropout": 0.5,
     },
     "mobilenet": {
+        "margin": 0,
         "stem_filters": 2,
         "stem_stride": 4,
         "blocks": [[2, 1]],
+        "bypass": False,
         "batch_norm_momentum": 0.9,
         "pooling": "depthwise",
         "dropout": 0.5,

@@ -53,7 +53,7 @@ class WeightedSum(keras.layers.DepthwiseConv2D):
         return tf.cast(tf.reduce_sum(products, axis=(1, 2), keepdims=True), inputs.dtype)
 
 
-class TrainingCopy(keras.Model):
+class AcceleratedModel(keras.Model):
     """A network in training: applied to the parts of each batch side by side, its weights averaged.
 
     Nothing passes between the parts of a batch but its gradients, so that TensorFlow computes each
@@ -129,9 +129,9 @@ class TrainingCopy(keras.Model):
         )
 
 
-def training_copy(
+def accelerate(
     model: keras.Model, *, ghost_batches: int = 1, devices: int = 1, average: float = 0.0
-) -> TrainingCopy:
+) -> AcceleratedModel:
     """Copy a model and its weights for training.
 
     Weights keep their order, so that those of the copy fit `set_weights` of the model: train the
@@ -150,7 +150,7 @@ def training_copy(
 
     Returns
     -------
-    TrainingCopy
+    AcceleratedModel
         Not compiled. Its batch normalisations are fused where the operation can compute them. Where
         several devices share one ghost batch, they are Keras's own, synchronised: their statistics
         are those of the whole batch, as they would be on one device.
@@ -172,7 +172,7 @@ def training_copy(
 
     network = keras.models.clone_model(model, clone_function=exchanged)
     network.set_weights(model.get_weights())
-    return TrainingCopy(network, parts=parts, average=average)
+    return AcceleratedModel(network, parts=parts, average=average)
 
 
 def _can_be_fused(layer: keras.layers.BatchNormalization) -> bool:

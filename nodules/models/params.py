@@ -1,0 +1,25 @@
+"""The entries of `models` in params.yaml: what a network is."""
+
+from typing import Any
+
+from pydantic import Field, JsonValue
+
+from nodules.schema import Block
+
+
+class ModelParams(Block):
+    """A named network: the builder, its arguments, and what it changes in recipes.
+
+    Attributes
+    ----------
+    builder
+        Name of a registered builder in `nodules.models`.
+    config
+        Keyword arguments of the builder, which checks them: JSON values, as model files store them.
+    recipes
+        For a recipe's name, the values that this model replaces in it.
+    """
+
+    builder: str
+    config: dict[str, JsonValue]
+    recipes: dict[str, dict[str, Any]] = Field(default_factory=dict)

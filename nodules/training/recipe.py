@@ -1,0 +1,113 @@
+"""The entries of `recipes` and `class_weights` in params.yaml: how a network is trained."""
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, PlainValidator, model_validator
+
+from nodules.schema import Block, Count, NonNegative, Positive, Probability
+
+
+def _rule_or_two_numbers(found: Any) -> Any:
+    is_pair = isinstance(found, list) and len(found) == 2
+    if found in ("balanced", "none") or (is_pair and all(_is_positive(item) for item in found)):
+        return found
+    raise ValueError(f"found {found!r}, expected balanced, none or [non-nodule, nodule] above 0")
+
+
+def _is_positive(found: Any) -> bool:
+    return isinstance(found, int | float) and 0 < found < math.inf
+
+
+# Weights of the classes in the loss: a rule, or [non-nodule, nodule]. A plain validator, since
+# pydantic reports a union that nothing fits as one failure a member.
+ClassWeights = Annotated[
+    Literal["balanced", "none"] | list[float], PlainValidator(_rule_or_two_numbers)
+]
+
+
+class AugmentationParams(Block):
+    """Random changes to training patches.
+
+    Attributes
+    ----------
+    symmetries
+        Apply one of the eight symmetries of the square, each as likely.
+    shift
+        Largest translation along each axis, in whole pixels; edges are repeated.
+    rotation
+        Largest angle of a rotation about the centre, in degrees; corners repeat the edge.
+    zoom
+        Half-width of the uniform factor around 1 that patches are enlarged by.
+    contrast
+        Half-width of the uniform factor around 1 that intensities are multiplied by.
+    brightness
+        Half-width of the uniform offset that is added to intensities, as a share of the range.
+    noise
+        Largest standard deviation of added Gaussian noise, as a share of the range.
+    """
+
+    symmetries: bool
+    shift: Annotated[int, Field(ge=0, le=12)]
+    rotation: Annotated[float, Field(ge=0, le=180)]
+    zoom: Annotated[float, Field(ge=0, le=0.5)]
+    contrast: Annotated[float, Field(ge=0, lt=1)]
+    brightness: Probability
+    noise: Probability
+
+
+class Recipe(Block):
+    """How a model is trained.
+
+    Attributes
+    ----------
+    optimizer, learning_rate, weight_decay
+        Keras optimizer; peak learning rate; decoupled weight decay (AdamW and SGD).
+    schedule, warmup_epochs
+        `constant`, or `cosine` to zero; either after a linear rise over `warmup_epochs`.
+    batch_size, epochs
+        Patches a step; passes over the train split.
+    ghost_batches
+        Parts of each batch, at most its patches, that are computed side by side, a core each;
+        batch normalisation takes the statistics of each by itself. Under `strategy: mirrored`, 1 or
+        a multiple of the devices.
+    average
+        Share of the training so far that makes up most of the `WeightAverage` that is scored and
+        saved; 0 scores and saves the weights themselves.
+    label_smoothing
+        Share of each one-hot label that is spread evenly over the classes.
+    precision
+        Keras's dtype policy: `float32`, or `mixed_bfloat16`, which computes in bfloat16 and keeps
+        weights, normalisation and probabilities in float32. The saved model keeps to it.
+    select
+        `best`: the weights of the epoch with the highest validation AUC, of several with the same
+        the one with the lowest validation loss; `last`: the final ones.
+    patience
+        Stop when no epoch was better, in the sense of `select: best`, for this many epochs; 0 never
+        stops early.
+    augmentation
+        Random changes to training patches.
+    """
+
+    optimizer: Literal["adam", "adamw", "sgd"]
+    learning_rate: Positive
+    weight_decay: NonNegative
+    schedule: Literal["constant", "cosine"]
+    warmup_epochs: NonNegative
+    batch_size: Count
+    ghost_batches: Count
+    epochs: Count
+    average: Probability
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    precision: Literal["float32", "mixed_bfloat16"]
+    select: Literal["best", "last"]
+    patience: Annotated[int, Field(ge=0)]
+    augmentation: AugmentationParams
+
+    @model_validator(mode="after")
+    def _do_what_they_say(self) -> Self:
+        if self.optimizer == "adam" and self.weight_decay:
+            raise ValueError("found weight_decay with adam, expected 0.0, or optimizer: adamw")
+        if self.warmup_epochs > self.epochs:
+            raise ValueError("found more warmup_epochs than epochs, expected at most as many")
+        return self
