@@ -103,7 +103,7 @@ def place_of(run: Run) -> list[str]:
     """Say where a run was killed: the stage, and the epochs that a training had begun."""
     stage = ["nothing", *run.durations][-1]
     said = run.output.splitlines()
-    resumed = [line for line in said if line.startswith("going on")]
+    resumed = [line for line in said if line.startswith("resuming")]
     epochs = [line for line in said if line.startswith("Epoch ")]
     return [stage, *resumed, *epochs[-1:]]
 

@@ -6,8 +6,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-# DVC reads params.yaml with ruamel's YAML 1.2 rules; so do we, or `1e-4` would be a number to DVC
-# and a string to us.
+# DVC reads params.yaml as YAML 1.2 with ruamel. In YAML 1.1, `1e-4` would be a string.
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -46,7 +45,7 @@ class Params(Block):
         return self.recipe_of(self.model, self.recipe)
 
     def recipe_of(self, model: str, recipe: str) -> Recipe:
-        """Give a recipe with a model's changes applied."""
+        """Return a recipe with a model's changes applied."""
         changes = self.models[model].recipes.get(recipe, {})
         return Recipe.model_validate(_merged(self.recipes[recipe].model_dump(), changes))
 
@@ -62,12 +61,12 @@ def read_params(path: Path = PARAMS_FILE) -> Params:
     Parameters
     ----------
     path
-        The file; by default the one in the current folder.
+        File to read; by default the one in the current folder.
 
     Returns
     -------
     Params
-        Every value, checked; `chosen_model` and `chosen_recipe` exist.
+        Checked values; `chosen_model` and `chosen_recipe` exist.
 
     Raises
     ------
@@ -99,7 +98,7 @@ def read_params(path: Path = PARAMS_FILE) -> Params:
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Give `base` with `changes` laid over it, mapping by mapping."""
+    """Return `base` with the values of `changes`, merged mapping by mapping."""
     merged = dict(base)
     for key, value in changes.items():
         both_mappings = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)

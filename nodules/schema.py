@@ -1,4 +1,4 @@
-"""What the types of all blocks of params.yaml share."""
+"""Types that all blocks of params.yaml share."""
 
 from pathlib import Path
 from typing import Annotated

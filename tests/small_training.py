@@ -31,7 +31,7 @@ SMALL_MODEL = {
 
 
 def small_params(**recipe_changes) -> Params:
-    """Give the repository's params with a small model and a short recipe."""
+    """Return the repository's params with a small model and a short recipe."""
     content = read_params(REPOSITORY / "params.yaml").model_dump()
     content |= {"model": "small", "recipe": "short", "models": {"small": SMALL_MODEL}}
     recipe = content["recipes"]["tuned"]

@@ -83,9 +83,9 @@ def test_signals_end_a_training_in_one_line_that_says_where_it_goes_on(
     files: TrainingFiles, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for number, epoch, status, name, rest in (
-        (signal.SIGTERM, 1, 143, "SIGTERM", "starts it afresh"),
-        (signal.SIGTERM, 2, 143, "SIGTERM", "goes on after epoch 1"),
-        (signal.SIGINT, 3, 130, "Ctrl-C", "goes on after epoch 2"),
+        (signal.SIGTERM, 1, 143, "SIGTERM", "restarts from scratch"),
+        (signal.SIGTERM, 2, 143, "SIGTERM", "resumes after epoch 1"),
+        (signal.SIGINT, 3, 130, "Ctrl-C", "resumes after epoch 2"),
     ):
         with pytest.raises(SystemExit) as exit_, one_line_errors():
             train_with(small_params(epochs=4), files, [Signal(number, epoch, step=3)])
@@ -252,7 +252,7 @@ def test_a_full_disk_is_one_line_and_the_training_goes_on_when_there_is_room(
     assert exit_.value.code == 1
     line = one_error(capfd.readouterr().err)
     assert "no space left on device" in line.lower()
-    assert line.endswith("`dvc repro` goes on after epoch 1")
+    assert line.endswith("`dvc repro` resumes after epoch 1")
     (files.checkpoints / "filler").unlink()
     rest = StopIn(99)
     train_with(params, files, [rest])

@@ -35,7 +35,7 @@ def test_a_killed_experiment_goes_on_in_the_workspace_and_ends_in_the_bytes_of_a
     with copy.start_dvc("repro", "train") as process:
         output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output
-    assert "going on after epoch" in output
+    assert "resuming after epoch" in output
     resumed = copy.output_hashes()
     provenance = json.loads((tmp_path / "metrics/train/provenance.json").read_text())
     assert provenance["resumed_after_epoch"] >= 1
@@ -44,7 +44,7 @@ def test_a_killed_experiment_goes_on_in_the_workspace_and_ends_in_the_bytes_of_a
     assert list((tmp_path / ".dvc/tmp/training").iterdir()) == []
     with copy.start_dvc("repro", "--single-item", "--force", "--no-run-cache", "train") as process:
         output, _ = process.communicate(timeout=PATIENCE)
-    assert "going on after epoch" not in output
+    assert "resuming after epoch" not in output
     whole = copy.output_hashes()
     assert {path: whole[path] for path in TRAINED} == {path: resumed[path] for path in TRAINED}
 

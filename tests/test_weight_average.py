@@ -8,10 +8,10 @@ import tensorflow as tf
 from nodules.training.weight_average import WeightAverage
 
 
-def averages(values: list[float], share: float) -> list[float]:
-    """Give the average after each step of a weight that takes these values."""
+def averages(values: list[float], fraction: float) -> list[float]:
+    """Return the average after each step of a weight that takes these values."""
     weight = keras.Variable(np.zeros((2, 3), np.float32))
-    average = WeightAverage([weight], share)
+    average = WeightAverage([weight], fraction)
     found = []
     for step, value in enumerate(values, 1):
         weight.assign(np.full((2, 3), value))
@@ -37,10 +37,10 @@ def test_it_is_shamir_and_zhangs_polynomial_decay_averaging() -> None:
 
 
 @pytest.mark.parametrize("steps", [100, 1000])
-def test_it_holds_the_same_share_of_a_training_of_any_length(steps: int) -> None:
+def test_it_holds_the_same_fraction_of_a_training_of_any_length(steps: int) -> None:
     # The first nine tenths show 1, the last tenth 0: what is left of the former.
     values = [1.0] * (steps * 9 // 10) + [0.0] * (steps // 10)
-    # The average weighs step k with k ** (1 / share - 1).
+    # The average weighs step k with k ** (1 / fraction - 1).
     assert averages(values, 0.1)[-1] == pytest.approx(0.9**10, abs=0.03)
 
 

@@ -1,4 +1,4 @@
-"""Scoring a trained model on every split, and leaving what a person or `dvc` compares."""
+"""Scoring a trained model on every split: metrics, curves, figures and predictions."""
 
 import sys
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from nodules.patches.reader import CLASSES, SPLITS, Groups, Labels, PatchRows, o
 from nodules.statistics.bootstrap import auc_interval
 from nodules.statistics.constant_predictions import constant_predictions
 
-# Fit on the train split says little, so its rows would only make the table five times as long.
+# Predictions of the train split say little and would make the table five times as long.
 PREDICTED_SPLITS = ("val", "test")
 
 
@@ -57,7 +57,7 @@ class ScoredSplit:
 
 @dataclass(frozen=True)
 class EvaluationFiles:
-    """What an evaluation reads and writes: the model and the splits' folder, then its outputs."""
+    """The files that an evaluation reads and writes: model and splits, then the outputs."""
 
     model: Path
     splits: Path
@@ -74,16 +74,17 @@ def evaluate(params: EvaluateParams, seed: int, files: EvaluationFiles) -> None:
     Parameters
     ----------
     params
-        Threshold rule, interval, bins.
+        Parameters of the evaluation.
     seed
-        Of the bootstrap and of the choice of samples shown.
+        Seed of the bootstrap and of the samples that the figure shows.
     files
-        What to read and write.
+        Files to read and write.
 
     Raises
     ------
     ModelFileError, PatchFileError
-        If a file is not what the stages before write, or the model's outputs are no probabilities.
+        If a file is not an output of an earlier stage, or the model's outputs are not
+        probabilities.
     """
     scored = _score_splits(files, params)
     val, test = scored["val"], scored["test"]
@@ -168,8 +169,8 @@ def _log_curves(live: Live, name: str, split: ScoredSplit, bins: int) -> None:
     """Log the ROC, precision-recall and calibration curves of a split as plot data."""
     labels, probabilities = split.labels, split.probabilities
     fpr, tpr, thresholds = roc_curve(labels, probabilities)
-    # The curve starts where nothing is called a nodule, at an infinite threshold. JSON has no
-    # infinity, and Vega refuses a file that holds one.
+    # At the first point, nothing is called a nodule: its threshold is infinite. JSON has no
+    # infinity, and Vega refuses a file that contains one.
     finite = [None, *thresholds[1:].tolist()]
     live.log_plot(
         f"roc_{name}", _points(fpr=fpr.tolist(), tpr=tpr.tolist(), threshold=finite), "fpr", "tpr"

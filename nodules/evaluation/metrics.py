@@ -20,9 +20,9 @@ Probabilities = NDArray[np.floating]
 
 
 class Scores(NamedTuple):
-    """The scores of one split, each in 0..1; higher is better but for `brier` and `ece`.
+    """The scores of one split, each in 0..1; higher is better except for `brier` and `ece`.
 
-    A ratio whose denominator is zero (the precision where nothing is called a nodule) counts as 0.
+    A ratio with a zero denominator, such as the precision without positive calls, is 0.
     """
 
     auc: float
@@ -38,7 +38,7 @@ class Scores(NamedTuple):
 
 
 class CalibrationBin(NamedTuple):
-    """Patches whose probability lies in one bin: their mean probability and share of nodules."""
+    """The patches in one bin of probabilities: mean probability and fraction of nodules."""
 
     probability: float
     nodule_fraction: float
@@ -57,7 +57,7 @@ def score(
     probabilities
         (N,) in 0..1: the probability of a nodule.
     threshold
-        A patch at or above it is called a nodule.
+        Smallest probability that is called a nodule.
     calibration_bins
         Number of bins of the expected calibration error.
 
@@ -91,7 +91,7 @@ def calibration_curve(
     labels, probabilities
         As for `score`.
     bins
-        How many; empty ones are left out.
+        Number of bins; empty ones are left out.
 
     Returns
     -------
@@ -111,7 +111,7 @@ def calibration_curve(
 
 
 def expected_calibration_error(bins: list[CalibrationBin]) -> float:
-    """Average the gap between probability and frequency over patches.
+    """Return the gap between probability and frequency, averaged over patches.
 
     The binary form of equation 3 in Guo et al. (2017), "On calibration of modern neural
     networks", https://arxiv.org/abs/1706.04599: the probability of a nodule takes the place of
@@ -125,19 +125,19 @@ def expected_calibration_error(bins: list[CalibrationBin]) -> float:
 def choose_threshold(
     labels: Labels, probabilities: Probabilities, params: ThresholdParams
 ) -> float:
-    """Pick the operating point.
+    """Choose the operating point.
 
     Parameters
     ----------
     labels, probabilities
-        As for `score`; of the validation split.
+        Labels and probabilities of the validation split, as for `score`.
     params
-        The rule.
+        Rule of the choice.
 
     Returns
     -------
     float
-        One of the probabilities, or the fixed value. Of several as good, the highest.
+        One of the probabilities, or the fixed value; the highest among ties.
     """
     if params.rule == "fixed":
         return params.value
@@ -147,7 +147,7 @@ def choose_threshold(
         best = np.flatnonzero(f1[:-1] == f1[:-1].max())[-1]
         return float(thresholds[best])
     fpr, tpr, thresholds = roc_curve(labels, probabilities, drop_intermediate=False)
-    # The first threshold is infinite: nothing is called a nodule. No patch's probability is that.
+    # The first threshold is infinite, where nothing is called a nodule.
     fpr, tpr, thresholds = fpr[1:], tpr[1:], thresholds[1:]
     match params.rule:
         case "youden":
@@ -155,7 +155,7 @@ def choose_threshold(
         case "sensitivity":
             best = int(np.argmax(_reaches(tpr, params.value)))
         case "specificity":
-            # If even the highest probability belongs to a non-nodule, that is as near as it gets.
+            # If even the highest probability belongs to a non-nodule, it is the closest choice.
             best = int(np.argmax(np.where(_reaches(1 - fpr, params.value), tpr, -1)))
     return float(thresholds[best])
 
@@ -163,26 +163,27 @@ def choose_threshold(
 def sensitivity_at_specificity(
     labels: Labels, probabilities: Probabilities, specificity: float
 ) -> float:
-    """Read the ROC at a specificity: the largest sensitivity that a threshold reaches there.
+    """Return the largest sensitivity on the ROC at a minimum specificity.
 
     Parameters
     ----------
     labels, probabilities
         As for `score`.
     specificity
-        In 0..1; the thresholds considered reach at least this much.
+        Minimum specificity, in 0..1.
 
     Returns
     -------
     float
-        In 0..1. It flatters a little, since the threshold is chosen on the patches it is read off.
+        Sensitivity in 0..1. It is slightly optimistic, since the threshold is chosen on the same
+        patches.
     """
     fpr, tpr, _ = roc_curve(labels, probabilities, drop_intermediate=False)
     return float(tpr[_reaches(1 - fpr, specificity)].max())
 
 
 def _reaches(rates: NDArray[np.floating], wanted: float) -> NDArray[np.bool_]:
-    """Compare shares with a number as if they were exact: 1 - 0.07 falls short of 0.93."""
+    """Return whether rates reach a value, allowing for rounding: 1 - 0.07 is less than 0.93."""
     return rates >= wanted * (1 - 1e-12)
 
 

@@ -15,10 +15,10 @@ class ThresholdParams(Block):
     ----------
     rule
         `youden`: largest sensitivity + specificity - 1; `f1`: largest F1; `sensitivity` or
-        `specificity`: the point that reaches `value` at the least cost to the other; `fixed`:
+        `specificity`: the point that reaches `value` with the highest value of the other; `fixed`:
         `value` itself.
     value
-        What the last three rules need; the first two leave it aside.
+        Value for the last three rules; the first two ignore it.
     """
 
     rule: Literal["youden", "f1", "sensitivity", "specificity", "fixed"]
@@ -33,20 +33,20 @@ class EvaluateParams(Block):
     threshold
         The rule for the operating point.
     bootstrap_resamples
-        Resamples behind the confidence interval of the AUC.
+        Number of bootstrap resamples for the confidence interval of the AUC.
     confidence
-        Its level.
+        Level of the confidence interval.
     calibration_bins
         Equal-width probability bins of the calibration curve and the expected calibration error.
     hardest
-        How many false positives and false negatives the picture shows, of each.
+        Number of false positives, and of false negatives, that the figure shows.
     views
-        1 scores a patch as it is; 8 averages over its eight symmetric views.
+        1 scores the patch itself; 8 averages over its eight symmetric views.
     at_specificity
-        The specificity at which the sensitivity is read off the ROC of each split, whatever the
+        Specificity at which the sensitivity is read off the ROC of each split, independent of the
         threshold.
     batch_size
-        Patches scored at once on a core.
+        Patches scored at once on one core.
     """
 
     threshold: ThresholdParams

@@ -21,25 +21,25 @@ def predict_file(model_path: Path, patches_path: Path, out: Path, *, views: View
     Parameters
     ----------
     model_path
-        A `.keras` archive of the train stage.
+        `.keras` archive of the train stage.
     patches_path
-        A patch file; `Y` is not needed.
+        Patch file; `Y` is not needed.
     out
-        CSV to write; `group` is empty where the patch file has none.
+        CSV to write; `group` is empty if the patch file has none.
     views
         1, or 8 to average over the eight symmetric views of each patch.
 
     Returns
     -------
     int
-        How many patches were scored. They are read in blocks, so memory stays bounded.
+        Number of patches scored. They are read in blocks, so memory is bounded.
 
     Raises
     ------
     ModelFileError, PatchFileError
-        If a file is not what it should be, or the model's outputs are no probabilities.
+        If a file is invalid, or the model's outputs are not probabilities.
     OutputError
-        If `out` is one of the files to read, or cannot be written.
+        If `out` is one of the input files, or cannot be written.
     """
     check_output(out, [model_path, patches_path])
     with ExitStack() as stack:

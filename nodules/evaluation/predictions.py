@@ -1,7 +1,7 @@
-"""The tables of predicted probabilities: CSV files that anybody can score again.
+"""Tables of predicted probabilities: CSV files that can be scored again.
 
-Group names come from users' data. A cell that a spreadsheet would run as a formula begins with an
-apostrophe, which `group_of` takes off again.
+Group names come from users' data. A cell that a spreadsheet would run as a formula gets an
+apostrophe in front, which `group_of` removes.
 """
 
 import csv
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from nodules.patches.reader import Groups, Labels
 from nodules.system.atomic import replacing
 
-# Of data/predictions.csv.
+# Columns of data/predictions.csv.
 COLUMNS = ("split", "index", "group", "label", "probability")
 
 
-# What spreadsheets take for a formula, also after spaces; the wide signs are those of East Asian
-# keyboards. A number is no formula: -1 stays -1.
+# Text that spreadsheets take for a formula, also after spaces, with the full-width signs of East
+# Asian keyboards. Numbers are not formulas: -1 stays -1.
 _FORMULA = re.compile(r"'*\s*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n]")
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
@@ -33,7 +33,7 @@ class _Table(Protocol):
 
 @contextmanager
 def new_table(path: Path, columns: Sequence[str]) -> Iterator[_Table]:
-    """Make a CSV file with a header, which appears under its name when the block ends well."""
+    """Write a CSV file with a header; it replaces `path` if the block succeeds."""
     with (
         replacing(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
@@ -44,9 +44,9 @@ def new_table(path: Path, columns: Sequence[str]) -> Iterator[_Table]:
 
 
 class _Lines:
-    """A file whose lines end in a line feed, while the writer quotes carriage returns in cells.
+    """A file with line-feed line endings whose writer still quotes carriage returns in cells.
 
-    Before Python 3.13 it quotes those alone that occur in its own line ends.
+    Before Python 3.13, the writer quotes only those that occur in its own line endings.
     """
 
     def __init__(self, file: TextIO) -> None:
@@ -57,7 +57,7 @@ class _Lines:
 
 
 def group_cell(group: object) -> str:
-    """Return the cell of a group: its name, after an apostrophe where it looks like a formula.
+    """Return the cell of a group: its name, after an apostrophe if it looks like a formula.
 
     Examples
     --------
@@ -84,7 +84,7 @@ def _looks_like_formula(name: str) -> bool:
 
 
 def probability_text(probability: float) -> str:
-    """Print a probability so that reading it as a double gives the very number that was scored."""
+    """Return the text of a probability that reads back as exactly the same double."""
     return repr(float(probability))
 
 
@@ -101,13 +101,13 @@ def write_split(
     Parameters
     ----------
     table
-        From `new_table`.
+        Table of `new_table`.
     split
-        Its name.
+        Name of the split.
     index
         (N,) rows in the data set that was split.
     groups
-        (N,); None leaves the column empty.
+        (N,) groups; None leaves the column empty.
     labels, probabilities
         (N,) each.
     """

@@ -1,4 +1,4 @@
-"""The copy of a model that scores: the same network without its batch normalisations."""
+"""Folding batch norm: the same network with its batch norms merged into its convolutions."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -9,56 +9,56 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
-# A kernel, a bias, or one number a channel.
+# A kernel, a bias, or one number per channel.
 Weights = NDArray[np.float32]
-# A normalisation, by name, with the convolutions before it in the order of its channels.
+# The names of the convolutions before each batch norm, in the order of its channels.
 Folds = dict[str, list[str]]
 
 
 def fold_batch_norm(model: keras.Model) -> keras.Model:
-    """Copy a model whose training is over, with its normalisations part of its convolutions.
+    """Copy a trained model with its batch norms folded into its convolutions.
 
-    Once its statistics are fixed, a batch normalisation multiplies each channel by a number and
-    adds another. The kernel and the bias of the convolution before it can do so at no further cost,
-    where a normalisation is another pass over the feature map.
+    With fixed statistics, a batch norm multiplies each channel by a number and adds another. Folded
+    into the kernel and the bias of the convolution before it, this costs nothing; as a layer, it is
+    another pass over the feature map.
 
     Parameters
     ----------
     model
-        Any; the normalisations that are folded are those over the channels of a plain or depthwise
-        convolution, or of several that are concatenated, where nothing else sees what lies between.
+        Any model. Batch norms are folded if they follow a plain or depthwise convolution, or
+        several concatenated ones, whose outputs nothing else uses.
 
     Returns
     -------
     keras.Model
-        With the same outputs but for rounding, for inference alone; the model itself where it has
-        nothing to fold. The two share all layers but those convolutions, which `refold`
-        renews after the model has been trained further.
+        A model for inference with the same outputs except for rounding; `model` itself if it has
+        nothing to fold. The two share all layers except those convolutions, which `refold` updates
+        after further training of the model.
     """
     folds = _folds(model)
     if not folds:
         return model
     convolutions = {name for before in folds.values() for name in before}
 
-    def exchanged(layer: layers.Layer) -> layers.Layer:
+    def replaced(layer: layers.Layer) -> layers.Layer:
         if layer.name not in convolutions:
             return layer
         return type(layer).from_config(
             layer.get_config() | {"use_bias": True, "bias_initializer": "zeros"}
         )
 
-    def passed_by(layer: layers.Layer, *arguments: Any, **named: Any) -> Any:
+    def skipped(layer: layers.Layer, *arguments: Any, **named: Any) -> Any:
         if layer.name in folds:
             return arguments[0] if arguments else named["inputs"]
         return layer(*arguments, **named)
 
-    copy = keras.models.clone_model(model, clone_function=exchanged, call_function=passed_by)
+    copy = keras.models.clone_model(model, clone_function=replaced, call_function=skipped)
     refold(model, copy)
     return copy
 
 
 def refold(model: keras.Model, copy: keras.Model) -> None:
-    """Take a model's present weights and statistics over into the `fold_batch_norm` made of it."""
+    """Update what `fold_batch_norm` returned with the present weights and statistics of `model`."""
     if copy is model:
         return
     for name, before in _folds(model).items():
@@ -73,16 +73,17 @@ def refold(model: keras.Model, copy: keras.Model) -> None:
 
 
 def _folds(model: keras.Model) -> Folds:
-    """Find the normalisations that can be folded, each with the convolutions that take it in."""
+    """Find the batch norms that can be folded, each with the convolutions before it."""
     if not isinstance(model, keras.Function):
         return {}
     entries = model.get_config()["layers"]
     if any(len(entry["inbound_nodes"]) > 1 for entry in entries):
-        return {}  # a normalisation of several convolutions by turns looks like one of their joint
+        # A batch norm applied to several outputs in turn looks like one of their concatenation.
+        return {}
     inputs = {entry["name"]: list(_sources(entry["inbound_nodes"])) for entry in entries}
     uses = Counter(name for names in inputs.values() for name in names)
     uses.update(model.output_names)
-    # Operations that are no layers are none of those looked for here.
+    # Operations other than layers cannot be folded.
     by_name = {layer.name: layer for layer in model.layers}
     folds = {}
     for name, layer in by_name.items():
@@ -94,7 +95,7 @@ def _folds(model: keras.Model) -> Folds:
             between = [*between, *convolutions]
         if (
             all(uses[each] == 1 for each in between)
-            and all(_can_take_in(by_name.get(each)) for each in convolutions)
+            and all(_is_foldable_convolution(by_name.get(each)) for each in convolutions)
             and all(by_name[each].compute_dtype == layer.compute_dtype for each in between)
         ):
             folds[name] = convolutions
@@ -102,7 +103,7 @@ def _folds(model: keras.Model) -> Folds:
 
 
 def _sources(arguments: Any) -> Iterator[str]:
-    """Give the names of the layers whose outputs are among a layer's arguments, in their order."""
+    """Yield the names of the layers whose outputs are among a layer's arguments, in order."""
     match arguments:
         case {"keras_history": [name, *_]}:
             yield name
@@ -122,8 +123,8 @@ def _is_over_channels(layer: layers.Layer | None, kind: type[layers.Layer]) -> b
     )
 
 
-def _can_take_in(layer: layers.Layer | None) -> bool:
-    """Say whether it is a convolution, channels last, of a kernel and at most a bias."""
+def _is_foldable_convolution(layer: layers.Layer | None) -> bool:
+    """Return whether it is a convolution with channels last, a kernel and at most a bias."""
     return (
         layer is not None
         and type(layer) in (layers.Conv2D, layers.DepthwiseConv2D)
@@ -134,7 +135,7 @@ def _can_take_in(layer: layers.Layer | None) -> bool:
 
 
 def _scale_and_offset(layer: layers.BatchNormalization) -> tuple[Weights, Weights]:
-    """Give what a normalisation multiplies each channel by, and then adds."""
+    """Return the factors and offsets that a batch norm applies to each channel."""
     deviation = np.sqrt(layer.moving_variance.numpy() + layer.epsilon)
     scale = (layer.gamma.numpy() if layer.scale else 1) / deviation
     offset = layer.beta.numpy() if layer.center else 0
@@ -142,7 +143,7 @@ def _scale_and_offset(layer: layers.BatchNormalization) -> tuple[Weights, Weight
 
 
 def _scaled(layer: layers.Layer, scale: Weights, offset: Weights) -> list[Weights]:
-    """Give the kernel and the bias of a convolution whose outputs are scaled and then offset."""
+    """Return the kernel and the bias of a convolution after scaling and offsetting its outputs."""
     kernel, *bias = layer.get_weights()
     # A depthwise kernel is (height, width, channels, multiplier), with its outputs in that order.
     depthwise = type(layer) is layers.DepthwiseConv2D

@@ -14,11 +14,11 @@ from nodules.models.feature_maps import largest_feature_map
 from nodules.patches.reader import CLASSES, Patches, PatchRows
 from nodules.runtime import usable_processors
 
-# It changes speed and memory, not the result: what a batch makes of its feature maps should fit
-# into the caches of a core.
+# The batch size affects speed and memory, not the result. The feature maps of a batch should fit
+# into a core's caches.
 BATCH_SIZE = 64
-# Values of the largest feature map of a batch: 128 MB as float32. Smaller batches where a network
-# makes more of them keep memory in bounds.
+# Values of the largest feature map of a batch: 128 MB as float32. Networks with larger feature maps
+# get smaller batches, which bounds the memory.
 MAX_BATCH_VALUES = 2**25
 
 
@@ -30,15 +30,14 @@ def nodule_probabilities(
     Parameters
     ----------
     model
-        As the builders make it, or, which is faster, its `fold_batch_norm`.
+        Model of `build_model`, or of `fold_batch_norm`, which is faster.
     patches
-        (N, 50, 50) uint8, at least one; they may stay on disk, and are read a batch at a time.
+        (N, 50, 50) uint8, N >= 1, in memory or on disk; read one batch at a time.
     batch_size
-        Patches scored at once on a core, at least one; fewer where their feature maps would be too
-        large. Memory grows with it and with the cores.
+        Patches scored at once on one core, at least 1; fewer if their feature maps would be too
+        large. Memory grows with the batch size and the number of cores.
     views
-        1 scores each patch as it is; 8 averages its probability over `symmetric_views`, at eight
-        times the cost.
+        1 scores each patch itself; 8 averages over `symmetric_views`, at eight times the cost.
 
     Returns
     -------
@@ -52,14 +51,14 @@ def nodule_probabilities(
         overflow, and a builder need not end in a softmax.
     """
     batch_size = max(1, min(batch_size, MAX_BATCH_VALUES // largest_feature_map(model)))
-    # Not `predict` over a tf.data pipeline: one made for every call is never freed.
+    # Not `predict`, which creates a tf.data pipeline per call that is never freed.
     model.make_predict_function()
 
     def scored(start: int) -> NDArray[np.float32]:
         return _batch_probabilities(model, patches[start : start + batch_size], views)
 
-    # The first one by itself: TensorFlow traces the network for its size, and for any other size
-    # when that comes, which must not be a race.
+    # The first batch runs alone, because TensorFlow traces the network for its size, and threads
+    # must not trace at once.
     first, *others = range(0, len(patches), batch_size)
     head = scored(first)
     with ThreadPoolExecutor(_batches_at_once()) as threads:
@@ -67,7 +66,7 @@ def nodule_probabilities(
 
 
 def _batches_at_once() -> int:
-    """Count the cores, or two for a GPU, which computes one while the other is read."""
+    """Return the number of cores, or 2 for a GPU: one batch is read while the other is computed."""
     return 2 if tf.config.list_logical_devices("GPU") else usable_processors()
 
 
@@ -91,7 +90,7 @@ def _batch_probabilities(model: keras.Model, batch: Patches, views: Views) -> ND
 
 
 def _checked(outputs: NDArray[np.float32], patches: int) -> NDArray[np.float32]:
-    """Return the probability of a nodule of each patch, having checked those of both classes."""
+    """Check the probabilities of both classes; return those of a nodule."""
     expected = (patches, len(CLASSES))
     if outputs.shape != expected:
         raise ScoringError(f"found outputs of shape {outputs.shape}, expected {expected}")

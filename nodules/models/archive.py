@@ -27,29 +27,29 @@ from nodules.system.regular_file import irregular_kind
 
 CONFIG, METADATA, WEIGHTS = MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
 
-# The networks here need 0.1 MB of configuration and 1 kB of metadata.
+# The networks of this repository have 0.1 MB of configuration and 1 kB of metadata.
 MAX_CONFIG_BYTES = 16 * 2**20
 MAX_METADATA_BYTES = 2**18
 # Keras nests a group for each level of layers within layers.
 MAX_DEPTH = 32
 
-# Of processor time, for the trial in another process. A model of 100 MB takes less than a second.
+# Processor time of the check in another process. A model of 100 MB takes less than a second.
 SECONDS = 20
 BYTES_PER_SECOND = 20_000_000
 MEMORY = 2**29
 
 
 class ArrayInfo(NamedTuple):
-    """What the weights file says of an array.
+    """Description of an array in the weights file.
 
     Attributes
     ----------
     shape
-        Its shape.
+        Shape.
     dtype
-        NumPy's name of its type, byte order included.
+        NumPy's name of the type, including the byte order.
     mark
-        The type that Keras notes where HDF5 lacks it, such as bfloat16; else empty.
+        Type that Keras records because HDF5 lacks it, such as bfloat16; else empty.
     """
 
     shape: tuple[int, ...]
@@ -64,7 +64,7 @@ class ModelArchive:
     Attributes
     ----------
     spec
-        What builds the network.
+        Specification of the network.
     keras_version
         Version of Keras that wrote the file.
     config
@@ -88,14 +88,14 @@ class _Metadata(Block):
 
 
 class ArchiveError(Exception):
-    """What is wrong with an archive: what was found and what was expected."""
+    """A problem with an archive: what was found and what was expected."""
 
 
 def check_archive(path: Path) -> None:
     """Read a model file in another process, under limits of time and memory.
 
-    On some damaged files the HDF5 library neither returns nor raises: it loops for ever or crashes.
-    Commands that take a model from outside call this first. It does not load TensorFlow.
+    On some damaged files the HDF5 library crashes or loops forever. Commands that read a user's
+    model call this first. It does not import TensorFlow.
 
     Raises
     ------
@@ -153,7 +153,7 @@ def stored_arrays(weights: bytes) -> dict[str, ArrayInfo]:
     ArchiveError
         If the file holds anything but arrays that lie in it, each under one name.
     Exception
-        Any of `self_contained.DAMAGE` if HDF5 cannot read the file.
+        Any of `hdf5_checks.DAMAGE` if HDF5 cannot read the file.
     """
     with h5py.File(io.BytesIO(weights), "r") as file:
         return _arrays_in(file, len(weights))
@@ -168,13 +168,15 @@ def _read(path: Path) -> ModelArchive:
         if names != list(MEMBERS):
             found = ", ".join(shown(name) for name in names[:10]) or "nothing"
             raise ArchiveError(f"found {found} in it, expected {', '.join(MEMBERS)}")
-        for member, most in zip(members, (MAX_CONFIG_BYTES, MAX_METADATA_BYTES, None), strict=True):
+        for member, limit in zip(
+            members, (MAX_CONFIG_BYTES, MAX_METADATA_BYTES, None), strict=True
+        ):
             if member.compress_type != zipfile.ZIP_STORED:
                 raise ArchiveError(
                     f"found {member.filename} compressed, expected it stored as it is"
                 )
-            if most is not None and member.file_size > most:
-                raise ArchiveError(f"found a {member.filename} above {most:,} bytes")
+            if limit is not None and member.file_size > limit:
+                raise ArchiveError(f"found a {member.filename} above {limit:,} bytes")
         total = sum(member.file_size for member in members)
         if total > path.stat().st_size:
             raise ArchiveError(f"found members of {total:,} bytes, more than the file")
@@ -188,7 +190,7 @@ def _read(path: Path) -> ModelArchive:
 
 
 def _parsed(metadata: bytes) -> _Metadata:
-    """Parse metadata strictly: what JSON parsers read in different ways is refused."""
+    """Parse metadata strictly: refuse JSON on which parsers disagree."""
     try:
         content = json.loads(
             metadata,
@@ -235,7 +237,7 @@ def _arrays_in(file: h5py.File, size: int) -> dict[str, ArrayInfo]:
             if problem := link_problem(group, name):
                 raise ArchiveError(f"{shown(path)}: {problem}")
             found = group[name]
-            # A group under two names may hold itself, and one array may stand for thousands.
+            # A group with two names may contain itself; an array with two names is counted twice.
             if _address(found) in seen:
                 raise ArchiveError(f"{shown(path)}: found a second name of the same data")
             seen.add(_address(found))
@@ -255,7 +257,7 @@ def _address(found: h5py.Group | h5py.Dataset) -> int:
 
 
 def _array_at(path: str, data: h5py.Dataset) -> ArrayInfo:
-    """Describe an array that lies in the file as it is; read none of it."""
+    """Describe an array that the file stores contiguously; read none of it."""
     place = shown(path)
     if not isinstance(data, h5py.Dataset) or data.shape is None:
         raise ArchiveError(f"{place}: found no array")

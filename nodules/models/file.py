@@ -1,9 +1,9 @@
-"""Saving a model so that equal models are equal files, and loading one safely.
+"""Saving equal models as equal files, and loading model files safely.
 
-A model file holds what built the network, and its weights. Loading builds the network again by the
-same builder and reads the weights: nothing in the file decides on what code is run. Keras itself
-can open the file too, by its own description of the network; a file in which that describes another
-network than the builder's is refused.
+A model file holds the specification of the network and its weights. Loading builds the network
+again with the registered builder and reads the weights; nothing in the file decides which code
+runs. Keras can open the file too, from its own description of the network. A file whose description
+differs from the builder's network is refused.
 """
 
 import json
@@ -40,7 +40,7 @@ from nodules.system.atomic import replacing
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 SHARED_OBJECT = "shared_object_id"
 
-# What a network may have above the parameters and arrays of its file: a few kinds of layers keep
+# Parameters and arrays that a network may have beyond those of its file: a few kinds of layers have
 # some that Keras does not save, such as the factors of LoRA.
 SPARE_PARAMETERS = 2**18
 SPARE_ARRAYS = 100
@@ -51,15 +51,15 @@ MAX_FEATURE_MAP = 2**25
 def save_model(model: keras.Model, path: Path) -> None:
     """Write a `.keras` archive that depends on the model alone.
 
-    Keras notes the time of saving in the archive's metadata and on each of its members, and marks
-    objects that layers share by their address in memory, so that DVC would see a new model after
-    every run. Here the times are left out and shared objects are numbered. The metadata hold what
-    built the network.
+    Keras stores the time of saving in the archive's metadata and on each of its members, and
+    identifies shared objects by their memory address, so that DVC would see a new model after every
+    run. Here times are left out and shared objects are numbered. The metadata hold the
+    specification of the network.
 
     Parameters
     ----------
     model
-        As `build_model` or `load_model` returns it, whatever its weights.
+        Model of `build_model` or `load_model`, with any weights.
     path
         File to write, with the suffix `.keras`.
     """
@@ -73,7 +73,7 @@ def save_model(model: keras.Model, path: Path) -> None:
 def load_model(path: Path) -> keras.Model:
     """Build the network of a model file with its own builder, and read its weights.
 
-    On some damaged files the HDF5 library crashes or never returns: `check_archive` finds out.
+    On some damaged files the HDF5 library crashes or never returns; call `check_archive` first.
 
     Returns
     -------
@@ -83,9 +83,8 @@ def load_model(path: Path) -> keras.Model:
     Raises
     ------
     ModelFileError
-        If the file is missing, is not as `read_archive` expects it, is of a builder that is not
-        registered here, describes another network than the builder makes of its arguments, or
-        holds other weights than this network has.
+        If the file is missing or not a valid archive, if its builder is not registered, or if its
+        description or its weights do not match the network that the builder builds.
     """
     archive = read_archive(path)
     try:
@@ -117,7 +116,7 @@ def _built(archive: ModelArchive) -> keras.Model:
         raise ArchiveError(
             f"{METADATA}: network.{error.key}: {shown(error.problem, 200)}{note}"
         ) from None
-    # Builders check their arguments, but not for every size that Keras or TensorFlow cannot take.
+    # Builders check their arguments, but not for every size that Keras or TensorFlow refuses.
     except Exception as error:
         raise ArchiveError(f"{METADATA}: network.config: {reason(error)}") from None
     shapes = (model.input_shape, model.output_shape)
@@ -134,21 +133,21 @@ def _built(archive: ModelArchive) -> keras.Model:
 
 @contextmanager
 def _parameter_limit(parameters: int, arrays: int) -> Iterator[None]:
-    """Raise ValueError where layers want more weights than a file has, before they are allocated.
+    """Raise ValueError if layers request more weights than a file has, before they are allocated.
 
-    A few bytes of configuration can ask for gigabytes. Keras has no hook for this, so the method by
-    which every layer makes its weights is wrapped.
+    A few bytes of configuration can request gigabytes. Keras has no hook for this, so the method
+    with which layers create their weights is wrapped.
     """
     add_weight: Callable[..., Any] = keras.layers.Layer.add_weight
-    most_parameters, most_arrays = 2 * parameters + SPARE_PARAMETERS, 2 * arrays + SPARE_ARRAYS
+    max_parameters, max_arrays = 2 * parameters + SPARE_PARAMETERS, 2 * arrays + SPARE_ARRAYS
     taken = [0, 0]
 
     def counted(layer: keras.layers.Layer, shape: Any = None, *rest: Any, **named: Any) -> Any:
         taken[0] += shape if isinstance(shape, int) else math.prod(shape or ())
         taken[1] += 1
-        if taken[0] > most_parameters:
+        if taken[0] > max_parameters:
             raise ValueError(f"found more parameters than the {parameters:,} of {WEIGHTS}")
-        if taken[1] > most_arrays:
+        if taken[1] > max_arrays:
             raise ValueError(f"found more arrays of weights than the {arrays:,} of {WEIGHTS}")
         return add_weight(layer, shape, *rest, **named)
 
@@ -189,13 +188,13 @@ def _load_weights(model: keras.Model, weights: bytes) -> None:
         file.write_bytes(weights)
         try:
             model.load_weights(file)
-        # Whatever a layer raises on what it has stored of its own.
+        # A layer may raise anything while it reads its own data.
         except Exception as error:
             raise ArchiveError(f"{WEIGHTS}: {reason(error)}") from None
 
 
 def _weight_problem(model: keras.Model) -> str:
-    """Return a sentence on weights that no finished training has; empty if there are none."""
+    """Return a sentence about invalid weights; empty if all are valid."""
     for variable in model.variables:
         values = np.asarray(variable).astype(np.float64)
         if not np.isfinite(values).all():
@@ -206,7 +205,7 @@ def _weight_problem(model: keras.Model) -> str:
 
 
 def _members(model: keras.Model, spec: ModelSpec, place: Path) -> dict[str, bytes]:
-    """Return the members of a model's archive by their names; Keras writes its own to `place`."""
+    """Return the members of a model's archive by name; Keras saves its version to `place`."""
     model.save(place)
     with zipfile.ZipFile(place) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}

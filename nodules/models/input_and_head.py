@@ -1,4 +1,4 @@
-"""What every network here begins and ends with: normalised patches in, two probabilities out."""
+"""Input and head that all networks share: normalised patches in, two probabilities out."""
 
 from typing import Annotated, Literal
 
@@ -8,28 +8,28 @@ from pydantic import Field
 
 from nodules.patches.reader import CLASSES, PATCH_SIZE
 
-# Pixels left out along each edge of a patch.
+# Pixels that are cropped along each edge of a patch.
 Margin = Annotated[int, Field(ge=0, le=20)]
 
 Pooling = Literal["average", "depthwise"]
 
 
 def patch_input(margin: Margin) -> tuple[KerasTensor, KerasTensor]:
-    """Make the input of a network.
+    """Build the input of a network.
 
     Parameters
     ----------
     margin
-        Pixels to leave out along each edge. What is that far from the candidate says little and
-        costs as much as the rest; and shifted patches show what lies there instead of a gap.
+        Pixels to crop along each edge. They are far from the candidate, so they tell little about
+        it and cost as much as the rest. In shifted patches, they fill the gap.
 
     Returns
     -------
     inputs
         (batch, 50, 50, 1) intensities in 0..255.
     scaled
-        (batch, 50 - 2 * margin, 50 - 2 * margin, 1) in 0..1: the normalisation is part of the
-        model and is saved with it.
+        (batch, 50 - 2 * margin, 50 - 2 * margin, 1) in 0..1. The normalisation is part of the model
+        and saved with it.
     """
     inputs = keras.Input((PATCH_SIZE, PATCH_SIZE, 1), name="patch")
     scaled = layers.Rescaling(1 / 255, dtype="float32", name="normalise")(inputs)
@@ -46,19 +46,19 @@ def class_probabilities(
     features
         (batch, height, width, channels).
     pooling
-        `average`: the mean over all places. `depthwise`: a sum over all places whose weights each
-        channel learns, starting from the mean; the global depthwise convolution of Chen et al.
-        (2018), "MobileFaceNets", https://arxiv.org/abs/1804.07573, section 3.1. A candidate lies
-        in the middle of its patch, and the mean forgets where things are.
+        `average`: the mean over all positions. `depthwise`: a weighted sum over all positions, with
+        weights that each channel learns, starting from the mean; the global depthwise convolution
+        of Chen et al. (2018), "MobileFaceNets", https://arxiv.org/abs/1804.07573, section 3.1. A
+        candidate is in the centre of its patch, and the mean discards positions.
     dropout
-        Share of the pooled features that training drops.
+        Fraction of the pooled features that dropout zeroes in training.
     seed
-        Of the dropout.
+        Seed of the dropout.
 
     Returns
     -------
     (batch, 2) KerasTensor
-        Non-nodule and nodule; float32 whatever the precision of the layers before.
+        Probabilities of non-nodule and nodule; float32 with any precision of the other layers.
     """
     pooled = _pooled(features, pooling)
     kept = layers.Dropout(dropout, seed=seed, name="dropout")(pooled)

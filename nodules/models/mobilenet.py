@@ -30,28 +30,28 @@ def build_mobilenet(
 
     After Howard et al. (2017), "MobileNets: efficient convolutional neural networks for mobile
     vision applications", https://arxiv.org/abs/1704.04861. With the strides and filters of its
-    table 1 this is `keras.applications.MobileNet` without its weights. Five halvings leave 1x1 of
-    50x50 pixels, and nothing of where things are: hence strides are parameters.
+    table 1 this is `keras.applications.MobileNet` without its weights. Five halvings reduce
+    50x50 pixels to 1x1 and lose all positions, so strides are parameters.
 
     Parameters
     ----------
     margin
-        Pixels left out along each edge of a patch.
+        Pixels that are cropped along each edge of a patch.
     stem_filters, stem_stride
-        Of the first convolution.
+        Filters and stride of the first convolution.
     blocks
-        One `[filters, stride]` a block: a 3x3 depthwise convolution of that stride, then a 1x1
+        One `[filters, stride]` per block: a 3x3 depthwise convolution of that stride, then a 1x1
         convolution to that many filters, each with batch normalisation and ReLU6.
     bypass
         Whether the input of a block that keeps size and channels is added to its output before the
         last ReLU6, as in residual networks; the original has no such sums.
     batch_norm_momentum
-        Momentum of the running statistics, once they average over as many steps as it stands for;
-        see `nodules.training.running_statistics`. Not used if the recipe has `average`.
+        Momentum of the running statistics after the first steps; see
+        `nodules.training.running_statistics`. Not used if the recipe has `average`.
     pooling, dropout
-        Of the features before the classifier; see `input_and_head.class_probabilities`.
+        Pooling and dropout of the features; see `input_and_head.class_probabilities`.
     seed
-        Of the dropout.
+        Seed of the dropout.
 
     Returns
     -------

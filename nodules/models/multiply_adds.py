@@ -1,4 +1,4 @@
-"""What a forward pass costs, in the unit that papers on compact networks count in."""
+"""The cost of a forward pass in multiply-adds, the usual unit for compact networks."""
 
 import math
 
@@ -18,9 +18,9 @@ def multiply_adds(model: keras.Model) -> int:
     Returns
     -------
     int
-        Multiply-adds of a forward pass for one patch. Batch normalisations and biases are left
-        out, as they are in papers: they cost an operation or two an output value, and once
-        training is over a normalisation can be multiplied into the kernel before it.
+        Multiply-adds of a forward pass for one patch. Batch norms and biases are not counted, as is
+        usual: they cost one or two operations per output value, and a batch norm can be folded
+        into the kernel before it.
 
     Raises
     ------
@@ -33,8 +33,8 @@ def multiply_adds(model: keras.Model) -> int:
 def _multiply_adds_of(layer: layers.Layer) -> int:
     match layer:
         case layers.Conv2D() | layers.DepthwiseConv2D() | layers.Dense():
-            # At each pixel of its output a layer uses every weight of its kernel once; a dense
-            # layer behind the pooling has but one pixel.
+            # Each output pixel uses every weight of the kernel once. The output of a dense layer
+            # after the pooling is a single pixel.
             return math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1])
         case layers.BatchNormalization():
             return 0

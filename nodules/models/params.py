@@ -8,16 +8,16 @@ from nodules.schema import Block
 
 
 class ModelParams(Block):
-    """A named network: the builder, its arguments, and what it changes in recipes.
+    """A named network: its builder, the arguments, and its changes to recipes.
 
     Attributes
     ----------
     builder
         Name of a registered builder in `nodules.models`.
     config
-        Keyword arguments of the builder, which checks them: JSON values, as model files store them.
+        Keyword arguments of the builder, which checks them; JSON values, as model files store them.
     recipes
-        For a recipe's name, the values that this model replaces in it.
+        Values that replace those of a recipe for this model, by recipe; may be omitted.
     """
 
     builder: str

@@ -28,12 +28,12 @@ _specs: WeakKeyDictionary[keras.Model, ModelSpec] = WeakKeyDictionary()
 
 
 class BuildError(Exception):
-    """A specification that no network can be built from.
+    """A specification from which no network can be built.
 
     Attributes
     ----------
     key
-        Dotted path of the part of the specification that is wrong.
+        Dotted path of the wrong part of the specification.
     problem
         What was found and what was expected.
     """
@@ -55,7 +55,7 @@ def _dtype_policy(name: str) -> Iterator[None]:
 
 
 def register(name: str) -> Callable[[Builder], Builder]:
-    """Make a builder known under `name`; its arguments are checked when it is called."""
+    """Register a builder under `name`; its arguments are checked when it is called."""
 
     def add(builder: Builder) -> Builder:
         checked = validate_call(config=ConfigDict(strict=True))(builder)
@@ -66,7 +66,7 @@ def register(name: str) -> Callable[[Builder], Builder]:
 
 
 def builder_names() -> list[str]:
-    """Name every registered builder, having imported all files of this folder."""
+    """Import all files of this folder; return the names of the registered builders."""
     for module in pkgutil.iter_modules(models.__path__, prefix=f"{models.__name__}."):
         importlib.import_module(module.name)
     return sorted(_builders)
@@ -85,11 +85,11 @@ def build_model(
     Parameters
     ----------
     entry
-        The entry's name, which the model bears.
+        Name of the entry, and of the model.
     builder
         A registered builder.
     config
-        Its keyword arguments.
+        Keyword arguments of the builder.
     seed
         Seed of the initial weights and of dropout.
     precision
@@ -108,7 +108,7 @@ def build_model(
     content = {
         "entry": entry,
         "builder": builder,
-        # The order of keyword arguments means nothing, so it should not change the model file.
+        # The order of keyword arguments is irrelevant, so it must not change the model file.
         "config": dict(sorted(config.items())),
         "seed": seed,
         "precision": precision,
@@ -143,8 +143,8 @@ def build_from_spec(spec: ModelSpec) -> keras.Model:
         found = spec.config["seed"]
         problem = f"found {found!r}, expected none: builders get the seed of the pipeline"
         raise BuildError("config.seed", problem)
-    # Initialisers draw from Keras's global generator, and layers without a name are numbered by a
-    # global counter: both start afresh, so that a model does not depend on what was built before.
+    # Initialisers use Keras's global generator, and a global counter numbers unnamed layers. Both
+    # are reset, so a model does not depend on earlier ones.
     keras.utils.clear_session()
     keras.utils.set_random_seed(spec.seed)
     try:
@@ -154,7 +154,7 @@ def build_from_spec(spec: ModelSpec) -> keras.Model:
         key, problem = first_problem(error)
         raise BuildError(f"config.{key}", problem) from None
     except ValueError as error:
-        # Keras on layers that do not fit each other, or the builder on arguments that do not.
+        # Raised by Keras if layers do not fit each other, or by the builder if arguments do not.
         raise BuildError("config", " ".join(str(error).split())[:200]) from None
     model.name = spec.entry
     _specs[model] = spec
@@ -162,12 +162,12 @@ def build_from_spec(spec: ModelSpec) -> keras.Model:
 
 
 def spec_of(model: keras.Model) -> ModelSpec:
-    """Return what a model was built from.
+    """Return the specification of a model.
 
     Raises
     ------
     ValueError
-        If the model does not come from `build_model` or `build_from_spec`.
+        If the model was not built by `build_model` or `build_from_spec`.
     """
     if model not in _specs:
         raise ValueError(f"{model.name}: found a model that no registered builder has built")

@@ -1,4 +1,4 @@
-"""What builds a network: all that `build_model` takes, as it is stored in model files."""
+"""The specification of a network, as stored in model files."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from nodules.schema import Block, EntryName, Seed
 
 
 class ModelSpec(Block):
-    """The arguments of `build_model`, from which the same network can be built again.
+    """The arguments of `build_model`, from which the same network can be rebuilt.
 
     Attributes
     ----------
@@ -17,8 +17,8 @@ class ModelSpec(Block):
     builder
         Name of a registered builder.
     config
-        Keyword arguments of the builder. They are JSON values, since they are stored as such:
-        1 and 1.0 stay what they are.
+        Keyword arguments of the builder as JSON values, which keep the difference between 1 and
+        1.0.
     seed
         Seed of the initial weights and of dropout.
     precision

@@ -31,35 +31,34 @@ def build_squeezenet(
     """Build a SqueezeNet: a 3x3 convolution, fire modules, global pooling, softmax.
 
     After Iandola et al. (2016), "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and
-    <0.5MB model size", https://arxiv.org/abs/1602.07360, made for small grayscale patches: the
-    stem is 3x3 instead of 7x7, the places of the poolings are free, and the classifier is a dense
-    layer behind the pooling, which computes the same as their 1x1 convolution before it would
-    without its ReLU.
+    <0.5MB model size", https://arxiv.org/abs/1602.07360, adapted to small grayscale patches: the
+    stem is 3x3 instead of 7x7, the positions of the poolings are parameters, and the classifier is
+    a dense layer after the pooling, equivalent to their 1x1 convolution before it without its ReLU.
 
     Parameters
     ----------
     margin
-        Pixels left out along each edge of a patch.
+        Pixels that are cropped along each edge of a patch.
     stem_filters, stem_stride
-        Of the first convolution.
+        Filters and stride of the first convolution.
     fires
-        One `[squeeze, expand]` a fire module: filters of its 1x1 squeeze, and of each of its 1x1
+        One `[squeeze, expand]` per fire module: filters of its 1x1 squeeze, and of each of its 1x1
         and 3x3 expansions, whose concatenation has twice as many channels.
     pool_before
-        Numbers of the fire modules (from 0) that a 3x3 max pooling of stride 2 precedes.
+        Numbers (from 0) of the fire modules after a 3x3 max pooling of stride 2.
     bypass
         Whether the input of a fire module that has as many channels as its output is added to it
         before the last ReLU: the simple bypass of their figure 2.
     batch_norm
         Whether each convolution is followed by batch normalisation, which the original lacks.
     batch_norm_momentum
-        Momentum of the running statistics, once they average over as many steps as it stands for;
-        see `nodules.training.running_statistics`. Required with `batch_norm`, unused without it or
+        Momentum of the running statistics after the first steps; see
+        `nodules.training.running_statistics`. Required with `batch_norm`, unused without it or
         if the recipe has `average`.
     pooling, dropout
-        Of the features before the classifier; see `input_and_head.class_probabilities`.
+        Pooling and dropout of the features; see `input_and_head.class_probabilities`.
     seed
-        Of the dropout.
+        Seed of the dropout.
 
     Returns
     -------
@@ -98,8 +97,8 @@ def build_squeezenet(
         one = convolution(squeezed, expand, 1, f"{name}_expand1")
         three = convolution(squeezed, expand, 3, f"{name}_expand3")
         shortcut = x if bypass and x.shape[-1] == 2 * expand else None
-        # Normalisation and ReLU work channel by channel: once behind the concatenation is the same
-        # as twice before it, and faster.
+        # Batch norm and ReLU work per channel: once after the concatenation is equivalent to twice
+        # before it, and faster.
         both = layers.Concatenate(name=f"{name}_concat")([one, three])
         return activated(both, name, shortcut)
 

@@ -347,7 +347,7 @@ def _draw(patches: PatchFile, crossings: Crossings, assignment: Assignment, pict
             (place(first), place(second)),
             "exact" if pair is None else f"r = {pair.correlation:.3f}",
         )
-        for first, second, pair in crossings.examples[: figures.MAX_DUPLICATES]
+        for first, second, pair in crossings.examples[: figures.MOST_DUPLICATES]
     ]
     figures.near_duplicates(shown, exact=crossings.exact, near=crossings.near, path=picture)
 

@@ -1,4 +1,4 @@
-"""The copy of a model that is trained: the same weights, computed faster."""
+"""The model that is trained: the same network and weights as the saved one, computed faster."""
 
 from itertools import pairwise
 from typing import Any
@@ -12,14 +12,14 @@ from nodules.training.weight_average import WeightAverage
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """Keras's layer over the channels of (batch, height, width, channels), computed in one pass.
+    """Batch norm over the channels of (batch, height, width, channels) as one fused operation.
 
-    It needs both a scale and an offset.
+    The layer must have both a scale and an offset.
 
     Keras composes its layer of some ten elementwise operations, each of which reads and writes the
-    whole feature map; TensorFlow's fused operation takes a third of the time on a CPU. The running
-    variance is fed with the unbiased variance of a batch (N / (N - 1) times Keras's), which is no
-    difference to speak of where N counts every pixel of every patch.
+    whole feature map; TensorFlow's fused operation takes a third of the time on a CPU. It updates
+    the running variance with the unbiased variance of a batch, N / (N - 1) times Keras's. The
+    difference is negligible, since N counts every pixel of every patch.
     """
 
     def call(
@@ -33,7 +33,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         )
         replica = tf.distribute.get_replica_context()
         if replica.num_replicas_in_sync > 1:
-            # Each device has running statistics of its own, of which the first one's are saved.
+            # Each device has its own running statistics; those of the first device are saved.
             mean, variance = replica.all_reduce(tf.distribute.ReduceOp.MEAN, (mean, variance))
         for running, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             running.assign(running * self.momentum + batch * (1 - self.momentum))
@@ -41,47 +41,46 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
 
 class WeightedSum(keras.layers.DepthwiseConv2D):
-    """A depthwise convolution with one place for its kernel, computed as the sum that it is.
+    """A depthwise convolution whose kernel covers the whole feature map, as a weighted sum.
 
-    The gradient of such a kernel takes oneDNN's convolution several times as long, in bfloat16
-    most of all.
+    The gradient of such a kernel takes several times as long with oneDNN's convolution, especially
+    in bfloat16.
     """
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Give (batch, 1, 1, channels), summed up in float32."""
+        """Return (batch, 1, 1, channels), summed in float32."""
         products = tf.cast(inputs, tf.float32) * tf.cast(self.kernel[..., 0], tf.float32)
         return tf.cast(tf.reduce_sum(products, axis=(1, 2), keepdims=True), inputs.dtype)
 
 
 class AcceleratedModel(keras.Model):
-    """A network in training: applied to the parts of each batch side by side, its weights averaged.
+    """A network in training, applied to the parts of each batch in parallel, with averaged weights.
 
-    Nothing passes between the parts of a batch but its gradients, so that TensorFlow computes each
-    part on a core of its own, where a batch as a whole leaves cores waiting for each other at every
-    operation. Batch normalisation takes its statistics within a part: the ghost batches of Hoffer
-    et al. (2017), "Train longer, generalize better", https://arxiv.org/abs/1705.08741.
+    The parts of a batch share only its gradients, so TensorFlow computes each part on its own core.
+    Computed as a whole, a batch would keep cores waiting for each other at every operation. Batch
+    norm takes its statistics within a part: the ghost batches of Hoffer et al. (2017), "Train
+    longer, generalize better", https://arxiv.org/abs/1705.08741.
 
     Parameters
     ----------
     network
-        Whose weights, in the same order, are this model's. Its fused normalisations are layers of
-        its own, not of a model within it, and each is applied once.
+        Network whose weights, in the same order, are those of this model. Its fused batch norms are
+        direct layers, not layers of a nested model, and each is applied once.
     parts
-        Of a batch, or of what a device has of it, as even as can be.
+        Number of parts, as even as possible, of a batch or of a device's portion of it.
     average
-        Share of the training so far over which weights are averaged; 0 for none.
+        Fraction of the training so far over which weights are averaged; 0 for none.
 
-    Called with `training=True`, it leaves the statistics of this one batch in its batch
-    normalisations, as the mean over the parts; `train_step` averages them over steps, with the
-    weights or by themselves.
+    Called with `training=True`, it leaves the statistics of the batch in its batch norms, as the
+    mean over the parts; `train_step` averages them over steps, with the weights or separately.
     """
 
     def __init__(self, network: keras.Model, *, parts: int, average: float) -> None:
         super().__init__(name=network.name)
         self.network = network
         self._parts = parts
-        # An average of all weights takes in the statistics of each batch, as it takes in the
-        # weights of each step: smoothed beforehand, they would lag further behind.
+        # The average of all weights includes the statistics of each batch, just as it includes the
+        # weights of each step. Smoothed beforehand, they would lag further behind.
         self._averages = (
             WeightAverage(network.weights, average)
             if average
@@ -89,12 +88,12 @@ class AcceleratedModel(keras.Model):
         )
 
     def call(self, patches: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Give the outputs of the network in the order of `patches`."""
+        """Return the outputs of the network in the order of `patches`."""
         count = tf.shape(patches)[0]
         bounds = [count * part // self._parts for part in range(self._parts + 1)]
         outputs = []
         for part, (start, stop) in enumerate(pairwise(bounds)):
-            # By Keras's formula, so that every part counts as much.
+            # With Keras's formula, this gives every part the same weight.
             for layer in self._normalisations():
                 layer.momentum = part / (part + 1)
             outputs.append(self.network(patches[start:stop], training=training))
@@ -108,10 +107,10 @@ class AcceleratedModel(keras.Model):
 
     @property
     def state(self) -> list[keras.Variable]:
-        """What changes in training.
+        """All variables that change in training.
 
-        The weights, the generator that dropout draws from, the optimizer's variables with its step
-        counter, and the averages. Metrics are left out: each epoch starts them afresh.
+        The weights, the random state of dropout, the optimizer's variables with its step counter,
+        and the averages. Metrics are left out, since each epoch resets them.
         """
         metrics = {id(variable) for variable in self.metrics_variables}
         own = [variable for variable in self.variables if id(variable) not in metrics]
@@ -122,7 +121,7 @@ class AcceleratedModel(keras.Model):
         return [layer for layer in self.network.layers if isinstance(layer, kind)]
 
     def averaged_weights(self) -> list[NDArray]:
-        """Give the averages, or where there are none the weights, in the order of the network's."""
+        """Return the averaged weights, or the weights if none are averaged, in order."""
         averages = self._averages
         return (
             averages.values() if isinstance(averages, WeightAverage) else self.network.get_weights()
@@ -132,45 +131,45 @@ class AcceleratedModel(keras.Model):
 def accelerate(
     model: keras.Model, *, ghost_batches: int = 1, devices: int = 1, average: float = 0.0
 ) -> AcceleratedModel:
-    """Copy a model and its weights for training.
+    """Copy a model and its weights into an accelerated model for training.
 
-    Weights keep their order, so that those of the copy fit `set_weights` of the model: train the
-    copy, save the original, and the saved file needs no code of ours.
+    The weights keep their order, so the original can take them over with `set_weights`. The
+    original is saved, so its file needs none of the classes here.
 
     Parameters
     ----------
     model
-        As the builders make it.
+        Model of `build_model`.
     ghost_batches
-        Into which a batch is divided: 1, or a multiple of the devices.
+        Number of ghost batches per batch: 1, or a multiple of the devices.
     devices
-        That share each batch, as many ghost batches each, or all together the only one.
+        Number of devices that share a batch: as many ghost batches each, or all of them one.
     average
-        Share of the training so far over which weights are averaged; 0 for none.
+        Fraction of the training so far over which weights are averaged; 0 for none.
 
     Returns
     -------
     AcceleratedModel
-        Not compiled. Its batch normalisations are fused where the operation can compute them. Where
-        several devices share one ghost batch, they are Keras's own, synchronised: their statistics
-        are those of the whole batch, as they would be on one device.
+        Not compiled. Its batch norms are fused where the fused operation supports them. If several
+        devices share one ghost batch, they are Keras's synchronised ones with the statistics of the
+        whole batch, as on one device.
     """
     shared = ghost_batches < devices
     parts = max(1, ghost_batches // devices)
 
-    def exchanged(layer: keras.layers.Layer) -> keras.layers.Layer:
+    def replaced(layer: keras.layers.Layer) -> keras.layers.Layer:
         kind, config = type(layer), layer.get_config()
         if kind is keras.layers.BatchNormalization:
             if _can_be_fused(layer) and not shared:
                 kind = FusedBatchNormalization
             else:
-                # Else the running statistics would be those of one device.
+                # Otherwise the running statistics would be those of a single device.
                 config["synchronized"] = devices > 1
         elif kind is keras.layers.DepthwiseConv2D and _is_a_weighted_sum(layer):
             kind = WeightedSum
         return kind.from_config(config)
 
-    network = keras.models.clone_model(model, clone_function=exchanged)
+    network = keras.models.clone_model(model, clone_function=replaced)
     network.set_weights(model.get_weights())
     return AcceleratedModel(network, parts=parts, average=average)
 
@@ -182,5 +181,5 @@ def _can_be_fused(layer: keras.layers.BatchNormalization) -> bool:
 
 def _is_a_weighted_sum(layer: keras.layers.DepthwiseConv2D) -> bool:
     plain = not layer.use_bias and layer.activation is keras.activations.linear
-    one_place = layer.kernel_size == layer.input.shape[1:3] and layer.padding == "valid"
-    return plain and one_place and layer.depth_multiplier == 1
+    whole_map = layer.kernel_size == layer.input.shape[1:3] and layer.padding == "valid"
+    return plain and whole_map and layer.depth_multiplier == 1

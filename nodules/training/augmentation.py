@@ -16,7 +16,7 @@ def augment(patches: tf.Tensor, params: AugmentationParams, seed: tf.Tensor) -> 
     patches
         (batch, 50, 50) float32 in 0..255.
     params
-        What may change, and how far.
+        Kinds and sizes of the random changes.
     seed
         (2,) integers; the same seed and patches give the same result.
 
@@ -32,7 +32,7 @@ def augment(patches: tf.Tensor, params: AugmentationParams, seed: tf.Tensor) -> 
         return tf.random.stateless_uniform((batch, 1, 1), key, low, high)
 
     if params.symmetries or params.shift or params.rotation or params.zoom:
-        patches = _placed_anew(patches, params, place)
+        patches = _transformed(patches, params, place)
     if params.contrast:
         patches *= uniform(contrast, 1 - params.contrast, 1 + params.contrast)
     if params.brightness:
@@ -43,12 +43,12 @@ def augment(patches: tf.Tensor, params: AugmentationParams, seed: tf.Tensor) -> 
     return tf.clip_by_value(patches, 0, 255)
 
 
-def _placed_anew(patches: tf.Tensor, params: AugmentationParams, seed: tf.Tensor) -> tf.Tensor:
-    """Mirror, transpose, turn, enlarge and move each patch, all in one look-up of its pixels."""
+def _transformed(patches: tf.Tensor, params: AugmentationParams, seed: tf.Tensor) -> tf.Tensor:
+    """Mirror, transpose, rotate, zoom and shift each patch in a single interpolation."""
     batch = tf.shape(patches)[0]
     coin, move, turn = tf.unstack(tf.random.split(seed, 3), axis=0)
     one, nothing = tf.ones(batch), tf.zeros(batch)
-    # The matrix that takes an output pixel, seen from the centre, to its source.
+    # The matrix that maps an output pixel, relative to the centre, to its source.
     xx, xy, yx, yy = one, nothing, nothing, one
     if params.symmetries:
         # Three coin flips make each symmetry of the square equally likely.
@@ -71,7 +71,7 @@ def _placed_anew(patches: tf.Tensor, params: AugmentationParams, seed: tf.Tensor
         (2, batch), move, -params.shift, params.shift + 1, dtype=tf.int32
     )
     move_x, move_y = tf.unstack(tf.cast(moves, tf.float32))
-    # Moved last: the middle of the patch ends up that many pixels away, however it is turned.
+    # Shifted last, so the centre moves by that many pixels whatever the rotation.
     centre = (PATCH_SIZE - 1) / 2
     to_x = centre - xx * (centre + move_x) - xy * (centre + move_y)
     to_y = centre - yx * (centre + move_x) - yy * (centre + move_y)
@@ -80,7 +80,7 @@ def _placed_anew(patches: tf.Tensor, params: AugmentationParams, seed: tf.Tensor
         transforms=tf.stack([xx, xy, to_x, yx, yy, to_y, nothing, nothing], axis=1),
         output_shape=(PATCH_SIZE, PATCH_SIZE),
         fill_value=0.0,
-        # Whole pixels stay as they are where nothing is turned or enlarged.
+        # Without rotation and zoom, pixels keep their values.
         interpolation="BILINEAR" if params.rotation or params.zoom else "NEAREST",
         fill_mode="NEAREST",
     )

@@ -15,7 +15,7 @@ from nodules.inference.probabilities import nodule_probabilities
 from nodules.patches.reader import PatchFile
 from nodules.training.checkpoint import Checkpoint, TrainingState
 
-# Metrics of the log by the names that Keras gives them.
+# Metrics by their name in dvclive's log, with their name in Keras's logs.
 LOGGED = {
     "train/loss": "loss",
     "train/accuracy": "accuracy",

@@ -1,4 +1,4 @@
-"""Checkpoints: what a training needs to go on, where it was stopped, as if it had not been."""
+"""Checkpoints, from which an interrupted training resumes and produces identical files."""
 
 import hashlib
 import json
@@ -15,24 +15,24 @@ from numpy.typing import NDArray
 
 from nodules.system.atomic import remove_abandoned, replacing
 
-# Of this file's layout; another number makes all earlier checkpoints stale.
+# Version of the file's layout; a change makes all earlier checkpoints stale.
 LAYOUT = 1
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What a training has become by the end of an epoch.
+    """The state of a training at the end of an epoch.
 
     Attributes
     ----------
     epochs
-        The scores that were logged, a mapping an epoch.
+        The logged scores, one mapping per epoch.
     variables
-        The `state` of the copy in training.
+        The `state` of the accelerated model.
     selected_weights
-        Of the epoch that would be saved if training ended here.
+        Weights that would be saved if training ended here.
     stopped
-        Whether it has ended here, before its last epoch.
+        Whether training has ended here, before its last epoch.
     """
 
     epochs: list[dict[str, float]]
@@ -43,14 +43,14 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class Combination:
-    """What decides on every bit of a training, as two fingerprints.
+    """Fingerprints of everything that determines the bits of a training.
 
     Attributes
     ----------
     program
-        Of the code, the libraries and the machine.
+        Fingerprint of the code, the libraries and the machine.
     task
-        Of the data and the parameters.
+        Fingerprint of the data and the parameters.
     """
 
     program: str
@@ -63,9 +63,9 @@ class Checkpoint:
     Parameters
     ----------
     folder
-        Of all checkpoints of a repository.
+        Folder of all checkpoints of a repository.
     combination
-        To which the file belongs, and by which it is named: another combination never reads it.
+        Combination that the file belongs to and is named after; no other combination reads it.
     workspace
         Whether the training runs in the repository's own workspace, and not in one of the
         temporary folders that DVC makes for experiments.
@@ -75,7 +75,7 @@ class Checkpoint:
     path
         The file that `save` writes.
     saved_epochs
-        After how many epochs a training can go on, as far as it was read or written here.
+        Number of epochs in the checkpoint that was last read or written; 0 before.
     """
 
     def __init__(self, folder: Path, combination: Combination, *, workspace: bool) -> None:
@@ -85,7 +85,7 @@ class Checkpoint:
         self.saved_epochs = 0
 
     def save(self, state: TrainingState) -> None:
-        """Put a state in the place of the one before; whenever this is cut off, one is whole."""
+        """Replace the previous state; if this is interrupted, one of the two remains intact."""
         content = {
             "epochs": state.epochs,
             "stopped": state.stopped,
@@ -97,30 +97,30 @@ class Checkpoint:
         self.saved_epochs = len(state.epochs)
 
     def load(self) -> TrainingState | None:
-        """Read the state to go on from, if a training of this combination has left one."""
+        """Return the state to resume from, if there is a checkpoint of this combination."""
         for path in self._own():
             try:
                 state = _read(path)
                 self.saved_epochs = len(state.epochs)
                 return state
             except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-                # After a power cut a file may be short of its end. All it would save is time.
+                # A power cut may truncate a file. The training then restarts from scratch.
                 reason = " ".join(str(error).split())[:200]
                 print(f"warning: {path} is left out: {reason}", file=sys.stderr)
         return None
 
     def remove(self) -> None:
-        """Remove the checkpoint: its training is done."""
+        """Remove the checkpoint of a finished training."""
         for path in self._own():
             path.unlink(missing_ok=True)
 
     def remove_stale(self) -> None:
-        """Remove what nobody will go on from, and what a killed writer has left.
+        """Remove checkpoints that cannot be resumed, and temporary files of killed processes.
 
-        That is the checkpoints of other code, libraries or machines, and, where this training runs
-        in the workspace, those that the workspace has left behind for other data or parameters.
-        Those of experiments stay until their experiment is run again. Taking the file of a training
-        that still runs does no harm: its next epoch writes it anew.
+        Checkpoints of other code, libraries or machines are removed. If this training runs in the
+        workspace, so are the workspace's checkpoints of other data or parameters. Those of
+        experiments stay until the experiment runs again. A training in progress whose file is
+        removed writes it again after its next epoch.
         """
         if not self._folder.is_dir():
             return
@@ -133,22 +133,21 @@ class Checkpoint:
                 path.unlink(missing_ok=True)
 
     def _own(self) -> list[Path]:
-        """List the files of this combination, the one that this training writes first."""
+        """List the files of this combination, starting with the one that this training writes."""
         found = self._folder.glob(f"*-{self._name}")
         return sorted(found, key=lambda path: path != self.path)
 
 
 def checkpoint_folder() -> tuple[Path, bool]:
-    """Find where the checkpoints of this repository are.
+    """Return the folder of this repository's checkpoints.
 
     Returns
     -------
     folder
-        In `.dvc/tmp`, which neither git nor DVC looks at, of the repository itself: for an
-        experiment in a temporary folder, which a later run does not see, DVC names the repository
-        in the environment variable `DVC_ROOT`.
+        A folder in the repository's `.dvc/tmp`, which git and DVC ignore. DVC runs experiments in
+        temporary folders and names the repository in the environment variable `DVC_ROOT`.
     workspace
-        Whether this is the repository's own workspace.
+        Whether the current folder is the repository's own workspace.
     """
     root = Path(os.environ.get("DVC_ROOT") or Path.cwd())
     return root / ".dvc" / "tmp" / "training", root.resolve() == Path.cwd().resolve()
@@ -162,11 +161,11 @@ def combination_of(
     Parameters
     ----------
     files
-        What it reads, by any name; the contents count, and where they are does not.
+        Input files by any names; only their contents matter, not their paths.
     params
-        What it is told, as JSON takes it.
+        Parameters, as JSON values.
     program
-        Its code, libraries and machine, as JSON takes it.
+        Code, libraries and machine, as JSON values.
     """
     contents = {}
     for name, path in files.items():

@@ -1,4 +1,4 @@
-"""Weights that make up for one class being rarer than the other."""
+"""Class weights that compensate for class imbalance."""
 
 import json
 from pathlib import Path
@@ -10,20 +10,20 @@ from nodules.training.recipe import ClassWeights
 
 
 def class_weights(labels: Labels, rule: ClassWeights) -> dict[str, float]:
-    """Weigh the classes for the loss.
+    """Compute the weights of the classes in the loss.
 
     Parameters
     ----------
     labels
-        (N,) uint8 of 0 and 1, both present: the train split's, and no others.
+        (N,) uint8 of 0 and 1, both present: the labels of the train split.
     rule
         `balanced` is N / (2 * count), as in scikit-learn, after King and Zeng (2001), "Logistic
-        regression in rare events data"; `none` is 1; numbers are taken as they are.
+        regression in rare events data"; `none` is 1; numbers are used as given.
 
     Returns
     -------
     dict
-        `non_nodule` and `nodule` to their weight.
+        Weights of `non_nodule` and `nodule`.
     """
     match rule:
         case "balanced":
@@ -36,7 +36,7 @@ def class_weights(labels: Labels, rule: ClassWeights) -> dict[str, float]:
 
 
 def read_class_weights(path: Path) -> tuple[float, float]:
-    """Read what the `class_weights` stage wrote, as (non-nodule, nodule)."""
+    """Read the output of the `class_weights` stage as (non-nodule, nodule)."""
     content = json.loads(path.read_text(encoding="utf-8"))
     non_nodule, nodule = (content[name] for name in CLASSES)
     return non_nodule, nodule

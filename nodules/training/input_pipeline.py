@@ -1,4 +1,4 @@
-"""Feeding patches to a model in training: a shuffled, augmented stream of batches."""
+"""The input of a training: a shuffled, augmented stream of batches."""
 
 import functools
 
@@ -12,16 +12,16 @@ from nodules.training.recipe import AugmentationParams
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Count the full batches in an epoch.
+    """Return the number of full batches in an epoch.
 
-    The few patches that are left over differ from epoch to epoch; a small last batch would upset
-    the statistics of batch normalisation.
+    The few remaining patches, which differ between epochs, are skipped, because a small last batch
+    would distort the statistics of batch norm.
     """
     return max(1, count // batch_size)
 
 
 def epoch_order(count: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Shuffle the rows for an epoch: a full permutation that depends on (seed, epoch) alone."""
+    """Return a permutation of the rows that depends only on (seed, epoch)."""
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
@@ -44,26 +44,27 @@ def training_batches(
     Parameters
     ----------
     patches
-        (N, 50, 50) uint8, which may stay on disk: rows are read as they are needed.
+        (N, 50, 50) uint8, in memory or on disk; rows are read as needed.
     labels
         (N,) uint8.
     batch_size, epochs
-        Patches a batch; passes over the patches.
+        Patches per batch; passes over the patches.
     augmentation
         Random changes to each patch.
     class_weights
         Weight of a non-nodule and of a nodule in the loss.
     label_smoothing
-        Share of each label that is spread evenly over the classes.
+        Fraction of each label that is spread evenly over the classes.
     seed
-        Of the order and the augmentation.
+        Seed of the order and the augmentation.
     first_epoch
-        Where a resumed training goes on, from 0: its batches are those that it has missed.
+        First epoch to stream, from 0; more than 0 in a resumed training.
 
     Returns
     -------
     tf.data.Dataset
-        Of (batch, 50, 50, 1) float32 in 0..255, (batch, 2) float32 and (batch,) float32 weights;
+        Patches (batch, 50, 50, 1) float32 in 0..255, labels (batch, 2) float32 and weights (batch,)
+        float32;
         `(epochs - first_epoch) * steps_per_epoch(N, batch_size)` batches in all.
     """
     steps = steps_per_epoch(len(patches), batch_size)
@@ -84,7 +85,7 @@ def training_batches(
         batch, label = tf.numpy_function(read, [number], (tf.uint8, tf.uint8), stateful=False)
         batch = tf.ensure_shape(batch, (None, PATCH_SIZE, PATCH_SIZE))
         label = tf.cast(tf.ensure_shape(label, (None,)), tf.int32)
-        # The number runs through all epochs, so it stands for the pair (epoch, step).
+        # The number counts through all epochs, so it identifies the pair (epoch, step).
         changed = augment(tf.cast(batch, tf.float32), augmentation, tf.stack([seed, number]))
         return changed[..., tf.newaxis], tf.gather(targets, label), tf.gather(weights, label)
 

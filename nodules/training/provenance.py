@@ -1,4 +1,4 @@
-"""What a result depends on beyond what DVC hashes: libraries, processor, devices, settings."""
+"""Dependencies of a result that DVC does not hash: libraries, processor, devices, settings."""
 
 import hashlib
 import os
@@ -13,22 +13,22 @@ from ruamel.yaml import YAML
 from nodules.runtime import is_deterministic
 
 REPOSITORY = Path(__file__).parents[2]
-# Whose other versions may give other bits.
+# Libraries whose version may change bits.
 LIBRARIES = ("h5py", "keras", "numpy", "scikit-learn", "tensorflow")
-# Variables of the environment that change bits: `nodules.runtime` sets the first two where the user
-# has not; the third keeps oneDNN from using all that the processor has.
+# Environment variables that change bits. The package sets defaults for the first two; the third
+# limits oneDNN to an older instruction set.
 SETTINGS = ("TF_NUM_INTRAOP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA")
-# Beginnings of the names of instruction sets among a processor's flags that compute with floats.
+# Prefixes of a processor's flags that name floating-point vector instruction sets.
 VECTOR_INSTRUCTIONS = ("amx", "asimd", "avx", "f16c", "fma", "sse", "sve")
 
 
 def environment() -> dict[str, Any]:
-    """Describe what may change the bits of a result: the same on every run on one machine.
+    """Describe everything that may change the bits of a result; constant on one machine.
 
     Returns
     -------
     dict
-        As JSON takes it: `python`, `libraries`, `system`, `processor`, `instruction_sets`,
+        JSON values: `python`, `libraries`, `system`, `processor`, `instruction_sets`,
         `devices`, `settings` of the environment, and whether TensorFlow is `deterministic`.
     """
     model, instructions = _processor()
@@ -45,12 +45,12 @@ def environment() -> dict[str, Any]:
 
 
 def stage_code(stage: str) -> dict[str, str]:
-    """Hash the code that dvc.yaml says a stage depends on.
+    """Hash the code that a stage depends on according to dvc.yaml.
 
     Returns
     -------
     dict
-        SHA-256 by path, relative to the repository.
+        SHA-256 hash by path relative to the repository.
     """
     content = YAML(typ="safe", pure=True).load(REPOSITORY / "dvc.yaml")
     files: list[Path] = []
@@ -69,7 +69,7 @@ def _device_name(device: tf.config.PhysicalDevice) -> str:
 
 
 def _processor() -> tuple[str, list[str]]:
-    """Name the processor and the instruction sets of its vector units, where Linux lists them."""
+    """Return the processor's name and, on Linux, its vector instruction sets."""
     fields: dict[str, str] = {}
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")

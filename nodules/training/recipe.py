@@ -19,8 +19,8 @@ def _is_positive(found: Any) -> bool:
     return isinstance(found, int | float) and 0 < found < math.inf
 
 
-# Weights of the classes in the loss: a rule, or [non-nodule, nodule]. A plain validator, since
-# pydantic reports a union that nothing fits as one failure a member.
+# Weights of the classes in the loss: a rule, or [non-nodule, nodule]. The validator is a plain one
+# because pydantic reports a mismatched union as one failure per member.
 ClassWeights = Annotated[
     Literal["balanced", "none"] | list[float], PlainValidator(_rule_or_two_numbers)
 ]
@@ -32,7 +32,7 @@ class AugmentationParams(Block):
     Attributes
     ----------
     symmetries
-        Apply one of the eight symmetries of the square, each as likely.
+        Whether to apply one of the eight symmetries of the square, with equal probability.
     shift
         Largest translation along each axis, in whole pixels; edges are repeated.
     rotation
@@ -42,9 +42,9 @@ class AugmentationParams(Block):
     contrast
         Half-width of the uniform factor around 1 that intensities are multiplied by.
     brightness
-        Half-width of the uniform offset that is added to intensities, as a share of the range.
+        Half-width of the uniform offset added to intensities, as a fraction of the range.
     noise
-        Largest standard deviation of added Gaussian noise, as a share of the range.
+        Largest standard deviation of added Gaussian noise, as a fraction of the range.
     """
 
     symmetries: bool
@@ -66,25 +66,25 @@ class Recipe(Block):
     schedule, warmup_epochs
         `constant`, or `cosine` to zero; either after a linear rise over `warmup_epochs`.
     batch_size, epochs
-        Patches a step; passes over the train split.
+        Patches per step; passes over the train split.
     ghost_batches
-        Parts of each batch, at most its patches, that are computed side by side, a core each;
-        batch normalisation takes the statistics of each by itself. Under `strategy: mirrored`, 1 or
-        a multiple of the devices.
+        Number of parts of each batch, computed in parallel on one core each. Batch norm uses the
+        statistics of each part separately. With `strategy: mirrored`, 1 or a multiple of the
+        devices.
     average
-        Share of the training so far that makes up most of the `WeightAverage` that is scored and
-        saved; 0 scores and saves the weights themselves.
+        Fraction of the training so far that dominates the `WeightAverage` that is scored and saved;
+        0 scores and saves the weights themselves.
     label_smoothing
-        Share of each one-hot label that is spread evenly over the classes.
+        Fraction of each one-hot label that is spread evenly over the classes.
     precision
         Keras's dtype policy: `float32`, or `mixed_bfloat16`, which computes in bfloat16 and keeps
-        weights, normalisation and probabilities in float32. The saved model keeps to it.
+        weights, batch norm and probabilities in float32. The saved model uses it too.
     select
-        `best`: the weights of the epoch with the highest validation AUC, of several with the same
-        the one with the lowest validation loss; `last`: the final ones.
+        `best`: the weights of the epoch with the highest validation AUC, and among ties the lowest
+        validation loss; `last`: the final weights.
     patience
-        Stop when no epoch was better, in the sense of `select: best`, for this many epochs; 0 never
-        stops early.
+        Number of epochs without a better one, in the sense of `select: best`, after which training
+        stops; 0 never stops early.
     augmentation
         Random changes to training patches.
     """
@@ -105,7 +105,7 @@ class Recipe(Block):
     augmentation: AugmentationParams
 
     @model_validator(mode="after")
-    def _do_what_they_say(self) -> Self:
+    def _check_consistency(self) -> Self:
         if self.optimizer == "adam" and self.weight_decay:
             raise ValueError("found weight_decay with adam, expected 0.0, or optimizer: adamw")
         if self.warmup_epochs > self.epochs:

@@ -1,40 +1,40 @@
-"""The running statistics of batch normalisation, right after any number of steps."""
+"""Running statistics of batch norm that are valid after any number of steps."""
 
 from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
-# Fraction of the training so far that makes up most of the statistics, while that is fewer steps
-# than the momentum of the layer stands for.
+# Fraction of the training so far that dominates the statistics, as long as that is fewer steps than
+# the layer's momentum averages over.
 WINDOW_FRACTION = 0.1
 
 
 class RunningStatistics:
-    """Means and variances of batches averaged over the latest steps.
+    """Batch means and variances, averaged over recent steps.
 
     After t steps the average of the statistics b of the batches is
 
         (1 - r) * average + r * b
         with r = max(1 - momentum, 1 / (1 + WINDOW_FRACTION * (t - 1))).
 
-    Keras's own layers take r = 1 - momentum from the first step on. With a momentum of 0.99 the
-    values that they start from (mean 0, variance 1) then still count a third after 100 steps, and
-    the statistics lag a hundred steps behind weights that change fastest at the start: of a short
-    training they normalise another network. Here the first batch replaces the start, the weights
-    of the batches always add up to 1, and the average lags behind by at most about that fraction
-    of the training so far. As soon as that is more than 1 / (1 - momentum) steps it is Keras's.
+    Keras's own layers use r = 1 - momentum from the first step. With a momentum of 0.99, the
+    initial values (mean 0, variance 1) still have a weight of a third after 100 steps, and the
+    statistics lag a hundred steps behind weights that change fastest at the start. After a short
+    training they do not fit the network. Here the first batch replaces the initial values, the
+    weights of the batches always add up to 1, and the average lags behind by at most about that
+    fraction of the training so far. Beyond 1 / (1 - momentum) steps, it equals Keras's.
 
     Parameters
     ----------
     layers
-        Batch normalisations, each with its momentum. In a step they leave the statistics of the
-        batch alone in `moving_mean` and `moving_variance`.
+        Batch norms, each with its momentum. In a step they store the statistics of that batch only
+        in `moving_mean` and `moving_variance`.
 
     Attributes
     ----------
     variables
-        The averages; after `update` the layers hold them too.
+        The averages, which `update` also stores in the layers.
     """
 
     def __init__(self, layers: Sequence[keras.layers.BatchNormalization]) -> None:
@@ -49,7 +49,7 @@ class RunningStatistics:
         ]
 
     def update(self, step: tf.Tensor) -> None:
-        """Replace a batch's statistics by the averages, which take them in; steps count from 1."""
+        """Average the statistics after a step (from 1) and store the averages in the layers."""
         rate = 1 / (1 + WINDOW_FRACTION * (tf.cast(step, tf.float32) - 1))
         for average, (statistic, momentum) in zip(self.variables, self._of_layers, strict=True):
             average.assign_add(tf.maximum(rate, 1 - momentum) * (statistic - average))

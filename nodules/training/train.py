@@ -153,7 +153,7 @@ def train(
             for variable, value in zip(trained.state, state.variables, strict=True):
                 variable.assign(value)
             history.restore(state)
-            print(f"going on after epoch {len(state.epochs)} of {recipe.epochs}")
+            print(f"resuming after epoch {len(state.epochs)} of {recipe.epochs}")
         first_epoch = len(history.epochs)
         durations = Durations()
         with _progress_noted(history, recipe.epochs, checkpoint):
@@ -236,7 +236,7 @@ def _progress_noted(history: History, epochs: int, checkpoint: Checkpoint | None
         error.add_note(f"training was in epoch {min(len(history.epochs) + 1, epochs)} of {epochs}")
         if checkpoint:
             saved = checkpoint.saved_epochs
-            place = f"goes on after epoch {saved}" if saved else "starts it afresh"
+            place = f"resumes after epoch {saved}" if saved else "restarts from scratch"
             error.add_note(f"`dvc repro` {place}")
         raise
 

@@ -1,4 +1,4 @@
-"""The copy that is trained computes what the network says, part by part of a batch."""
+"""The accelerated model computes the same as its network, for each part of a batch."""
 
 from itertools import pairwise
 from typing import Any
@@ -34,7 +34,7 @@ def network(name: str) -> keras.Model:
 
 
 def gradients(model: keras.Model, patches: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Give the outputs in training, and the gradients of the first class's mean probability."""
+    """Return the outputs in training, and the gradients of the first class's mean probability."""
     with tf.GradientTape() as tape:
         outputs = model(patches, training=True)
         mean = tf.reduce_mean(outputs[:, 0])
