@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import dvc.api
 
 from benchmarks import MODELS
-from nodules.errors import ParamsError, one_line_errors
+from nodules.errors import ParamsError
 from nodules.params import PARAMS_FILE, read_params
+from nodules.system.exits import one_line_errors
 
 PREFIX = "ablation"
 SEEDS = (1, 2, 3)

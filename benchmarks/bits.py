@@ -13,9 +13,9 @@ from nodules.runtime import be_deterministic, usable_processors  # isort: split
 import numpy as np
 
 from benchmarks import MODELS
-from nodules.errors import one_line_errors
 from nodules.models.registry import build_model
 from nodules.params import Params, read_params
+from nodules.system.exits import one_line_errors
 from nodules.training.input_pipeline import training_batches
 from nodules.training.provenance import environment
 from nodules.training.train import compiled_copy

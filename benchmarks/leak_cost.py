@@ -19,13 +19,13 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.pipeline_run import run_training
-from nodules.errors import one_line_errors
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import load_model
 from nodules.params import ModelParams, Params, SplitParams, read_params
 from nodules.patches.reader import SPLITS, new_patch_file, open_patches
 from nodules.splitting.fingerprints import symmetric_view
 from nodules.splitting.near_duplicates import across_splits, find_duplicates
+from nodules.system.exits import one_line_errors
 
 SMALL = ModelParams(
     builder="squeezenet",

@@ -15,13 +15,13 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.pipeline_run import run_training
-from nodules.errors import one_line_errors
 from nodules.evaluation.metrics import auc_interval
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import load_model
 from nodules.params import Params, read_params
 from nodules.patches.reader import open_patches
 from nodules.phantom.patch_file import write_phantom
+from nodules.system.exits import one_line_errors
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ from typing import Any
 
 from benchmarks import MODELS
 from benchmarks.pipeline_clone import PipelineClone
-from nodules.errors import one_line_errors
 from nodules.params import read_params
+from nodules.system.exits import one_line_errors
 
 RECIPES = ("tuned", "published")
 

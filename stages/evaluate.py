@@ -5,10 +5,10 @@ from pathlib import Path
 # First of all, since it sets up TensorFlow, which others import.
 from nodules.runtime import be_deterministic  # isort: split
 
-from nodules.errors import one_line_errors
 from nodules.evaluation.evaluate import EvaluationFiles, evaluate
 from nodules.models.archive import check_archive
 from nodules.params import read_params
+from nodules.system.exits import one_line_errors
 
 if __name__ == "__main__":
     with one_line_errors():

@@ -5,8 +5,8 @@ from pathlib import Path
 # First of all, since it sets up TensorFlow, which others import.
 from nodules.runtime import be_deterministic  # isort: split
 
-from nodules.errors import one_line_errors
 from nodules.params import read_params
+from nodules.system.exits import one_line_errors
 from nodules.training.checkpoint import checkpoint_folder
 from nodules.training.train import TrainingFiles, train
 

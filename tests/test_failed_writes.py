@@ -22,8 +22,7 @@ from nodules.models.registry import build_model
 from nodules.params import SplitParams, read_params
 from nodules.patches.reader import SPLITS, new_patch_file, open_patches
 from nodules.splitting.split import split_patches
-from nodules.system.atomic import ABANDONED_S, replacing, replacing_all, write_json
-from nodules.system.output import check_output
+from nodules.system.atomic import ABANDONED_S, check_output, replacing, replacing_all, write_json
 
 REPOSITORY = Path(__file__).parent.parent
 SHARES = SplitParams(train=0.7, val=0.15, test=0.15)

@@ -14,10 +14,11 @@ import pytest
 
 from benchmarks.kills import SMALL
 from benchmarks.pipeline_clone import PipelineClone
-from nodules.errors import OutputError, one_line_errors
+from nodules.errors import OutputError
 from nodules.evaluation.evaluate import EvaluationFiles, evaluate
 from nodules.params import SplitParams
 from nodules.splitting.split import split_patches
+from nodules.system.exits import one_line_errors
 from nodules.training.train import TrainingFiles, train
 from tests.small_training import (
     CHECKPOINTS,

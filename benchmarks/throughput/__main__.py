@@ -42,11 +42,11 @@ from benchmarks.throughput.table import (
     markdown,
 )
 from benchmarks.throughput.worker_process import worker
-from nodules.errors import one_line_errors
 from nodules.models.registry import build_model
 from nodules.params import Params, read_params
 from nodules.patches.reader import CLASSES, PATCH_SIZE, Labels, Patches, new_patch_file
 from nodules.system.atomic import write_json
+from nodules.system.exits import one_line_errors
 from nodules.training.class_weights import class_weights
 from nodules.training.input_pipeline import steps_per_epoch
 from nodules.training.train import compiled_copy, train

@@ -12,7 +12,7 @@ from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import load_model
 from nodules.params import Views
 from nodules.patches.reader import open_patches
-from nodules.system.output import check_output
+from nodules.system.atomic import check_output
 
 
 def predict_file(model_path: Path, patches_path: Path, out: Path, *, views: Views = 1) -> int:

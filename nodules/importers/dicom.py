@@ -33,7 +33,7 @@ from pydicom.uid import (
 from nodules.errors import ImageError
 from nodules.importers.images import MAX_FILE_BYTES, GreyImage, check_scans, check_size
 from nodules.importers.window import HOUNSFIELD
-from nodules.patches.hdf5_checks import shown
+from nodules.system.streams import printable
 
 CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
@@ -120,7 +120,7 @@ def _check_header(path: Path, data: Dataset) -> str:
     photometric = str(data.get("PhotometricInterpretation") or "no PhotometricInterpretation")
     if photometric not in MONOCHROME:
         expected = f"expected {' or '.join(MONOCHROME)}"
-        raise ImageError(path, f"found {shown(photometric)}, {expected}")
+        raise ImageError(path, f"found {printable(photometric, 60)}, {expected}")
     frames = _integer(path, data, "NumberOfFrames", 1)
     if frames != 1:
         raise ImageError(path, f"found {frames} frames, expected one")
@@ -165,7 +165,7 @@ def _check_pixels(path: Path, data: FileDataset) -> None:
         try:
             opened = Image.open(io.BytesIO(frames[0]), formats=("JPEG", "JPEG2000"))
         except UnidentifiedImageError:
-            problem = f"found pixels that are no readable {shown(transfer_syntax.name)}"
+            problem = f"found pixels that are no readable {printable(transfer_syntax.name, 60)}"
             raise ImageError(path, f"{problem}, expected JPEG, JPEG 2000 or RLE") from None
         with opened as image:
             if image.size != (columns, rows):
@@ -178,7 +178,7 @@ def _check_pixels(path: Path, data: FileDataset) -> None:
 def _transfer_syntax(path: Path, data: FileDataset) -> UID:
     transfer_syntax = data.file_meta.get("TransferSyntaxUID")
     if not isinstance(transfer_syntax, UID) or not transfer_syntax.is_transfer_syntax:
-        found = shown(str(transfer_syntax or "no TransferSyntaxUID"))
+        found = printable(transfer_syntax or "no TransferSyntaxUID", 60)
         raise ImageError(path, f"found {found}, expected a transfer syntax of DICOM")
     return transfer_syntax
 
@@ -210,7 +210,7 @@ def _modality_values(
     path: Path, data: FileDataset, stored: NDArray[np.number]
 ) -> tuple[NDArray[np.number], bool, str]:
     """Return the transformed values, whether they are, and why they are no Hounsfield units."""
-    modality = shown(str(data.get("Modality") or ""))
+    modality = printable(data.get("Modality") or "", 60)
     if data.get("ModalityLUTSequence"):
         values = apply_modality_lut(stored, data)
         return values, True, f"DICOM of modality {modality or 'none'} with a ModalityLUTSequence"
@@ -232,9 +232,9 @@ def _modality_values(
     storage = data.get("SOPClassUID") or data.file_meta.get("MediaStorageSOPClassUID")
     if modality == "CT" and storage not in CT_CLASSES:
         name = storage.name if isinstance(storage, UID) else "none"
-        return values, True, f"{kind} of class {shown(name)}"
+        return values, True, f"{kind} of class {printable(name, 60)}"
     if modality == "CT" and unit != "HU":
-        return values, True, f"{kind} of RescaleType {shown(unit)}"
+        return values, True, f"{kind} of RescaleType {printable(unit, 60)}"
     return values, True, "" if modality == "CT" else kind
 
 
@@ -271,7 +271,7 @@ def _integer(path: Path, data: Dataset, keyword: str, default: int | None = None
     if value is None or value == "":
         value = default
     if not isinstance(value, int):
-        found = "none" if value is None else shown(str(value))
+        found = "none" if value is None else printable(value, 60)
         raise ImageError(path, f"{keyword}: found {found}, expected a whole number")
     return int(value)
 

@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nodules.errors import GroupError, ImageError, os_error_text
+from nodules.errors import GroupError, ImageError
 from nodules.importers.image_patches import ImagePatch, image_patches
 from nodules.importers.images import is_image
 from nodules.importers.window import Window
 from nodules.patches.hdf5_file import MAX_CHARACTERS
 from nodules.patches.reader import SPLITS, Labels, new_patch_file
-from nodules.system.output import check_output
-from nodules.system.streams import printable
+from nodules.system.atomic import check_output
+from nodules.system.streams import os_error_text, printable
 
 BLOCK_IMAGES = 256
 

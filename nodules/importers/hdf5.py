@@ -14,8 +14,7 @@ from nodules.importers.window import Window
 from nodules.patches.hdf5_file import Hdf5File, open_hdf5, read_rows
 from nodules.patches.hdf5_storage import StoredArray
 from nodules.patches.reader import Labels, new_patch_file, read_known
-from nodules.system.atomic import replacing
-from nodules.system.output import check_output
+from nodules.system.atomic import check_output, replacing
 
 CARRIED = ("Y", "group", "split")
 

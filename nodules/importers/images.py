@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from nodules.errors import ImageError, os_error_text
+from nodules.errors import ImageError
 from nodules.importers.resampling import MAX_PIXELS, MAX_VALUE
 from nodules.importers.tiff import (
     Samples,
@@ -27,8 +27,8 @@ from nodules.importers.tiff import (
     use_native_byte_order,
 )
 from nodules.importers.window import EIGHT_BITS, SIXTEEN_BITS, Window
-from nodules.patches.hdf5_checks import shown
 from nodules.system.regular_file import irregular_kind, open_regular
+from nodules.system.streams import error_text, os_error_text
 
 PILLOW_FORMATS = ("PNG", "JPEG", "TIFF")
 PILLOW_SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff"}
@@ -260,8 +260,8 @@ def _decoding(path: Path, expected: str) -> Iterator[None]:
         raise
     except Exception as error:
         # A broken file makes decoders raise about anything.
-        text = "" if isinstance(error, KeyError) else shown(str(error), 200)
-        raise ImageError(path, f"not {expected} ({text or type(error).__name__})") from None
+        found = type(error).__name__ if isinstance(error, KeyError) else error_text(error)
+        raise ImageError(path, f"not {expected} ({found})") from None
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

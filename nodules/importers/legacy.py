@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from nodules.errors import PatchFileError
 from nodules.patches.reader import PatchFile, new_patch_file, open_patches
-from nodules.system.output import check_output
+from nodules.system.atomic import check_output
 
 
 def import_legacy(files: Mapping[str, Path], out: Path) -> dict[str, int]:

@@ -17,11 +17,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from nodules.errors import PatchFileError, os_error_text
-from nodules.patches.hdf5_checks import DAMAGE, holds, link_problem, reason, shown
+from nodules.errors import PatchFileError
+from nodules.patches.hdf5_checks import DAMAGE, holds, link_problem
 from nodules.patches.hdf5_storage import StorageError, StoredArray, check_pieces
 from nodules.system.limited_process import call_limited
 from nodules.system.regular_file import check_regular_file
+from nodules.system.streams import error_text, os_error_text, printable
 
 # Far above what any file needs: the columns of 100,000 patches are read in a second.
 SECONDS = 10
@@ -86,7 +87,7 @@ class Hdf5File:
             problem = link_problem(self._file, name) if there else ""
             found = self._file[name] if there and not problem else None
         if not (problem or isinstance(found, h5py.Dataset)):
-            names = ", ".join(shown(each) for each in self.names()[:10]) or "nothing"
+            names = ", ".join(printable(each, 60) for each in self.names()[:10]) or "nothing"
             problem = f"found {names}; expected a data set of this name"
         elif found is not None and found.shape is None:
             problem = "found no data, expected an array"
@@ -181,7 +182,7 @@ def _open(path: Path) -> h5py.File:
         if not empty and h5py.is_hdf5(path):
             return h5py.File(path, "r")
     except DAMAGE as error:
-        problem = reason(error)
+        problem = error_text(error)
         if cut := re.search(r"truncated file: eof = (\d+).* stored_eof = (\d+)", problem):
             found, whole = (int(number) for number in cut.groups())
             problem = f"truncated: found {found:,} bytes of {whole:,}"
@@ -198,7 +199,7 @@ def reading(path: Path, name: str = "") -> Iterator[None]:
         raise PatchFileError(path, f"cannot be read: {error}", dataset=name) from None
     except DAMAGE as error:
         problem = "cannot be read: damaged, or compressed by an unknown method"
-        raise PatchFileError(path, f"{problem} ({reason(error)})", dataset=name) from None
+        raise PatchFileError(path, f"{problem} ({error_text(error)})", dataset=name) from None
 
 
 def read_rows(

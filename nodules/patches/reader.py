@@ -36,7 +36,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodules.errors import PatchFileError
-from nodules.patches.hdf5_checks import shown
 from nodules.patches.hdf5_file import (
     Hdf5File,
     check_text,
@@ -47,6 +46,7 @@ from nodules.patches.hdf5_file import (
 )
 from nodules.patches.hdf5_storage import StoredArray
 from nodules.system.atomic import cannot_write, replacing_all
+from nodules.system.streams import printable
 
 PATCH_SIZE = 50
 SPLITS = ("train", "val", "test")
@@ -349,7 +349,7 @@ def _split(file: Hdf5File, count: int) -> NDArray[np.object_]:
     if not known.all():
         row = int(np.argmin(known))
         name = names[row]
-        found = repr(name) if name.strip() in SPLITS else repr(shown(name))
+        found = repr(name) if name.strip() in SPLITS else repr(printable(name, 60))
         problem = f"found {found}, expected one of {', '.join(SPLITS)}"
         raise PatchFileError(file.path, problem, dataset="split", row=row)
     return names
@@ -361,7 +361,7 @@ def _check_groups_are_whole(path: Path, groups: Groups, split: NDArray[np.object
     if len(torn):
         row = int(torn[0])
         sides = f"{split[first_row[inverse[row]]]} and {split[row]}"
-        problem = f"found {shown(str(groups[row]))} in {sides}, expected a group in one split"
+        problem = f"found {printable(groups[row], 60)} in {sides}, expected a group in one split"
         raise PatchFileError(path, problem, dataset="group", row=row)
 
 

@@ -17,7 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from nodules.errors import CommentError, one_line_errors
+from nodules.errors import CommentError
+from nodules.system.exits import one_line_errors
 
 # The first line of the comment, which nobody sees, finds it again.
 MARKER = "<!-- nodules: report -->"

@@ -10,14 +10,15 @@ import secrets
 import socket
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nodules.errors import OutputError, os_error_text
+from nodules.errors import OutputError
 from nodules.system.regular_file import irregular_kind
+from nodules.system.streams import os_error_text
 
 # What only a write can meet, wherever in the block it happens.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -140,6 +141,20 @@ def place_of(target: Path) -> Path:
     if kind:
         raise OutputError(target, f"found {kind}, expected the name of a file to write")
     return place
+
+
+def check_output(out: Path, inputs: Iterable[Path]) -> None:
+    """Refuse to write onto an input, a folder, a device or a pipe.
+
+    Raises
+    ------
+    OutputError
+        If `out` is one of `inputs`, or no regular file.
+    """
+    place_of(out)
+    # What is not there is no input: a hundred thousand images need not be looked at.
+    if out.exists() and any(path.exists() and path.samefile(out) for path in inputs):
+        raise OutputError(out, "found the same file as input, expected a new name")
 
 
 def _may_change(link: Path, linked: Path) -> bool:

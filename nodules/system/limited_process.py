@@ -23,10 +23,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from nodules.errors import NodulesError, one_line_errors
+from nodules.errors import NodulesError
+from nodules.system.exits import one_line_errors
 from nodules.system.streams import STDERR, STDOUT, printable
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 # Processor time is what is limited. Where a file blocks instead of computing, this many times as
 # long on the clock ends it; a busy machine gives a process its seconds later.
 CLOCK_FACTOR = 10
@@ -218,7 +219,7 @@ def _call_each(
         try:
             refused, content = False, function(path, *arguments)
         except NodulesError as error:
-            refused, content = True, str(error).encode()
+            refused, content = True, printable(error).encode()
         except MemoryError:
             os._exit(_OUT_OF_MEMORY)
         results.write(_RESULT_HEADER.pack(refused, len(content)) + content)

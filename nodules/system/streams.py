@@ -16,7 +16,7 @@ class StandardOutputError(Exception):
     """Standard output cannot be written."""
 
     def __init__(self, error: OSError) -> None:
-        super().__init__(f"standard output: cannot be written: {(error.strerror or '').lower()}")
+        super().__init__(f"standard output: cannot be written: {os_error_text(error)}")
         self.pipe_closed = isinstance(error, BrokenPipeError)
 
 
@@ -107,18 +107,42 @@ def delivered_output() -> Iterator[None]:
         sys.stdout.flush()
 
 
-def printable(text: object) -> str:
+def printable(text: object, max_length: int | None = None) -> str:
     r"""Return text as one line that cannot control a terminal.
 
     Control characters, such as those of a file's name, become backslash escapes, and so do the
     bytes of a name that are not in the encoding of the file system.
 
+    Parameters
+    ----------
+    text
+        Any text, or an object that has one.
+    max_length
+        Number of characters after which the line is cut off, with an ellipsis; None for no limit.
+
     Examples
     --------
     >>> printable("a scan\n\x1b[31mof mine: M\udcfcller.png")
     'a scan\\n\\x1b[31mof mine: M\\xfcller.png'
+    >>> printable("a scan of mine", 6)
+    'a scan...'
     """
-    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in str(text))
+    whole = str(text)
+    kept = whole if max_length is None else whole[: max_length + 1]
+    line = "".join(letter if letter.isprintable() else _escaped(letter) for letter in kept)
+    return line if max_length is None or len(line) <= max_length else f"{line[:max_length]}..."
+
+
+def error_text(error: BaseException) -> str:
+    """Return what an error says, in one printable line of at most 200 characters; or its type."""
+    # A KeyError prints its sentence in quotes, and HDF5 breaks lines in the middle of sentences.
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return printable(" ".join(str(text).split()), 200) or type(error).__name__
+
+
+def os_error_text(error: OSError) -> str:
+    """Return the system's description of an error, in lower case for the middle of a sentence."""
+    return (error.strerror or str(error)).lower()
 
 
 def _escaped(letter: str) -> str:

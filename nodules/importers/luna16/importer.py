@@ -22,9 +22,9 @@ from nodules.importers.luna16.tables import (
     without_repeats,
 )
 from nodules.importers.metaimage import MetaImage
-from nodules.patches.hdf5_checks import shown
 from nodules.patches.reader import new_patch_file
-from nodules.system.output import check_output
+from nodules.system.atomic import check_output
+from nodules.system.streams import printable
 
 LEGACY_CROP = Crop()
 
@@ -110,7 +110,7 @@ def import_luna16(
             expected = "SERIESUID.mhd below --scans" + (
                 "" if all_missing else ", or --skip-missing"
             )
-            problem = f"{problem}, the first {shown(missing[0])}; expected {expected}"
+            problem = f"{problem}, the first {printable(missing[0], 60)}; expected {expected}"
             raise TableError(source.candidates, problem)
         notes.append(f"{problem}: their candidates left out")
         candidates = candidates.within(paths)

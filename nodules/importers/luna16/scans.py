@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from nodules.errors import ScanError
 from nodules.importers.metaimage import MetaImage, read_header, read_slices
 from nodules.importers.window import HOUNSFIELD, Window
-from nodules.patches.hdf5_checks import shown
 from nodules.patches.reader import PATCH_SIZE, Patches
+from nodules.system.streams import printable
 
 # SimpleITK is loaded late: only resampling needs it.
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _expect_hounsfield(image: MetaImage) -> None:
         found = f"found voxels of type {image.dtype.name}"
         problem = f"{found}, which cannot hold the {HOUNSFIELD.low:g} HU of air"
     elif image.modality not in CT:
-        problem = f"found Modality {shown(image.modality)}, which has no Hounsfield units"
+        problem = f"found Modality {printable(image.modality, 60)}, which has no Hounsfield units"
     else:
         return
     raise ScanError(image.path, f"{problem}, expected --window LOW HIGH")

@@ -12,9 +12,9 @@ from typing import NamedTuple, Self, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from nodules.errors import TableError, os_error_text
-from nodules.patches.hdf5_checks import shown
+from nodules.errors import TableError
 from nodules.system.regular_file import open_regular
+from nodules.system.streams import os_error_text, printable
 
 SERIES = "seriesuid"
 COORDINATES = ("coordX", "coordY", "coordZ")
@@ -219,7 +219,7 @@ def _rows(path: Path, file: TextIO, value: str) -> Iterator[list[str]]:
     names = (SERIES, *COORDINATES, value)
     missing = [name for name in names if name not in header]
     if missing:
-        columns = shown(", ".join(header), 200)
+        columns = printable(", ".join(header), 200)
         found = f"found the columns {columns}" if header else "found an empty file"
         raise TableError(path, f"{found}, expected {', '.join(names)}")
     places = [header.index(name) for name in names]
@@ -238,6 +238,8 @@ def _numbers(path: Path, row: int, fields: list[str], names: Sequence[str]) -> l
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
-            raise TableError(path, f"{name}: found {shown(text)!r}, expected a number", row=row)
+            raise TableError(
+                path, f"{name}: found {printable(text, 60)!r}, expected a number", row=row
+            )
         numbers.append(number)
     return numbers
