@@ -22,7 +22,9 @@ from benchmarks.pipeline_run import run_training
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import load_model
 from nodules.params import ModelParams, Params, SplitParams, read_params
-from nodules.patches.reader import SPLITS, new_patch_file, open_patches
+from nodules.patches.layout import SPLITS
+from nodules.patches.reader import open_patches
+from nodules.patches.writer import new_patch_file
 from nodules.splitting.fingerprints import symmetric_view
 from nodules.splitting.near_duplicates import across_splits, find_duplicates
 from nodules.system.exits import one_line_errors

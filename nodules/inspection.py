@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nodules.patches.reader import SPLITS, open_patches
+from nodules.patches.layout import SPLITS
+from nodules.patches.reader import open_patches
 from nodules.system.streams import printable
 
 

@@ -45,10 +45,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_trial_process() -> Iterator[None]:
-    """Open HDF5 files without a trial in another process, which takes half a second for each."""
+def no_probe_process() -> Iterator[None]:
+    """Open HDF5 files without a probe in another process, which takes half a second for each."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nodules.patches.hdf5_file._try_once", lambda *_: None)
+        patch.setattr("nodules.patches.probe._probe_once", lambda *_: None)
         yield
 
 

@@ -20,7 +20,9 @@ from nodules.evaluation.predictions import new_table
 from nodules.models.file import save_model
 from nodules.models.registry import build_model
 from nodules.params import SplitParams, read_params
-from nodules.patches.reader import SPLITS, new_patch_file, open_patches
+from nodules.patches.layout import SPLITS
+from nodules.patches.reader import open_patches
+from nodules.patches.writer import new_patch_file
 from nodules.splitting.split import split_patches
 from nodules.system.atomic import ABANDONED_S, check_output, replacing, replacing_all, write_json
 

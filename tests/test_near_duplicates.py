@@ -16,7 +16,8 @@ from scipy.ndimage import gaussian_filter
 
 from nodules.errors import SplitError
 from nodules.params import SplitParams
-from nodules.patches.reader import SPLITS, open_patches
+from nodules.patches.layout import SPLITS
+from nodules.patches.reader import open_patches
 from nodules.splitting.fingerprints import fingerprints, symmetric_view
 from nodules.splitting.near_duplicates import (
     LEAST_CORRELATION,

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from nodules.errors import PatchFileError
-from nodules.patches.reader import new_patch_file, open_patches
+from nodules.patches.reader import open_patches
+from nodules.patches.writer import new_patch_file
 
 
 def test_both_layouts_of_x_and_y_read_the_same(patch_file, random_patches) -> None:

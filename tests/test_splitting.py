@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from nodules.errors import SplitError
 from nodules.params import SplitParams
-from nodules.patches.reader import SPLITS, open_patches
+from nodules.patches.layout import SPLITS
+from nodules.patches.reader import open_patches
 from nodules.splitting.split import assign_splits, fold_counts, split_patches
 
 SHARES = SplitParams(train=0.7, val=0.15, test=0.15)

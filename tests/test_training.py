@@ -20,7 +20,8 @@ from nodules.inference.probabilities import nodule_probabilities
 from nodules.models import registry
 from nodules.models.file import load_model
 from nodules.params import ModelParams, Params, SplitParams, read_params
-from nodules.patches.reader import new_patch_file, open_patches
+from nodules.patches.reader import open_patches
+from nodules.patches.writer import new_patch_file
 from nodules.runtime import usable_processors
 from nodules.splitting.split import split_patches
 from nodules.system.atomic import write_json

@@ -44,7 +44,8 @@ from benchmarks.throughput.table import (
 from benchmarks.throughput.worker_process import worker
 from nodules.models.registry import build_model
 from nodules.params import Params, read_params
-from nodules.patches.reader import CLASSES, PATCH_SIZE, Labels, Patches, new_patch_file
+from nodules.patches.layout import CLASSES, PATCH_SIZE, Labels, Patches
+from nodules.patches.writer import new_patch_file
 from nodules.system.atomic import write_json
 from nodules.system.exits import one_line_errors
 from nodules.training.class_weights import class_weights

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from nodules.errors import PatchFileError, ResultsMissingError, RevisionError, TestSetError
 from nodules.evaluation.predictions import COLUMNS, group_of
-from nodules.patches.reader import Labels, Patches, PatchFile, open_patches
+from nodules.patches.layout import Labels, Patches
+from nodules.patches.reader import PatchFile, open_patches
 from nodules.system.regular_file import irregular_kind
 from nodules.system.streams import printable
 

@@ -23,7 +23,8 @@ from nodules.inference.folding import folded_copy
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import load_model
 from nodules.params import EvaluateParams
-from nodules.patches.reader import CLASSES, SPLITS, Groups, Labels, PatchRows, open_patches
+from nodules.patches.layout import CLASSES, SPLITS, Groups, Labels
+from nodules.patches.reader import PatchRows, open_patches
 from nodules.statistics.constant_predictions import constant_predictions
 
 # Fit on the train split says little, so its rows would only make the table five times as long.

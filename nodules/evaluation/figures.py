@@ -11,7 +11,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from nodules.patches.reader import PATCH_SIZE, Labels, Patches, PatchRows
+from nodules.patches.layout import PATCH_SIZE, Labels, Patches
+from nodules.patches.reader import PatchRows
 from nodules.system.atomic import replacing
 
 # Blue and orange of Okabe and Ito's palette, told apart by colour-blind readers too.

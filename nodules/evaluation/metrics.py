@@ -14,7 +14,7 @@ from sklearn.metrics import (
 )
 
 from nodules.params import ThresholdParams
-from nodules.patches.reader import Groups, Labels
+from nodules.patches.layout import Groups, Labels
 
 Probabilities = NDArray[np.floating]
 

@@ -20,8 +20,9 @@ from nodules.errors import GroupError, ImageError
 from nodules.importers.image_patches import ImagePatch, image_patches
 from nodules.importers.images import is_image
 from nodules.importers.window import Window
-from nodules.patches.hdf5_file import MAX_CHARACTERS
-from nodules.patches.reader import SPLITS, Labels, new_patch_file
+from nodules.patches.hdf5_texts import MAX_CHARACTERS
+from nodules.patches.layout import SPLITS, Labels
+from nodules.patches.writer import new_patch_file
 from nodules.system.atomic import check_output
 from nodules.system.streams import os_error_text, printable
 

@@ -11,9 +11,12 @@ from tqdm import tqdm
 from nodules.errors import PatchFileError
 from nodules.importers.stack import Stack
 from nodules.importers.window import Window
-from nodules.patches.hdf5_file import Hdf5File, open_hdf5, read_rows
+from nodules.patches.columns import read_known
+from nodules.patches.hdf5_file import Hdf5File, read_rows
 from nodules.patches.hdf5_storage import StoredArray
-from nodules.patches.reader import Labels, new_patch_file, read_known
+from nodules.patches.layout import Labels
+from nodules.patches.probe import open_hdf5
+from nodules.patches.writer import new_patch_file
 from nodules.system.atomic import check_output, replacing
 
 CARRIED = ("Y", "group", "split")

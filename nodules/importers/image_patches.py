@@ -12,7 +12,7 @@ from nodules.errors import ImageError
 from nodules.importers.images import GreyImage, read_image
 from nodules.importers.resampling import resample
 from nodules.importers.window import SIXTEEN_BITS, Window
-from nodules.patches.reader import PATCH_SIZE, Patches
+from nodules.patches.layout import PATCH_SIZE, Patches
 from nodules.system.limited_process import call_each_limited
 
 # Processor time and memory for one image. The largest allowed takes 3 s and 600 MB, a small one a

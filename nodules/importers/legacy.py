@@ -8,7 +8,8 @@ import numpy as np
 from tqdm import tqdm
 
 from nodules.errors import PatchFileError
-from nodules.patches.reader import PatchFile, new_patch_file, open_patches
+from nodules.patches.reader import PatchFile, open_patches
+from nodules.patches.writer import new_patch_file
 from nodules.system.atomic import check_output
 
 

@@ -25,7 +25,8 @@ from tqdm import tqdm
 from nodules.errors import PatchFileError
 from nodules.importers.stack import Stack
 from nodules.patches.hdf5_storage import MAX_RATIO, SMALL_BYTES
-from nodules.patches.reader import SPLITS, Labels, Patches, new_patch_file
+from nodules.patches.layout import SPLITS, Labels, Patches
+from nodules.patches.writer import new_patch_file
 from nodules.system.atomic import check_output
 from nodules.system.regular_file import check_regular_file
 from nodules.system.streams import error_text, os_error_text, printable

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from nodules.errors import PatchFileError
 from nodules.importers.resampling import MAX_PIXELS, MAX_VALUE, resample
 from nodules.importers.window import EIGHT_BITS, UNIT, Window
-from nodules.patches.reader import BLOCK_PATCHES, PATCH_SIZE, Patches
+from nodules.patches.layout import BLOCK_PATCHES, PATCH_SIZE, Patches
 
 BLOCK_BYTES = 32 * 2**20
 # An image is read whole.

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from nodules.errors import ScoringError
 from nodules.params import Views
-from nodules.patches.reader import CLASSES, Patches, PatchRows
+from nodules.patches.layout import CLASSES, Patches
+from nodules.patches.reader import PatchRows
 from nodules.runtime import usable_processors
 
 # It changes speed and memory, not the result: what a batch makes of its feature maps should fit

@@ -32,7 +32,7 @@ from nodules.models.archive import (
 )
 from nodules.models.registry import BuildError, build_from_spec, spec_of
 from nodules.models.spec import ModelSpec
-from nodules.patches.reader import CLASSES, PATCH_SIZE
+from nodules.patches.layout import CLASSES, PATCH_SIZE
 from nodules.system.atomic import replacing
 from nodules.system.streams import error_text, printable
 

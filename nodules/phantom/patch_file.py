@@ -6,7 +6,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nodules.params import PhantomParams
-from nodules.patches.reader import new_patch_file
+from nodules.patches.writer import new_patch_file
 from nodules.phantom import generate_phantom
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nodules.patches.reader import PATCH_SIZE, Patches
+from nodules.patches.layout import PATCH_SIZE, Patches
 
 # Keypoints are what a shifted copy has in common with its original: the same spots of the scan,
 # found again wherever they stand in the patch. Of crowded synthetic scenes, shifted by 6, 8, 10 and

@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nodules.patches.reader import PATCH_SIZE, SPLITS, Patches, PatchFile
+from nodules.patches.layout import PATCH_SIZE, SPLITS, Patches
+from nodules.patches.reader import PatchFile
 from nodules.splitting.fingerprints import (
     CODE_VIEWS,
     KEYPOINT,

@@ -12,15 +12,9 @@ from tqdm import tqdm
 
 from nodules.errors import SplitError
 from nodules.params import SplitParams
-from nodules.patches.reader import (
-    SPLITS,
-    Groups,
-    Labels,
-    Patches,
-    PatchFile,
-    new_patch_files,
-    open_patches,
-)
+from nodules.patches.layout import SPLITS, Groups, Labels, Patches
+from nodules.patches.reader import PatchFile, open_patches
+from nodules.patches.writer import new_patch_files
 
 if TYPE_CHECKING:
     from nodules.splitting.near_duplicates import Crossings, Duplicates

@@ -5,7 +5,7 @@ import math
 import tensorflow as tf
 
 from nodules.params import AugmentationParams
-from nodules.patches.reader import PATCH_SIZE
+from nodules.patches.layout import PATCH_SIZE
 
 
 def augment(patches: tf.Tensor, params: AugmentationParams, seed: tf.Tensor) -> tf.Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from nodules.params import ClassWeights
-from nodules.patches.reader import CLASSES, Labels
+from nodules.patches.layout import CLASSES, Labels
 
 
 def class_weights(labels: Labels, rule: ClassWeights) -> dict[str, float]:

@@ -7,7 +7,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from nodules.params import AugmentationParams
-from nodules.patches.reader import CLASSES, PATCH_SIZE, Labels, Patches, PatchRows
+from nodules.patches.layout import CLASSES, PATCH_SIZE, Labels, Patches
+from nodules.patches.reader import PatchRows
 from nodules.training.augmentation import augment
 
 

@@ -22,7 +22,8 @@ from nodules.models.file import save_model
 from nodules.models.multiply_adds import multiply_adds
 from nodules.models.registry import build_model
 from nodules.params import PARAMS_FILE, Params, Recipe
-from nodules.patches.reader import CLASSES, PatchFile, open_patches
+from nodules.patches.layout import CLASSES
+from nodules.patches.reader import PatchFile, open_patches
 from nodules.runtime import usable_processors
 from nodules.statistics.constant_predictions import constant_predictions
 from nodules.system.atomic import write_json

@@ -22,7 +22,7 @@ from nodules.importers.luna16.tables import (
     without_repeats,
 )
 from nodules.importers.metaimage import MetaImage
-from nodules.patches.reader import new_patch_file
+from nodules.patches.writer import new_patch_file
 from nodules.system.atomic import check_output
 from nodules.system.streams import printable
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nodules.errors import ScanError
 from nodules.importers.metaimage import MetaImage, read_header, read_slices
 from nodules.importers.window import HOUNSFIELD, Window
-from nodules.patches.reader import PATCH_SIZE, Patches
+from nodules.patches.layout import PATCH_SIZE, Patches
 from nodules.system.streams import printable
 
 # SimpleITK is loaded late: only resampling needs it.
