@@ -24,9 +24,10 @@ from nodules.models.file import load_model
 from nodules.params import ModelParams, Params, SplitParams, read_params
 from nodules.patches.layout import SPLITS
 from nodules.patches.reader import open_patches
+from nodules.patches.symmetry import symmetric_view
 from nodules.patches.writer import new_patch_file
-from nodules.splitting.fingerprints import symmetric_view
-from nodules.splitting.near_duplicates import across_splits, find_duplicates
+from nodules.splitting.leaks import across_splits
+from nodules.splitting.near_duplicates import find_duplicates
 from nodules.system.exits import one_line_errors
 
 SMALL = ModelParams(

@@ -12,7 +12,8 @@ from nodules.errors import SplitError
 from nodules.params import SplitParams
 from nodules.patches.layout import SPLITS
 from nodules.patches.reader import open_patches
-from nodules.splitting.split import assign_splits, fold_counts, split_patches
+from nodules.splitting.assignment import assign_splits, fold_counts
+from nodules.splitting.split import split_patches
 
 SHARES = SplitParams(train=0.7, val=0.15, test=0.15)
 

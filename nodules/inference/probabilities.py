@@ -1,7 +1,6 @@
 """Scoring patches with a model, in bounded memory."""
 
 import math
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
@@ -13,6 +12,7 @@ from nodules.errors import ScoringError
 from nodules.params import Views
 from nodules.patches.layout import CLASSES, Patches
 from nodules.patches.reader import PatchRows
+from nodules.patches.symmetry import symmetric_view
 from nodules.runtime import usable_processors
 
 # It changes speed and memory, not the result: what a batch makes of its feature maps should fit
@@ -21,6 +21,8 @@ BATCH_SIZE = 64
 # Values of the largest feature map of a batch: 128 MB as float32. Smaller batches where a network
 # makes more of them keep memory in bounds.
 MAX_BATCH_VALUES = 2**25
+# Numbers of `symmetric_view`, in the order in which probabilities are added up: it decides bits.
+VIEW_ORDER = (0, 5, 7, 2, 4, 3, 1, 6)
 
 
 def nodule_probabilities(
@@ -38,8 +40,8 @@ def nodule_probabilities(
         Patches scored at once on a core, at least one; fewer where their feature maps would be too
         large. Memory grows with it and with the cores.
     views
-        1 scores each patch as it is; 8 averages its probability over `symmetric_views`, at eight
-        times the cost.
+        1 scores each patch as it is; 8 averages its probability over its eight symmetric
+        views, at eight times the cost.
 
     Returns
     -------
@@ -81,21 +83,10 @@ def _batches_at_once() -> int:
     return 2 if tf.config.list_logical_devices("GPU") else usable_processors()
 
 
-def symmetric_views(patches: Patches) -> Iterator[Patches]:
-    """Give (N, 50, 50) patches under each of the eight symmetries of the square, as they are first.
-
-    A section through a nodule has no up or left, so that all eight ask the same question.
-    """
-    for turned in (patches, patches.transpose(0, 2, 1)):
-        for rows in (1, -1):
-            for columns in (1, -1):
-                yield turned[:, ::rows, ::columns]
-
-
 def _batch_probabilities(model: keras.Model, batch: Patches, views: Views) -> NDArray[np.float32]:
     probabilities = [
         _checked(model.predict_on_batch(view[..., np.newaxis].astype(np.float32)), len(batch))
-        for view in (symmetric_views(batch) if views == 8 else [batch])
+        for view in (symmetric_view(batch, number) for number in VIEW_ORDER[:views])
     ]
     return np.mean(probabilities, axis=0, dtype=np.float32)
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodules.patches.layout import PATCH_SIZE, Patches
+from nodules.patches.symmetry import view_permutations
 
 # Keypoints are what a shifted copy has in common with its original: the same spots of the scan,
 # found again wherever they stand in the patch. Of crowded synthetic scenes, shifted by 6, 8, 10 and
@@ -15,7 +16,7 @@ from nodules.patches.layout import PATCH_SIZE, Patches
 KEYPOINTS = 6
 # A spot weaker than this, in grey levels, is noise. Patches without a stronger one show nothing
 # to tell them apart by; in LUNA16 one in a hundred of a patch's six strongest spots is below 6.
-LEAST_STRENGTH = 4.0
+MIN_STRENGTH = 4.0
 # Standard deviations of the difference of Gaussians that finds spots, in pixels.
 SPOT_SCALES = (1.5, 3.0)
 # A code covers 21 x 21 pixels by 7 x 7 means of 3 x 3.
@@ -48,33 +49,8 @@ class Fingerprints(NamedTuple):
     keypoints: NDArray
 
 
-def symmetric_view(patches: NDArray, view: int) -> NDArray:
-    """Turn or mirror squares.
-
-    Parameters
-    ----------
-    patches
-        (..., k, k).
-    view
-        0 to 3 quarter turns; 4 to 7 the same, then transposed. 0 changes nothing.
-
-    Returns
-    -------
-    (..., k, k)
-        A view of the same memory.
-    """
-    turned = np.rot90(patches, view % 4, axes=(-2, -1))
-    return np.swapaxes(turned, -2, -1) if view >= 4 else turned
-
-
-def _permutations(size: int) -> NDArray[np.intp]:
-    """(8, size * size): where each pixel of each view comes from."""
-    square = np.arange(size * size).reshape(size, size)
-    return np.array([symmetric_view(square, view).ravel() for view in range(8)])
-
-
-PIXEL_VIEWS = _permutations(PATCH_SIZE)
-CODE_VIEWS = _permutations(CELLS)
+PIXEL_VIEWS = view_permutations(PATCH_SIZE)
+CODE_VIEWS = view_permutations(CELLS)
 # Sets of cells that the symmetries exchange among themselves.
 _ORBITS = [np.array(orbit) for orbit in sorted({tuple(sorted(set(o))) for o in CODE_VIEWS.T})]
 # Sums of 2,500 products with integers below 2^32 are exact in float64, in whatever order.
@@ -148,7 +124,7 @@ def _hashes(flat: NDArray[np.uint8]) -> NDArray[np.uint64]:
 def _keypoints(patches: Patches, first_row: int) -> NDArray:
     strength = np.abs(_spots(patches))
     inside = strength.shape[-1]
-    is_peak = (strength >= _maximum(strength)) & (strength >= LEAST_STRENGTH)
+    is_peak = (strength >= _maximum(strength)) & (strength >= MIN_STRENGTH)
     strength = np.where(is_peak, strength, 0).reshape(len(patches), -1)
     strongest = np.argpartition(-strength, KEYPOINTS, axis=1)[:, :KEYPOINTS]
     row, rank = np.nonzero(np.take_along_axis(strength, strongest, axis=1))

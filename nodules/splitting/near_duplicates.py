@@ -3,8 +3,8 @@
 Two patches are *exact duplicates* if one is a symmetry of the other, pixel by pixel; patches of a
 single grey level show nothing and are left out. Two patches are *near-duplicates* if, at one of
 the eight symmetries and a shift that leaves at least half of the patch, what they share differs by
-at most `MOST_RMS` grey levels (root mean square) and its fine detail correlates by at least
-`LEAST_CORRELATION`. Patches without a distinct spot, such as air or plain tissue, are none.
+at most `MAX_RMS` grey levels (root mean square) and its fine detail correlates by at least
+`MIN_CORRELATION`. Patches without a distinct spot, such as air or plain tissue, are none.
 
 Measured on 6,483 LUNA16 patches. Of pairs near each other in the list of candidates every shift up
 to 12 pixels was tried: one slice agrees to 2 to 4 grey levels and correlates by 0.89 to 0.99,
@@ -14,7 +14,6 @@ themselves would not do: there such pairs pass 0.95, by a straight edge in both.
 """
 
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any, NamedTuple
@@ -26,6 +25,7 @@ from tqdm import tqdm
 
 from nodules.patches.layout import PATCH_SIZE, SPLITS, Patches
 from nodules.patches.reader import PatchFile
+from nodules.patches.symmetry import symmetric_view
 from nodules.splitting.fingerprints import (
     CODE_VIEWS,
     KEYPOINT,
@@ -33,17 +33,16 @@ from nodules.splitting.fingerprints import (
     fingerprints,
     invariant_codes,
     smoothing,
-    symmetric_view,
 )
 
-MOST_RMS = 8.0
-LEAST_CORRELATION = 0.8
-LEAST_OVERLAP = 0.5
+MAX_RMS = 8.0
+MIN_CORRELATION = 0.8
+MIN_OVERLAP = 0.5
 # Blur that leaves, subtracted, the fine detail that is compared.
 DETAIL_SCALE = 2.0
 # Root mean square over the cells of two keypoints' codes: 0.7 at most for the pairs of one slice
 # above, in which JPEG had rounded the pixels; of different scans hardly any is below 4.
-MOST_CODE_RMS = 2.0
+MAX_CODE_RMS = 2.0
 # Principal components of the codes that are searched; the distance only shrinks with fewer.
 COMPONENTS = 24
 # Copies of a keypoint that one search returns.
@@ -57,10 +56,10 @@ KEYPOINTS_PER_CELL = 256
 # eight, at 2.5 times the cost, all. A pair has up to six chances.
 CELLS_PROBED = 2
 # Below so many, comparing with each is as fast.
-LEAST_CELLS = 16
+MIN_CELLS = 16
 VERIFIED_AT_ONCE = 512
 # Rows between two wanted ones that are read along, for compressed files hold them in one piece.
-LARGEST_GAP = 32
+MAX_GAP = 32
 
 DETAIL = smoothing(DETAIL_SCALE)
 # (8, 2500): where each pixel stands in each view.
@@ -118,32 +117,6 @@ class Duplicates:
         first = np.concatenate([self.copies, [pair.first for pair in self.pairs]]).astype(np.int32)
         second = np.concatenate([rows, [pair.second for pair in self.pairs]]).astype(np.int32)
         return connected(first, second, len(rows))
-
-
-class CrossPair(NamedTuple):
-    """Two patches of different splits, and how they resemble each other."""
-
-    first: int
-    second: int
-    pair: Pair | None  # None for exact duplicates
-
-
-@dataclass(frozen=True)
-class Crossings:
-    """Duplicates across splits.
-
-    Attributes
-    ----------
-    exact, near
-        Pairs of patches that stand in different splits.
-    examples
-        For each set of exact duplicates and each near pair one such pair of rows: exact ones
-        first, then by falling correlation.
-    """
-
-    exact: int
-    near: int
-    examples: list[CrossPair]
 
 
 def connected(first: NDArray, second: NDArray, count: int) -> NDArray[np.int32]:
@@ -212,46 +185,6 @@ def find_duplicates(patches: PatchFile, assignment: NDArray[np.int8] | None = No
         distinct = copies == np.arange(count)
         candidates = _candidates(_Keypoints(file), distinct, held_out)
     return Duplicates(copies, _verified(patches, candidates))
-
-
-def across_splits(duplicates: Duplicates, assignment: NDArray[np.int8]) -> Crossings:
-    """Count the pairs of duplicates that stand in different splits.
-
-    Parameters
-    ----------
-    duplicates
-        Of the whole data set.
-    assignment
-        (N,) positions in `SPLITS`.
-    """
-    copies = duplicates.copies
-    # Of each set of copies, how many stand in each split, and the first row in each.
-    sizes = np.zeros((len(copies), len(SPLITS)), dtype=np.int64)
-    np.add.at(sizes, (copies, assignment), 1)
-    total = sizes.sum(axis=1)
-    exact = int((total**2 - (sizes**2).sum(axis=1)).sum()) // 2
-    members: dict[int, dict[int, int]] = defaultdict(dict)
-    involved = {row for pair in duplicates.pairs for row in pair[:2]}
-    involved.update(np.flatnonzero((sizes > 0).sum(axis=1) > 1).tolist())
-    for row in np.flatnonzero(np.isin(copies, sorted(involved))).tolist():
-        members[int(copies[row])].setdefault(int(assignment[row]), row)
-    examples = [
-        CrossPair(min(rows.values()), sorted(rows.values())[1], pair=None)
-        for _, rows in sorted(members.items())
-        if len(rows) > 1
-    ]
-    near = 0
-    for pair in sorted(duplicates.pairs, key=lambda pair: (-pair.correlation, pair[:2])):
-        here, there = sizes[pair.first], sizes[pair.second]
-        crossing = int(here.sum() * there.sum() - (here * there).sum())
-        near += crossing
-        if crossing:
-            firsts, seconds = members[pair.first], members[pair.second]
-            row, other = min(
-                (a, b) for s, a in firsts.items() for t, b in seconds.items() if s != t
-            )
-            examples.append(CrossPair(row, other, pair))
-    return Crossings(exact, near, examples)
 
 
 def _first_copies(hashes: NDArray[np.uint64], uniform: NDArray[np.bool_]) -> NDArray[np.int32]:
@@ -341,9 +274,9 @@ def _parts(keypoints: _Keypoints, wanted: NDArray[np.bool_]) -> Iterator[NDArray
 
 def _index(vectors: NDArray[np.float32]) -> faiss.Index:
     cells = min(len(vectors) // KEYPOINTS_PER_CELL, 1024)
-    kind = "Flat" if cells < LEAST_CELLS else f"IVF{cells},Flat"
+    kind = "Flat" if cells < MIN_CELLS else f"IVF{cells},Flat"
     index: Any = faiss.index_factory(COMPONENTS, kind)
-    if cells >= LEAST_CELLS:
+    if cells >= MIN_CELLS:
         index.nprobe = CELLS_PROBED
         index.cp.seed = 1
         index.cp.niter = 10
@@ -360,7 +293,7 @@ def _look_alikes(
     neighbours = min(NEIGHBOURS, index.ntotal)
     distances, numbers = index.search(projection(queries["code"]), neighbours)
     cells = part["code"].shape[1]
-    query, rank = np.nonzero((distances <= cells * MOST_CODE_RMS**2) & (numbers >= 0))
+    query, rank = np.nonzero((distances <= cells * MAX_CODE_RMS**2) & (numbers >= 0))
     one, other = queries[query], part[numbers[query, rank]]
     swapped = one["row"] > other["row"]
     one, other = np.where(swapped, other, one), np.where(swapped, one, other)
@@ -376,7 +309,7 @@ def _look_alikes(
     y, x = np.divmod(PLACES[view, other["y"].astype(np.intp) * PATCH_SIZE + other["x"]], PATCH_SIZE)
     found = np.stack([one["row"], other["row"], view, one["y"] - y, one["x"] - x], axis=1)
     shared = (PATCH_SIZE - np.abs(found[:, 3])) * (PATCH_SIZE - np.abs(found[:, 4]))
-    keep = (errors.min(axis=0) <= MOST_CODE_RMS**2) & (shared >= LEAST_OVERLAP * PATCH_SIZE**2)
+    keep = (errors.min(axis=0) <= MAX_CODE_RMS**2) & (shared >= MIN_OVERLAP * PATCH_SIZE**2)
     return found[keep].astype(np.int32)
 
 
@@ -413,14 +346,14 @@ def compare(first: Patches, second: Patches, view: int, down: int, right: int) -
     whole, turned = first.astype(np.float32), symmetric_view(second, view).astype(np.float32)
     here, there = _shared(down, right), _shared(-down, -right)
     rms = float(np.sqrt(np.mean((whole[here] - turned[there]) ** 2)))
-    if rms > MOST_RMS:
+    if rms > MAX_RMS:
         return None
     one = (whole - DETAIL @ whole @ DETAIL.T)[here]
     other = (turned - DETAIL @ turned @ DETAIL.T)[there]
     one, other = one - one.mean(), other - other.mean()
     scale = float(np.sqrt((one**2).sum() * (other**2).sum()))
     correlation = float((one * other).sum()) / scale if scale else 0.0
-    if correlation < LEAST_CORRELATION:
+    if correlation < MIN_CORRELATION:
         return None
     return Pair(0, 1, view, down, right, rms, correlation)
 
@@ -432,6 +365,6 @@ def _shared(down: int, right: int) -> tuple[slice, slice]:
 
 def _read_rows(patches: PatchFile, rows: NDArray) -> Iterator[Patches]:
     """Read single patches in ascending order; those that lie near each other at once."""
-    for run in np.split(rows, np.flatnonzero(np.diff(rows) > LARGEST_GAP) + 1):
+    for run in np.split(rows, np.flatnonzero(np.diff(rows) > MAX_GAP) + 1):
         block = patches.read(int(run[0]), int(run[-1]) + 1)
         yield from block[run - run[0]].copy()
