@@ -8,11 +8,11 @@ import h5py
 import numpy as np
 import pytest
 
+from nodules.commands.inspect import describe
 from nodules.errors import PatchFileError
 from nodules.evaluation.predict_file import predict_file
 from nodules.importers.hdf5 import import_hdf5
 from nodules.importers.legacy import import_legacy
-from nodules.inspection import describe
 from nodules.params import read_params
 from nodules.patches import probe
 from nodules.patches.layout import PATCH_SIZE

@@ -13,7 +13,7 @@ import pytest
 import SimpleITK
 from numpy.typing import NDArray
 
-from nodules.errors import ScanError
+from nodules.errors import FileError
 from nodules.importers.metaimage import ELEMENT_TYPES, read_header, read_slices
 
 SHAPE = (4, 3, 5)  # z, y, x
@@ -177,7 +177,7 @@ def test_only_the_wanted_slices_are_kept_and_extremes_are_of_all(tmp_path: Path)
 
 
 def refused(path: Path, *parts: str) -> None:
-    with pytest.raises(ScanError) as caught:
+    with pytest.raises(FileError) as caught:
         read(path)
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
@@ -283,7 +283,7 @@ def test_headers_that_are_wrong_or_ambiguous_are_refused(
 def test_files_that_are_no_header_are_refused(tmp_path: Path, text: bytes) -> None:
     path = write(tmp_path)
     path.write_bytes(text)
-    with pytest.raises(ScanError) as caught:
+    with pytest.raises(FileError) as caught:
         read_header(path)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 300

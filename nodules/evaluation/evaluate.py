@@ -9,7 +9,7 @@ from dvclive import Live
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from nodules.errors import ModelFileError, ScoringError
+from nodules.errors import FileError, ScoringError
 from nodules.evaluation import figures
 from nodules.evaluation.metrics import (
     auc_interval,
@@ -83,7 +83,7 @@ def evaluate(params: EvaluateParams, seed: int, files: EvaluationFiles) -> None:
 
     Raises
     ------
-    ModelFileError, PatchFileError
+    FileError, PatchFileError
         If a file is not what the stages before write, or the model's outputs are no probabilities.
     """
     scored = _score_splits(files, params)
@@ -158,7 +158,7 @@ def _score_splits(files: EvaluationFiles, params: EvaluateParams) -> dict[str, S
                     model, patches, batch_size=params.batch_size, views=params.views
                 )
             except ScoringError as error:
-                raise ModelFileError(files.model, f"{name}: {error}") from None
+                raise FileError(files.model, f"{name}: {error}") from None
             scored[name] = ScoredSplit(
                 patches, split.labels, split.groups, split.read_index(), probabilities
             )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nodules.errors import ModelFileError, ScoringError
+from nodules.errors import FileError, ScoringError
 from nodules.evaluation.predictions import group_cell, new_table, probability_text
 from nodules.inference.folding import folded_copy
 from nodules.inference.probabilities import nodule_probabilities
@@ -36,10 +36,9 @@ def predict_file(model_path: Path, patches_path: Path, out: Path, *, views: View
 
     Raises
     ------
-    ModelFileError, PatchFileError
-        If a file is not what it should be, or the model's outputs are no probabilities.
-    OutputError
-        If `out` is one of the files to read, or cannot be written.
+    FileError, PatchFileError
+        If a file is not what it should be, the model's outputs are no probabilities, or `out` is
+        one of the files to read or cannot be written.
     """
     check_output(out, [model_path, patches_path])
     with ExitStack() as stack:
@@ -51,7 +50,7 @@ def predict_file(model_path: Path, patches_path: Path, out: Path, *, views: View
             try:
                 probabilities = nodule_probabilities(model, block, views=views)
             except ScoringError as error:
-                raise ModelFileError(model_path, str(error)) from None
+                raise FileError(model_path, str(error)) from None
             for row, probability in enumerate(probabilities, start):
                 group = "" if patches.groups is None else group_cell(patches.groups[row])
                 table.writerow((row, group, probability_text(probability)))

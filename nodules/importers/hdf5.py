@@ -44,7 +44,7 @@ def import_hdf5(path: Path, out: Path, *, window: Window | None = None) -> list[
     ------
     PatchFileError
         If the file breaks this layout.
-    OutputError
+    FileError
         If `out` is the same file.
     """
     check_output(out, [path])

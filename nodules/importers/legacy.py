@@ -33,7 +33,7 @@ def import_legacy(files: Mapping[str, Path], out: Path) -> dict[str, int]:
     ------
     PatchFileError
         If one of the files breaks the layout, or only some have `group`.
-    OutputError
+    FileError
         If `out` is one of them.
     """
     check_output(out, files.values())

@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from nodules.errors import ScanError
+from nodules.errors import FileError
 from nodules.system.regular_file import open_regular
 from nodules.system.streams import os_error_text, printable
 
@@ -105,7 +105,7 @@ def read_header(path: Path) -> MetaImage:
 
     Raises
     ------
-    ScanError
+    FileError
         If it cannot be read, is ambiguous, or describes anything but a volume of three dimensions
         with one stored value per voxel.
     """
@@ -114,7 +114,7 @@ def read_header(path: Path) -> MetaImage:
             data = file.read(MAX_HEADER_BYTES)
     except OSError as error:
         problem = f"cannot be read ({os_error_text(error)}), expected a MetaImage header"
-        raise ScanError(path, problem) from None
+        raise FileError(path, problem) from None
     tags, length = _parse(path, data)
     return _Tags(path, tags).image(length, data[length:])
 
@@ -141,7 +141,7 @@ def read_slices(
 
     Raises
     ------
-    ScanError
+    FileError
         If a file of voxels is missing, is not a regular file, or does not hold exactly the voxels
         that the header describes.
     """
@@ -168,7 +168,7 @@ def _slices(image: MetaImage) -> Iterator[bytes]:
                 yield from _read(image, name, file, count, stored)
         except OSError as error:
             problem = f"cannot be read ({os_error_text(error)}), expected its voxels"
-            raise ScanError(image.path, f"{printable(name, 60)}: {problem}") from None
+            raise FileError(image.path, f"{printable(name, 60)}: {problem}") from None
 
 
 def _seek_voxels(image: MetaImage, name: str, file: BinaryIO, expected: int) -> int:
@@ -181,14 +181,14 @@ def _seek_voxels(image: MetaImage, name: str, file: BinaryIO, expected: int) -> 
         declared = image.compressed_size
         if stored != (stored if declared is None else declared):
             problem = f"found {stored:,} bytes, expected {declared:,} as CompressedDataSize says"
-            raise ScanError(image.path, f"{printable(name, 60)}: {problem}")
+            raise FileError(image.path, f"{printable(name, 60)}: {problem}")
         if expected > max(SMALL_BYTES, MAX_INFLATION * stored):
             found = f"found {stored:,} bytes for {expected:,} bytes of voxels"
             problem = f"{found}, expected at least one for {MAX_INFLATION}"
-            raise ScanError(image.path, f"{printable(name, 60)}: {problem}")
+            raise FileError(image.path, f"{printable(name, 60)}: {problem}")
     elif stored != expected:
         problem = f"found {stored:,} bytes of voxels, expected {expected:,}"
-        raise ScanError(image.path, f"{printable(name, 60)}: {problem}")
+        raise FileError(image.path, f"{printable(name, 60)}: {problem}")
     return stored
 
 
@@ -207,7 +207,7 @@ def _read(image: MetaImage, name: str, file: BinaryIO, count: int, stored: int) 
         found = f"found damaged voxels ({str(error).rpartition(': ')[2]})"
         whole = "a whole zlib stream of " if stream else ""
         expected = f"expected {whole}{count * image.slice_bytes:,} bytes"
-        raise ScanError(image.path, f"{printable(name, 60)}: {found}, {expected}") from None
+        raise FileError(image.path, f"{printable(name, 60)}: {found}, {expected}") from None
 
 
 class _DamagedError(Exception):
@@ -274,17 +274,17 @@ def _parse(path: Path, data: bytes) -> tuple[dict[str, str], int]:
         match = re.fullmatch(r"([^=:]*)[=:][ \t]*(.*)", text)
         if match is None or _CONTROL.search(text):
             problem = f"line {number}: found {printable(text, 60)!r}, expected Key = Value"
-            raise ScanError(path, f"{problem}: not a MetaImage header")
+            raise FileError(path, f"{problem}: not a MetaImage header")
         key, value = match[1].strip(_BLANKS), match[2]
         if key in tags and key in _KEYS:
-            raise ScanError(
+            raise FileError(
                 path, f"{key}: found {printable(value, 60)} in line {number}, expected it once"
             )
         tags[key] = value
         if key == "ElementDataFile":
             return tags, length
     expected = f"expected it as the last key of a header of at most {MAX_HEADER_BYTES:,} bytes"
-    raise ScanError(path, f"ElementDataFile: found no such key, {expected}")
+    raise FileError(path, f"ElementDataFile: found no such key, {expected}")
 
 
 _ORIGIN = ("Offset", "Position", "Origin", "ImagePosition")
@@ -389,7 +389,7 @@ class _Tags:
             raise self._error("ElementDataFile", problem)
         if len(rest) + length >= MAX_HEADER_BYTES:
             problem = f"found a longer header, expected at most {MAX_HEADER_BYTES:,} bytes"
-            raise ScanError(self.path, problem)
+            raise FileError(self.path, problem)
         names = lines if listed else self._numbered(value) if "%" in value else [value]
         if len(names) != (depth if listed or "%" in value else 1):
             problem = f"found {len(names):,} files for {depth:,} slices, expected as many"
@@ -469,5 +469,5 @@ class _Tags:
         found = "found no such key" if value is None else f"found {printable(value, 60)!r}"
         raise self._error(key, f"{found}, expected {' or '.join(sorted(allowed))}")
 
-    def _error(self, key: str, problem: str) -> ScanError:
-        return ScanError(self.path, f"{key}: {problem}")
+    def _error(self, key: str, problem: str) -> FileError:
+        return FileError(self.path, f"{key}: {problem}")

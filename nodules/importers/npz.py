@@ -77,7 +77,7 @@ def import_npz(path: Path, out: Path, *, nodule: int = 1) -> list[str]:
     ------
     PatchFileError
         If the archive breaks this layout. Arrays of objects are refused, never unpickled.
-    OutputError
+    FileError
         If `out` is the same file.
     """
     check_output(out, [path])

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import h5py
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from nodules.errors import ModelFileError
+from nodules.errors import FileError
 from nodules.models.spec import ModelSpec
 from nodules.params import first_problem
 from nodules.patches.hdf5_checks import DAMAGE, link_problem
@@ -102,7 +102,7 @@ def check_archive(path: Path) -> None:
 
     Raises
     ------
-    ModelFileError
+    FileError
         If `read_archive` refuses the file, or the process crashes or exceeds a limit.
     """
     size = path.stat().st_size if path.is_file() else 0
@@ -111,7 +111,7 @@ def check_archive(path: Path) -> None:
         path,
         seconds=SECONDS + size // BYTES_PER_SECOND,
         memory=MEMORY + 4 * size,
-        failure=ModelFileError,
+        failure=FileError,
     )
 
 
@@ -131,21 +131,21 @@ def read_archive(path: Path) -> ModelArchive:
 
     Raises
     ------
-    ModelFileError
+    FileError
         If the file is missing or anything in it is not as above.
     """
     try:
         if kind := irregular_kind(path):
-            raise ModelFileError(path, f"found {kind}, expected a model saved by the train stage")
+            raise FileError(path, f"found {kind}, expected a model saved by the train stage")
         return _read(path)
     except (FileNotFoundError, NotADirectoryError):
         expected = "expected a model saved by the train stage"
-        raise ModelFileError(path, f"no such file, {expected}") from None
+        raise FileError(path, f"no such file, {expected}") from None
     except ArchiveError as error:
         problem = str(error)
     except (*DAMAGE, zipfile.BadZipFile, zlib.error, EOFError) as error:
         problem = error_text(error)
-    raise ModelFileError(path, f"not a loadable .keras model ({problem})")
+    raise FileError(path, f"not a loadable .keras model ({problem})")
 
 
 def stored_arrays(weights: bytes) -> dict[str, ArrayInfo]:

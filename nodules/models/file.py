@@ -18,7 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from nodules.errors import ModelFileError
+from nodules.errors import FileError
 from nodules.inference.probabilities import largest_feature_map
 from nodules.models.archive import (
     CONFIG,
@@ -82,7 +82,7 @@ def load_model(path: Path) -> keras.Model:
 
     Raises
     ------
-    ModelFileError
+    FileError
         If the file is missing, is not as `read_archive` expects it, is of a builder that is not
         registered here, describes another network than the builder makes of its arguments, or
         holds other weights than this network has.
@@ -100,7 +100,7 @@ def load_model(path: Path) -> keras.Model:
         if problem := _weight_problem(model):
             raise ArchiveError(f"{WEIGHTS}: {problem}")
     except ArchiveError as error:
-        raise ModelFileError(path, f"not a loadable .keras model ({error})") from None
+        raise FileError(path, f"not a loadable .keras model ({error})") from None
     return model
 
 

@@ -97,7 +97,7 @@ class PatchWriter:
 
         Raises
         ------
-        OutputError
+        FileError
             If the disk is full, or takes no more for another reason.
         PatchFileError
             If a text could not be read back: see `check_text`.
@@ -139,7 +139,7 @@ def new_patch_file(path: Path, count: int, columns: Columns | None = None) -> It
 
     Raises
     ------
-    OutputError
+    FileError
         If the disk is full, or the file cannot be written for another reason.
     """
     with new_patch_files({path: count}, columns) as (writer,):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nodules.errors import OutputError
+from nodules.errors import FileError
 from nodules.system.regular_file import irregular_kind
 from nodules.system.streams import os_error_text
 
@@ -76,7 +76,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
     Raises
     ------
-    OutputError
+    FileError
         If `target` is no regular file, the disk is full, or it cannot be written for another
         reason.
     """
@@ -121,7 +121,7 @@ def place_of(target: Path) -> Path:
 
     Raises
     ------
-    OutputError
+    FileError
         If `target` is a folder, a device, a pipe, or a link to one of them or into a missing
         folder.
     """
@@ -132,14 +132,14 @@ def place_of(target: Path) -> Path:
             place = linked if _may_change(target, linked) else target
             if place == linked and not linked.parent.is_dir():
                 found = f"found a link into a folder that is missing ({linked.parent})"
-                raise OutputError(target, f"{found}, expected the name of a file to write")
+                raise FileError(target, f"{found}, expected the name of a file to write")
         kind = irregular_kind(target)
     except (FileNotFoundError, NotADirectoryError):
         return place
     except OSError as error:
         raise cannot_write(target, error) from None
     if kind:
-        raise OutputError(target, f"found {kind}, expected the name of a file to write")
+        raise FileError(target, f"found {kind}, expected the name of a file to write")
     return place
 
 
@@ -148,13 +148,13 @@ def check_output(out: Path, inputs: Iterable[Path]) -> None:
 
     Raises
     ------
-    OutputError
+    FileError
         If `out` is one of `inputs`, or no regular file.
     """
     place_of(out)
     # What is not there is no input: a hundred thousand images need not be looked at.
     if out.exists() and any(path.exists() and path.samefile(out) for path in inputs):
-        raise OutputError(out, "found the same file as input, expected a new name")
+        raise FileError(out, "found the same file as input, expected a new name")
 
 
 def _may_change(link: Path, linked: Path) -> bool:
@@ -164,9 +164,9 @@ def _may_change(link: Path, linked: Path) -> bool:
     return not link.exists() or bool(link.stat().st_mode & stat.S_IWUSR)
 
 
-def cannot_write(target: Path, error: OSError) -> OutputError:
+def cannot_write(target: Path, error: OSError) -> FileError:
     """Say which file cannot be written, and why in the system's words."""
-    return OutputError(target, f"cannot be written: {os_error_text(error)}")
+    return FileError(target, f"cannot be written: {os_error_text(error)}")
 
 
 def write_json(target: Path, content: Any) -> None:
@@ -245,7 +245,7 @@ def _begin(target: Path) -> _Pending:
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         problem = f"its folder cannot be made or written ({os_error_text(error)})"
-        raise OutputError(target, problem) from None
+        raise FileError(target, problem) from None
     remove_abandoned(place.parent, place.suffix, stem=place.stem)
     label, suffix = _label(place.name)
     # What replaces a private file is private from its first byte.

@@ -11,7 +11,7 @@ from distributed import Client
 from joblib._dask import DaskDistributedBackend
 
 import nodules
-from nodules.errors import WorkerError
+from nodules.errors import NodulesError
 
 CONNECT_SECONDS = 10
 
@@ -35,7 +35,7 @@ class ClusterBackend(DaskDistributedBackend):
         def report(done: Future) -> None:
             if failure := done.exception():
                 problem = f"{type(failure).__name__}: {' '.join(str(failure).split())}"
-                callback(WorkerError(f"Dask gave up a scan ({problem})"))
+                callback(NodulesError(f"Dask gave up a scan ({problem})"))
 
         future = super().submit(func, callback)
         future.add_done_callback(report)
@@ -61,7 +61,7 @@ def cluster_backend(scheduler: str) -> Iterator[ClusterBackend]:
 
     Raises
     ------
-    WorkerError
+    NodulesError
         If there is no scheduler or no worker within ten seconds.
     """
     # It logs with a traceback what ends here in one line.
@@ -79,11 +79,11 @@ def _connected(scheduler: str) -> Client:
         client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError):
         problem = "no Dask scheduler answers, expected the address that `dask scheduler` prints"
-        raise WorkerError(f"{scheduler}: {problem}") from None
+        raise NodulesError(f"{scheduler}: {problem}") from None
     try:
         client.wait_for_workers(1, timeout=CONNECT_SECONDS)
     except TimeoutError:
         client.close()
         problem = f"found no worker in {CONNECT_SECONDS} s, expected one started by `dask worker`"
-        raise WorkerError(f"{scheduler}: {problem}") from None
+        raise NodulesError(f"{scheduler}: {problem}") from None
     return client

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nodules.errors import ScanError, TableError
+from nodules.errors import FileError, TableError
 from nodules.importers.luna16.pool import run_in_order
 from nodules.importers.luna16.scans import Crop, cut_patches, find_scans, read_scan
 from nodules.importers.luna16.tables import (
@@ -87,11 +87,9 @@ def import_luna16(
 
     Raises
     ------
-    TableError, ScanError
-        If a table or a scan is broken, or a candidate lies outside its scan.
-    OutputError
-        If `out` is one of the tables.
-    WorkerError
+    TableError, FileError
+        If a table or a scan is broken, a candidate lies outside its scan, or `out` is a table.
+    NodulesError
         If the processes or the Dask cluster cannot do the work.
     """
     tables = (source.candidates, source.annotations)
@@ -168,7 +166,7 @@ def _locate(
 ) -> tuple[MetaImage, NDArray[np.float64]]:
     path, *others = paths
     if others:
-        raise ScanError(path, f"found the same series in {others[0]}, expected one (--scans?)")
+        raise FileError(path, f"found the same series in {others[0]}, expected one (--scans?)")
     image, geometry = read_scan(path, crop)
     voxels = geometry.voxels(candidates.world)
     outside = np.flatnonzero(~geometry.inside(voxels))

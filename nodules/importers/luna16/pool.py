@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from joblib import Parallel, cpu_count, delayed, wrap_non_picklable_objects
 
-from nodules.errors import WorkerError
+from nodules.errors import NodulesError
 
 Result = TypeVar("Result")
 
@@ -41,10 +41,9 @@ def run_in_order(
 
     Raises
     ------
-    WorkerError
-        If processes die, or the cluster cannot be reached or cannot do the work.
     NodulesError
-        What a call raises.
+        As a call raises it; or if processes die, or the cluster cannot be reached or cannot do the
+        work.
     """
     # An argument of its own, if above 1 kB, joblib would place on one Dask worker beforehand, to be
     # lost with it.
@@ -66,6 +65,6 @@ def run_in_order(
                 yield from pool(delayed(task)() for task in some)
             except BrokenProcessPool:
                 problem = "a worker process was killed, expected memory for each (fewer --jobs?)"
-                raise WorkerError(problem) from None
+                raise NodulesError(problem) from None
             except CancelledError:
-                raise WorkerError(f"{scheduler}: the connection to the scheduler broke") from None
+                raise NodulesError(f"{scheduler}: the connection to the scheduler broke") from None
