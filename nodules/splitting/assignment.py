@@ -31,7 +31,7 @@ def assign_splits(
     params, seed
         As for `split_patches`.
     joined
-        (N,) units that stand in one split each, in place of the file's groups.
+        (N,) units that must not span splits, in place of the file's groups.
 
     Returns
     -------
@@ -45,24 +45,24 @@ def assign_splits(
     """
     labels, path = patches.labels, patches.path
     groups: Groups | None = patches.groups if joined is None else joined.astype(np.int64)
-    shares = {"train": params.train, "val": params.val, "test": params.test}
+    fractions = {"train": params.train, "val": params.val, "test": params.test}
     if patches.split is None:
         rows = np.arange(len(patches))
-        assignment = _deal(path, labels, groups, rows, shares, seed)
+        assignment = _deal(path, labels, groups, rows, fractions, seed)
     else:
         positions = {name: position for position, name in enumerate(SPLITS)}
         assignment = np.array([positions[name] for name in patches.split], dtype=np.int8)
-        _complete(path, labels, groups, assignment, shares, seed)
+        _complete(path, labels, groups, assignment, fractions, seed)
     _check_classes(path, labels, assignment)
     return assignment
 
 
-def fold_counts(shares: Sequence[float], max_folds: int) -> list[int]:
-    """Express shares as whole folds.
+def fold_counts(fractions: Sequence[float], max_folds: int) -> list[int]:
+    """Express fractions as whole folds.
 
     Parameters
     ----------
-    shares
+    fractions
         Positive numbers, in any unit.
     max_folds
         Largest total number of folds.
@@ -70,8 +70,8 @@ def fold_counts(shares: Sequence[float], max_folds: int) -> list[int]:
     Returns
     -------
     list of int
-        Folds of each share, at least one each. The total is the smallest that comes closest to
-        the shares; empty if `max_folds` does not reach one fold a share.
+        Folds of each fraction, at least one each. The total is the smallest that comes closest to
+        the fractions; empty if `max_folds` does not reach one fold per fraction.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def fold_counts(shares: Sequence[float], max_folds: int) -> list[int]:
     >>> fold_counts([0.7, 0.15, 0.15], max_folds=8)
     [5, 1, 1]
     """
-    target = np.asarray(shares) / np.sum(shares)
+    target = np.asarray(fractions) / np.sum(fractions)
     best: list[int] = []
     best_error = np.inf
     for total in range(len(target), max_folds + 1):
@@ -98,10 +98,10 @@ def _deal(
     labels: Labels,
     groups: Groups | None,
     rows: NDArray[np.intp],
-    shares: Mapping[str, float],
+    fractions: Mapping[str, float],
     seed: int,
 ) -> Assignment:
-    """Divide `rows` among the splits named in `shares`; all other rows get -1.
+    """Divide `rows` among the splits named in `fractions`; all other rows get -1.
 
     Groups are dealt by size and class. Where there are very many, they are dealt by whether they
     hold a nodule alone, and their sizes even out.
@@ -114,11 +114,11 @@ def _deal(
             holders = groups[rows][labels[rows] == label]
             units[f"groups with a {kind}"] = len(np.unique(holders))
     scarcest = min(units, key=lambda name: units[name])
-    folds = fold_counts(list(shares.values()), min(MAX_FOLDS, units[scarcest]))
+    folds = fold_counts(list(fractions.values()), min(MAX_FOLDS, units[scarcest]))
     if not folds:
         problem = (
             f"found {units[scarcest]} {scarcest}, expected at least one for each of "
-            f"{', '.join(shares)}"
+            f"{', '.join(fractions)}"
         )
         raise SplitError(path, problem)
     # Imported late, since it costs over a second: a file with a mistake is refused before.
@@ -138,7 +138,7 @@ def _deal(
             dealt = ((None, np.flatnonzero(np.isin(unit_of, fold))) for _, fold in dealt_units)
     # The splitter puts the largest groups into the first folds; which split those belong to is
     # drawn, or train would get all of them.
-    owner = np.repeat([SPLITS.index(name) for name in shares], folds)
+    owner = np.repeat([SPLITS.index(name) for name in fractions], folds)
     owner = np.random.default_rng(seed).permutation(owner)
     assignment = np.full(len(labels), -1, dtype=np.int8)
     for split, (_, fold) in zip(owner, dealt, strict=True):
@@ -151,7 +151,7 @@ def _complete(
     labels: Labels,
     groups: Groups | None,
     assignment: Assignment,
-    shares: Mapping[str, float],
+    fractions: Mapping[str, float],
     seed: int,
 ) -> None:
     """Cut a missing val or test from the other, in place."""
@@ -163,7 +163,7 @@ def _complete(
             f"split: found no {' and no '.join(missing)}, expected train and val, or all three"
         )
         raise SplitError(path, problem)
-    held_out = {name: shares[name] for name in ("val", "test")}
+    held_out = {name: fractions[name] for name in ("val", "test")}
     rows = np.flatnonzero(assignment != SPLITS.index("train"))
     assignment[rows] = _deal(path, labels, groups, rows, held_out, seed)[rows]
 

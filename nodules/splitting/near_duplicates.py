@@ -2,7 +2,7 @@
 
 Two patches are *exact duplicates* if one is a symmetry of the other, pixel by pixel; patches of a
 single grey level show nothing and are left out. Two patches are *near-duplicates* if, at one of
-the eight symmetries and a shift that leaves at least half of the patch, what they share differs by
+the eight symmetries and a shift that leaves at least half of the patch, their overlap differs by
 at most `MAX_RMS` grey levels (root mean square) and its fine detail correlates by at least
 `MIN_CORRELATION`. Patches without a distinct spot, such as air or plain tissue, are none.
 
@@ -50,19 +50,18 @@ NEIGHBOURS = 16
 BLOCK_PATCHES = 512
 # Keypoints that lie in the index at once, so that memory does not grow with the data set.
 INDEXED_KEYPOINTS = 2**18
-SAMPLED_KEYPOINTS = 2**16
 KEYPOINTS_PER_CELL = 256
 # A search of two cells in 1,024 found 99.9% of codes that noise had moved by 0.7 grey levels; of
 # eight, at 2.5 times the cost, all. A pair has up to six chances.
 CELLS_PROBED = 2
-# Below so many, comparing with each is as fast.
+# With fewer cells, comparing with every keypoint is as fast.
 MIN_CELLS = 16
 VERIFIED_AT_ONCE = 512
 # Rows between two wanted ones that are read along, for compressed files hold them in one piece.
 MAX_GAP = 32
 
 DETAIL = smoothing(DETAIL_SCALE)
-# (8, 2500): where each pixel stands in each view.
+# (8, 2500): the place of each pixel in each view.
 PLACES = np.argsort(PIXEL_VIEWS, axis=1)
 
 
@@ -152,7 +151,7 @@ def find_duplicates(patches: PatchFile, assignment: NDArray[np.int8] | None = No
     patches
         An open patch file.
     assignment
-        (N,) positions in `SPLITS`: only near pairs that may stand in different splits are searched
+        (N,) positions in `SPLITS`: only near pairs that may span two splits are searched
         for, which takes less time where most patches are in train. By default all are.
 
     Returns
@@ -206,31 +205,9 @@ class _Keypoints:
         for start in range(0, self._count, size):
             yield self._read(start, min(size, self._count - start))
 
-    def sample(self, size: int) -> NDArray:
-        """At most `size`, in short runs that are spread evenly."""
-        run = 64
-        runs = max(1, size // run)
-        if self._count <= runs * run:
-            return self._read(0, self._count)
-        starts = np.linspace(0, self._count - run, runs).astype(int)
-        return np.concatenate([self._read(int(start), run) for start in starts])
-
     def _read(self, start: int, count: int) -> NDArray:
         self._file.seek(start * KEYPOINT.itemsize)
         return np.frombuffer(self._file.read(count * KEYPOINT.itemsize), dtype=KEYPOINT)
-
-
-class _Projection:
-    """From codes to the first principal components of their invariant form."""
-
-    def __init__(self, codes: NDArray[np.uint8]) -> None:
-        invariant = invariant_codes(codes)
-        self._mean = invariant.mean(axis=0)
-        _, axes = np.linalg.eigh(np.cov(invariant - self._mean, rowvar=False))
-        self._axes = np.ascontiguousarray(axes[:, -COMPONENTS:], dtype=np.float32)
-
-    def __call__(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return (invariant_codes(codes) - self._mean) @ self._axes
 
 
 def _candidates(
@@ -245,15 +222,14 @@ def _candidates(
     wanted = distinct & held_out
     indexed = sum(int(wanted[block["row"]].sum()) for block in keypoints.blocks())
     if indexed:
-        projection = _Projection(keypoints.sample(SAMPLED_KEYPOINTS)["code"])
         rounds = -(-indexed // INDEXED_KEYPOINTS)
         with tqdm(total=rounds * len(keypoints), desc="look-alikes", unit="keypoint") as progress:
             for part in _parts(keypoints, wanted):
-                index = _index(projection(part["code"]))
+                index = _index(invariant_codes(part["code"]))
                 for block in keypoints.blocks():
                     queries = block[distinct[block["row"]]]
                     if len(queries):
-                        found.append(_look_alikes(index, projection, part, queries))
+                        found.append(_look_alikes(index, part, queries))
                     progress.update(len(block))
     if not found:
         return np.empty((0, 5), dtype=np.int32)
@@ -261,7 +237,7 @@ def _candidates(
 
 
 def _parts(keypoints: _Keypoints, wanted: NDArray[np.bool_]) -> Iterator[NDArray]:
-    """Give the keypoints of the wanted patches, `INDEXED_KEYPOINTS` at a time."""
+    """Yield the keypoints of the wanted patches, `INDEXED_KEYPOINTS` at a time."""
     waiting = np.empty(0, dtype=KEYPOINT)
     for block in keypoints.blocks():
         waiting = np.concatenate([waiting, block[wanted[block["row"]]]])
@@ -273,25 +249,27 @@ def _parts(keypoints: _Keypoints, wanted: NDArray[np.bool_]) -> Iterator[NDArray
 
 
 def _index(vectors: NDArray[np.float32]) -> faiss.Index:
+    """Build an index of (m, 49) invariant codes, searched by their first principal components."""
+    size = vectors.shape[1]
     cells = min(len(vectors) // KEYPOINTS_PER_CELL, 1024)
-    kind = "Flat" if cells < MIN_CELLS else f"IVF{cells},Flat"
-    index: Any = faiss.index_factory(COMPONENTS, kind)
-    if cells >= MIN_CELLS:
-        index.nprobe = CELLS_PROBED
-        index.cp.seed = 1
-        index.cp.niter = 10
+    if cells < MIN_CELLS:
+        index: Any = faiss.index_factory(size, "Flat")
+    else:
+        index = faiss.index_factory(size, f"PCA{COMPONENTS},IVF{cells},Flat")
+        inverted_file = faiss.extract_index_ivf(index)
+        inverted_file.nprobe = CELLS_PROBED
+        inverted_file.cp.seed = 1
+        inverted_file.cp.niter = 10
         step = max(1, len(vectors) // (64 * cells))
         index.train(np.ascontiguousarray(vectors[::step]))
     index.add(vectors)
     return index
 
 
-def _look_alikes(
-    index: faiss.Index, projection: _Projection, part: NDArray, queries: NDArray
-) -> NDArray[np.int32]:
-    """Give (first, second, view, down, right) for each keypoint that resembles a query's."""
+def _look_alikes(index: faiss.Index, part: NDArray, queries: NDArray) -> NDArray[np.int32]:
+    """Return (first, second, view, down, right) for each keypoint that resembles a query's."""
     neighbours = min(NEIGHBOURS, index.ntotal)
-    distances, numbers = index.search(projection(queries["code"]), neighbours)
+    distances, numbers = index.search(invariant_codes(queries["code"]), neighbours)
     cells = part["code"].shape[1]
     query, rank = np.nonzero((distances <= cells * MAX_CODE_RMS**2) & (numbers >= 0))
     one, other = queries[query], part[numbers[query, rank]]
