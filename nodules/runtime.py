@@ -85,5 +85,5 @@ def be_deterministic() -> None:
 
 
 def is_deterministic() -> bool:
-    """Say whether `be_deterministic` is in force."""
+    """Return whether `be_deterministic` is in force."""
     return config.is_op_determinism_enabled()

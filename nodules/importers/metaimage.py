@@ -320,7 +320,7 @@ class _Tags:
         if compressed and start < 0:
             problem = "found -1 for compressed voxels, expected how many bytes precede them"
             raise self._error("HeaderSize", problem)
-        sizes = self._whole("CompressedDataSize", 1, least=1)
+        sizes = self._whole("CompressedDataSize", 1, min_value=1)
         # The extent of a voxel, which stands for the distance to the next if that is not given.
         element = self._numbers("ElementSize", 3) or (1.0, 1.0, 1.0)
         direction = self._same(_DIRECTION, _IDENTITY)
@@ -356,7 +356,7 @@ class _Tags:
                 raise self._error(key, f"{problem} to the voxels and store the result")
 
     def _size(self) -> tuple[int, int, int]:
-        sizes = self._whole("DimSize", 3, least=1)
+        sizes = self._whole("DimSize", 3, min_value=1)
         if sizes is None:
             raise self._error("DimSize", "found no such key, expected 3 whole numbers")
         if max(sizes) > MAX_LENGTH:
@@ -376,7 +376,7 @@ class _Tags:
     def _files(self, depth: int, length: int, rest: bytes) -> tuple[tuple[str, ...], int]:
         """Return the files of the voxels, and the bytes before the voxels in each."""
         value = self.values["ElementDataFile"]
-        (start,) = self._whole("HeaderSize", 1, least=-1) or (0,)
+        (start,) = self._whole("HeaderSize", 1, min_value=-1) or (0,)
         if value in ("LOCAL", "Local", "local"):
             if start not in (0, -1, length):
                 problem = f"found {start} with voxels in the same file, expected {length}"
@@ -445,12 +445,12 @@ class _Tags:
             raise self._error(key, f"found {printable(self.values[key], 60)!r}, {expected}")
         return tuple(map(float, words))
 
-    def _whole(self, key: str, count: int, least: int) -> tuple[int, ...] | None:
+    def _whole(self, key: str, count: int, min_value: int) -> tuple[int, ...] | None:
         numbers = self._numbers(key, count)
         if numbers is None:
             return None
-        if not all(number >= least and number.is_integer() for number in numbers):
-            expected = f"expected whole number{'s' * (count > 1)}, {least} or more"
+        if not all(number >= min_value and number.is_integer() for number in numbers):
+            expected = f"expected whole number{'s' * (count > 1)}, {min_value} or more"
             raise self._error(key, f"found {printable(self.values[key], 60)!r}, {expected}")
         return tuple(map(int, numbers))
 

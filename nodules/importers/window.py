@@ -1,4 +1,4 @@
-"""Which values become black and which white."""
+"""Grey-level windows: which values become black and which white."""
 
 import math
 from dataclasses import dataclass

@@ -2,7 +2,7 @@
 
 import h5py
 
-# What h5py was seen to raise on damaged files, or may; which one it is says nothing more.
+# What h5py raises on damaged files, or may raise; the type itself is no further information.
 DAMAGE = (
     OSError,
     RuntimeError,
@@ -22,7 +22,7 @@ def holds(group: h5py.Group, name: str) -> bool:
 
 
 def link_problem(group: h5py.Group, name: str) -> str:
-    """Say why a link should not be followed; empty if what it names lies right there."""
+    """Return why a link should not be followed; empty for a hard link to data in the file."""
     if group.id.links.get_info(name.encode()).type == h5py.h5l.TYPE_HARD:
         return ""
     return "found a link, expected the data itself in this file"

@@ -22,9 +22,9 @@ from nodules.patches.probe import open_hdf5
 class StoredPatches:
     """Patches that stay on disk: the rows that are asked for are read when they are.
 
-    Indexed by a slice or by an array of rows, it gives what an (N, 50, 50) uint8 array would. It is
-    no memory map, of which every page once touched counts as the memory of the process: an epoch
-    touches all.
+    Indexed by a slice or an array of rows, it returns what an (N, 50, 50) uint8 array would. It is
+    no memory map: every page of one that was ever touched counts as memory of the process, and an
+    epoch touches all.
     """
 
     def __init__(self, path: Path, offset: int, count: int) -> None:
@@ -93,7 +93,7 @@ class PatchFile:
 
     @property
     def stored_as(self) -> str:
-        """Shape and type of `X` as they stand in the file."""
+        """Shape and type of `X` as stored in the file."""
         return f"{self._data.shape} {self._data.data.dtype}"
 
     def read(self, start: int, stop: int) -> Patches:
@@ -139,7 +139,7 @@ class PatchFile:
             yield start, self.read(start, min(start + size, len(self)))
 
     def on_disk(self) -> StoredPatches:
-        """Give all patches without reading them; they outlive the open file.
+        """Return all patches without reading them; they outlive the open file.
 
         Raises
         ------

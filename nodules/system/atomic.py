@@ -1,4 +1,4 @@
-"""Whole files or none: outputs are written beside their target and renamed into place."""
+"""Whole files or none: outputs are written next to their target and renamed into place."""
 
 import errno
 import fcntl
@@ -58,7 +58,7 @@ class _Pending:
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Give a temporary path that becomes `target` when the block ends well.
+    """Yield a temporary path that becomes `target` when the block succeeds.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_all(targets: Sequence[Path]) -> Iterator[Sequence[Path]]:
-    """Give a temporary path for each of several files, which appear together: all or none.
+    """Yield a temporary path for each of several files, which appear together: all or none.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def _may_change(link: Path, linked: Path) -> bool:
 
 
 def cannot_write(target: Path, error: OSError) -> FileError:
-    """Say which file cannot be written, and why in the system's words."""
+    """Return an error that names the file and the system's reason."""
     return FileError(target, f"cannot be written: {os_error_text(error)}")
 
 
@@ -188,9 +188,9 @@ def remove_abandoned(folder: Path, suffix: str, *, stem: str | None = None) -> N
     folder
         Where they were to become files.
     suffix
-        Of those files, such as `.npz`.
+        Suffix of those files, such as `.npz`.
     stem
-        Of the one file whose leftovers to remove; None for those of all files with the suffix.
+        Stem of the one file whose leftovers are removed; None for all files with the suffix.
     """
     label, end = (".+", suffix) if stem is None else map(re.escape, _label(stem + suffix))
     name = re.compile(rf"\.{label}\.([^.]+)\.[0-9a-f]+\.tmp{end}")

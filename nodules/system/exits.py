@@ -1,4 +1,4 @@
-"""Exit statuses: what a person can mend ends the program in one line, a bug in its traceback."""
+"""Exit statuses: what a person can fix ends the program in one line, a bug in a traceback."""
 
 import errno
 import os
@@ -20,8 +20,8 @@ from nodules.system.streams import (
     printable,
 )
 
-# What a person can mend outside the program: a full or read-only disk, a quota, a broken device, a
-# name that no file can have, a file of somebody else. No bug in here leads to one of them.
+# What a person can fix outside the program: a full or read-only disk, a quota, a broken device, a
+# name that no file can have, a file of another user. No bug of ours leads to one of them.
 _OUTSIDE = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -35,7 +35,7 @@ _OUTSIDE = (
     errno.EMFILE,
     errno.ENFILE,
 )
-# What libraries say instead of raising MemoryError.
+# Messages of libraries that do not raise MemoryError.
 _NO_MEMORY = re.compile(
     "cannot allocate memory|memory allocation failed|failed to map segment|unable to allocate|"
     "can't start new thread|out of memory|OOM when allocating",
@@ -47,7 +47,7 @@ _NO_TEMPORARY_FOLDER = "No usable temporary directory"
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn what a person can mend, or has asked for, into one sentence on stderr.
+    """Turn what a person can fix, or has asked for, into one sentence on stderr.
 
     A `NodulesError`, a full or read-only disk and exhausted memory exit with status 1, Ctrl-C with
     130 and SIGTERM with 143, as shells count signals, and a closed pipe quietly with 141. Notes on
@@ -83,7 +83,7 @@ def exit_in_one_line(
 
 
 def exit_in_one_line_at_import() -> None:
-    """End in one line if libraries cannot be loaded for want of memory.
+    """End in one line if libraries cannot be loaded for lack of memory.
 
     A program imports them before it enters `one_line_errors`.
     """
@@ -99,7 +99,7 @@ def exit_in_one_line_at_import() -> None:
 
 
 def outside_problem(error: BaseException | None) -> str | None:
-    """Return what a system or its user can mend about an exception; None where it is a bug.
+    """Return what a system or its user can fix about an exception; None where it is a bug.
 
     Writers such as HDF5's fail once more as they are closed, so the causes are looked at too.
     """

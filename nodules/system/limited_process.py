@@ -47,7 +47,7 @@ def call_limited(
     ----------
     function
         A function of a module, which raises a `NodulesError` that begins with `path` where it
-        refuses the file. What it returns is lost.
+        refuses the file. Its return value is discarded.
     path
         The file to read.
     arguments
@@ -197,7 +197,7 @@ def _main() -> None:
         try:
             function(Path(path), *arguments)
         except MemoryError:
-            # Whoever has no memory left cannot format a sentence.
+            # Without memory no sentence can be formatted.
             os._exit(_OUT_OF_MEMORY)
 
 
@@ -232,9 +232,9 @@ def _call_each(
 def _limit_next_call(seconds: int) -> None:
     """End this process by a signal unless this is called again in time."""
     with suppress(ValueError, OSError):
-        most = resource.getrlimit(resource.RLIMIT_CPU)[1]
+        hard_limit = resource.getrlimit(resource.RLIMIT_CPU)[1]
         used = int(time.process_time()) + 1
-        resource.setrlimit(resource.RLIMIT_CPU, (used + seconds, most))
+        resource.setrlimit(resource.RLIMIT_CPU, (used + seconds, hard_limit))
     signal.setitimer(signal.ITIMER_REAL, seconds * CLOCK_FACTOR)
 
 

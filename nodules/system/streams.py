@@ -1,4 +1,4 @@
-"""The standard streams: printing ends in no traceback, whoever reads it and whatever it says."""
+"""The standard streams, on which printing never ends in a traceback; and text safe to print."""
 
 import io
 import os
@@ -92,7 +92,7 @@ def delivered_output() -> Iterator[None]:
     Raises
     ------
     StandardOutputError
-        If what the block printed cannot be written, be it because whoever read it has ended.
+        If what the block printed cannot be written, for example because the reader has ended.
     """
     try:
         yield

@@ -74,7 +74,7 @@ def import_luna16(
     negatives
         Candidates of class 0 to draw for each of class 1; None for all.
     seed
-        Of that draw.
+        Seed of that draw.
     skip_missing
         Leave out the candidates of series that have no scan, rather than refuse them.
     jobs, scheduler
@@ -83,7 +83,7 @@ def import_luna16(
     Returns
     -------
     list of str
-        What was written and what was noticed, a line each.
+        What was written and what was noticed, one item per line.
 
     Raises
     ------

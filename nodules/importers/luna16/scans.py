@@ -75,7 +75,7 @@ class Geometry:
         return np.asarray(voxels, np.float64)
 
     def inside(self, voxels: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Say which of (n, 3) voxel coordinates lie in a voxel of the scan."""
+        """Return which of (n, 3) voxel coordinates lie in a voxel of the scan."""
         nearest = np.floor(voxels + 0.5)  # not as integers, which coordinates may exceed
         return np.asarray(((nearest >= 0) & (nearest < self.size)).all(axis=1))
 

@@ -61,7 +61,7 @@ class Points:
         return self.take(np.array([uid in wanted for uid in self.series], bool)[self.scan])
 
     def by_scan(self) -> dict[str, NDArray[np.int64]]:
-        """Give the indices of the points of each scan that has any, in the order of `series`."""
+        """Return the indices of the points of each scan that has any, in the order of `series`."""
         order = np.argsort(self.scan, kind="stable")
         scans, starts = np.unique(self.scan[order], return_index=True)
         names = (self.series[scan] for scan in scans)
@@ -141,7 +141,7 @@ def without_repeats(candidates: Points) -> Points:
 
 
 def choose(candidates: Points, negatives: int | None, seed: int) -> NDArray[np.int64]:
-    """Choose every candidate of class 1, and so many of class 0 for each of them.
+    """Choose every candidate of class 1, and a number of class 0 for each of them.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def choose(candidates: Points, negatives: int | None, seed: int) -> NDArray[np.i
     negatives
         How many of class 0 to draw, over all scans, for each of class 1; None chooses them all.
     seed
-        Of the draw. With one seed, fewer negatives are a part of more.
+        Seed of the draw. With one seed, fewer negatives are a subset of more.
 
     Returns
     -------
