@@ -358,7 +358,7 @@ HEADER = b"seriesuid,coordX,coordY,coordZ,class\n"
         (
             replace_field(3, "seriesuid", '"\x1b[31m\n7"'),
             TableError,
-            ["the first ?[31m 7; expected"],
+            [r"the first \x1b[31m\n7; expected"],
         ),
         (replace_table(b""), TableError, ["found an empty file"]),
         (replace_table(HEADER), TableError, ["found no rows"]),

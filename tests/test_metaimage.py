@@ -199,7 +199,7 @@ WHOLE = zlib.compress(voxels().tobytes())
         (WHOLE + WHOLE, "something follows the stream"),
         (b"<!DOCTYPE html><html>Quota exceeded</html>", "incorrect header check"),
         (voxels().tobytes(), "damaged voxels"),
-        (zlib.compress(voxels().tobytes() + b"\0"), "goes on after the last voxel"),
+        (zlib.compress(voxels().tobytes() + b"\0"), "continues after the last voxel"),
         (zlib.compress(voxels().tobytes()[:-1]), "ends too early"),
         (gzip.compress(voxels().tobytes())[:-5], "ends too early"),
     ],
@@ -371,6 +371,6 @@ def test_kilobytes_that_would_unfold_to_gigabytes_are_refused_unread(tmp_path: P
     declared = write(tmp_path, data, CompressedData="True", DimSize="1024 1024 150")
     refused(declared, "scan.raw: found ", "bytes for 314,572,800 bytes of voxels")
     undeclared = write(tmp_path, data, CompressedData="True")
-    refused(undeclared, "goes on after the last voxel")
+    refused(undeclared, "continues after the last voxel")
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert after - before < 100 * 1024  # kB

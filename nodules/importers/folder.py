@@ -76,7 +76,7 @@ def import_folder(
     Returns
     -------
     list of str
-        What was written and what was noticed, a line each.
+        What was written and what was noticed, one item per line.
 
     Raises
     ------

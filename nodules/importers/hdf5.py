@@ -38,7 +38,7 @@ def import_hdf5(path: Path, out: Path, *, window: Window | None = None) -> list[
     Returns
     -------
     list of str
-        What was written and what was noticed, a line each.
+        What was written and what was noticed, one item per line.
 
     Raises
     ------

@@ -52,7 +52,7 @@ class GreyImage:
     values
         (H, W) numbers; Hounsfield units of a CT in DICOM.
     window
-        The values that become grey 0 and 255 where nobody says otherwise: the whole range of the
+        The values that become grey 0 and 255 by default: the whole range of the
         type, or -1000 to 400 HU. None where there is no such range.
     kind
         What the values are, for messages.
@@ -236,7 +236,7 @@ def _one_channel(path: Path, image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _check_opaque(path: Path, image: Image.Image, values: NDArray[np.number]) -> None:
-    """Refuse a PNG one of whose grey values stands for transparency, where pixels have it."""
+    """Refuse a PNG one of whose grey values means transparency, where pixels have it."""
     transparent = image.info.get("transparency")
     if isinstance(transparent, int) and image.mode in ("1", "L", "I;16", "I"):
         if image.mode == "1":

@@ -245,7 +245,7 @@ class _Inflation:
     def finish(self) -> None:
         """Check that the stream ends here, with its checksum, and nothing follows."""
         if self.read(1):
-            raise _DamagedError("goes on after the last voxel")
+            raise _DamagedError("continues after the last voxel")
         if not self._inflate.eof:
             raise _DamagedError("ends too early")
         if self._inflate.unused_data or self._left:
@@ -273,7 +273,7 @@ def _parse(path: Path, data: bytes) -> tuple[dict[str, str], int]:
             continue
         match = re.fullmatch(r"([^=:]*)[=:][ \t]*(.*)", text)
         if match is None or _CONTROL.search(text):
-            problem = f"line {number}: found {printable(text, 60)!r}, expected Key = Value"
+            problem = f"line {number}: found '{printable(text, 60)}', expected Key = Value"
             raise FileError(path, f"{problem}: not a MetaImage header")
         key, value = match[1].strip(_BLANKS), match[2]
         if key in tags and key in _KEYS:
@@ -321,7 +321,7 @@ class _Tags:
             problem = "found -1 for compressed voxels, expected how many bytes precede them"
             raise self._error("HeaderSize", problem)
         sizes = self._whole("CompressedDataSize", 1, min_value=1)
-        # The extent of a voxel, which stands for the distance to the next if that is not given.
+        # The size of a voxel, which is taken for the distance to the next if that is missing.
         element = self._numbers("ElementSize", 3) or (1.0, 1.0, 1.0)
         direction = self._same(_DIRECTION, _IDENTITY)
         return MetaImage(
@@ -385,7 +385,7 @@ class _Tags:
         lines = [text for line in rest.split(b"\n") if (text := _text(line))]
         listed = _LIST.fullmatch(value) is not None
         if lines and not listed:
-            problem = f"found {printable(lines[0], 60)!r} after this key, expected it last"
+            problem = f"found '{printable(lines[0], 60)}' after this key, expected it last"
             raise self._error("ElementDataFile", problem)
         if len(rest) + length >= MAX_HEADER_BYTES:
             problem = f"found a longer header, expected at most {MAX_HEADER_BYTES:,} bytes"
@@ -401,7 +401,7 @@ class _Tags:
                 or name in ("", ".", "..", self.path.name)
             ):
                 problem = (
-                    f"found {printable(name, 60)!r}, expected the name of a file next to the header"
+                    f"found '{printable(name, 60)}', expected the name of a file next to the header"
                 )
                 raise self._error("ElementDataFile", problem)
         if len(set(names)) < len(names):
@@ -418,7 +418,7 @@ class _Tags:
             last = first + depth - 1
         if match is None or step < 1:
             expected = "expected one number, as in slice%03d.raw 1 100 1"
-            raise self._error("ElementDataFile", f"found {printable(value, 60)!r}, {expected}")
+            raise self._error("ElementDataFile", f"found '{printable(value, 60)}', {expected}")
         counted = range(first, last + 1, step)
         if len(counted) != depth:
             problem = f"found {len(counted):,} files for {depth:,} slices, expected as many"
@@ -442,7 +442,7 @@ class _Tags:
         words = re.split(r"[ \t]+", self.values[key])
         if len(words) != count or not all(map(_NUMBER.fullmatch, words)):
             expected = f"expected {count} number{'s' * (count > 1)}"
-            raise self._error(key, f"found {printable(self.values[key], 60)!r}, {expected}")
+            raise self._error(key, f"found '{printable(self.values[key], 60)}', {expected}")
         return tuple(map(float, words))
 
     def _whole(self, key: str, count: int, min_value: int) -> tuple[int, ...] | None:
@@ -451,14 +451,14 @@ class _Tags:
             return None
         if not all(number >= min_value and number.is_integer() for number in numbers):
             expected = f"expected whole number{'s' * (count > 1)}, {min_value} or more"
-            raise self._error(key, f"found {printable(self.values[key], 60)!r}, {expected}")
+            raise self._error(key, f"found '{printable(self.values[key], 60)}', {expected}")
         return tuple(map(int, numbers))
 
     def _flag(self, key: str, *, default: bool) -> bool:
         value = self.values.get(key, str(default)).lower()
         if value not in ("true", "t", "1", "false", "f", "0"):
             raise self._error(
-                key, f"found {printable(self.values[key], 60)!r}, expected True or False"
+                key, f"found '{printable(self.values[key], 60)}', expected True or False"
             )
         return value in ("true", "t", "1")
 
@@ -466,7 +466,7 @@ class _Tags:
         value = self.values.get(key)
         if value in allowed or (value is None and not required):
             return
-        found = "found no such key" if value is None else f"found {printable(value, 60)!r}"
+        found = "found no such key" if value is None else f"found '{printable(value, 60)}'"
         raise self._error(key, f"{found}, expected {' or '.join(sorted(allowed))}")
 
     def _error(self, key: str, problem: str) -> FileError:

@@ -66,12 +66,12 @@ def import_npz(path: Path, out: Path, *, nodule: int = 1) -> list[str]:
     out
         Patch file to write, with `X`, `Y` and `split`.
     nodule
-        The label that stands for a nodule.
+        Label of the nodules.
 
     Returns
     -------
     list of str
-        What was written and what was noticed, a line each.
+        What was written and what was noticed, one item per line.
 
     Raises
     ------

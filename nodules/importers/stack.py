@@ -22,7 +22,7 @@ class Stack:
     Parameters
     ----------
     path, name
-        Of the file and of the array in it, for messages.
+        File and name of the array in it, for messages.
     shape
         (N, H, W), with further axes of which `convert` gets no part.
     dtype
@@ -67,7 +67,7 @@ class Stack:
         self.block = max(1, min(BLOCK_PATCHES, BLOCK_BYTES // image_bytes))
 
     def notes(self) -> list[str]:
-        """Say what becomes of the images that a person may not expect."""
+        """Return notes on what a person may not expect of these images."""
         if self.height == self.width:
             return []
         side = min(self.height, self.width)

@@ -102,7 +102,7 @@ def _split(file: Hdf5File, count: int) -> NDArray[np.object_]:
     if not known.all():
         row = int(np.argmin(known))
         name = names[row]
-        found = repr(name) if name.strip() in SPLITS else repr(printable(name, 60))
+        found = repr(name) if name.strip() in SPLITS else f"'{printable(name, 60)}'"
         problem = f"found {found}, expected one of {', '.join(SPLITS)}"
         raise PatchFileError(file.path, problem, dataset="split", row=row)
     return names
@@ -110,9 +110,9 @@ def _split(file: Hdf5File, count: int) -> NDArray[np.object_]:
 
 def _check_groups_are_whole(path: Path, groups: Groups, split: NDArray[np.object_]) -> None:
     _, first_row, inverse = np.unique(groups, return_index=True, return_inverse=True)
-    torn = np.flatnonzero(split != split[first_row][inverse])
-    if len(torn):
-        row = int(torn[0])
+    spanning = np.flatnonzero(split != split[first_row][inverse])
+    if len(spanning):
+        row = int(spanning[0])
         sides = f"{split[first_row[inverse[row]]]} and {split[row]}"
         problem = f"found {printable(groups[row], 60)} in {sides}, expected a group in one split"
         raise PatchFileError(path, problem, dataset="group", row=row)

@@ -179,7 +179,7 @@ def write_json(target: Path, content: Any) -> None:
 def remove_abandoned(folder: Path, suffix: str, *, stem: str | None = None) -> None:
     """Remove the temporary files that killed processes have left.
 
-    Whoever writes a temporary file holds a lock on it, which the system lifts when the process
+    The writer of a temporary file holds a lock on it, which the system lifts when the process
     ends, however it ends. Process numbers would tell nothing: containers have their own, and may
     share a folder and a host name.
 
@@ -194,7 +194,7 @@ def remove_abandoned(folder: Path, suffix: str, *, stem: str | None = None) -> N
     """
     label, end = (".+", suffix) if stem is None else map(re.escape, _label(stem + suffix))
     name = re.compile(rf"\.{label}\.([^.]+)\.[0-9a-f]+\.tmp{end}")
-    with suppress(OSError):  # what cannot be listed or removed here is in nobody's way
+    with suppress(OSError):  # what cannot be listed or removed does no damage
         for path in folder.iterdir():
             if found := name.fullmatch(path.name):
                 _remove_if_abandoned(path, same_host=found[1] == _host())

@@ -204,7 +204,7 @@ def _main() -> None:
 def _call_each(
     function: Callable[..., bytes], arguments: Sequence[str], seconds: int, memory: int
 ) -> None:
-    # Whoever started this process ends it, after Ctrl-C too.
+    # The parent ends this process, after Ctrl-C too.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     paths = [Path(os.fsdecode(name)) for name in sys.stdin.buffer.read().split(b"\0")[:-1]]

@@ -42,7 +42,7 @@ def raised_interruptions() -> Iterator[None]:
     """Raise an `Interruption` at SIGINT and SIGTERM, so that temporary files are removed."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        # Whoever ends a group of processes may send a second one, by way of `end_with_dvc`: it is
+        # The end of a process group may bring a second one, by way of `end_with_dvc`: it is
         # not to cut the unwinding short. A second Ctrl-C is meant to.
         if signal.SIGTERM in before:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO, TextIO, cast
 
-# What shells report of a tool whose output nobody reads any more: 128 + SIGPIPE.
+# Exit status in shells of a tool whose output is no longer read: 128 + SIGPIPE.
 CLOSED_PIPE = 141
 STDIN, STDOUT, STDERR = range(3)
 

@@ -132,9 +132,9 @@ def without_repeats(candidates: Points) -> Points:
     order = np.lexsort(places.T)
     again = np.flatnonzero((places[order][1:] == places[order][:-1]).all(axis=1))
     first, second = order[again], order[again + 1]
-    torn = np.flatnonzero(candidates.values[first] != candidates.values[second])
-    if len(torn):
-        rows = candidates.rows[first[torn[0]]], candidates.rows[second[torn[0]]]
+    conflicts = np.flatnonzero(candidates.values[first] != candidates.values[second])
+    if len(conflicts):
+        rows = candidates.rows[first[conflicts[0]]], candidates.rows[second[conflicts[0]]]
         problem = f"class: found the place of row {rows[0]} again with another class, expected one"
         raise TableError(candidates.path, problem, row=int(rows[1]))
     return candidates.take(np.delete(np.arange(len(candidates)), second))
@@ -239,7 +239,7 @@ def _numbers(path: Path, row: int, fields: list[str], names: Sequence[str]) -> l
             number = math.nan
         if not math.isfinite(number):
             raise TableError(
-                path, f"{name}: found {printable(text, 60)!r}, expected a number", row=row
+                path, f"{name}: found '{printable(text, 60)}', expected a number", row=row
             )
         numbers.append(number)
     return numbers
