@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 import dvc.api
 
 from benchmarks import MODELS
-from nodules.errors import ParamsError, one_line_errors
+from nodules.errors import ParamsError
 from nodules.params import read_params
 from nodules.schema import PARAMS_FILE
+from nodules.system.exits import one_line_errors
 
 PREFIX = "ablation"
 SEEDS = (1, 2, 3)

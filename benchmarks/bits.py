@@ -10,10 +10,10 @@ import hashlib
 import numpy as np
 
 from benchmarks import MODELS
-from nodules.errors import one_line_errors
 from nodules.models.registry import build_model
 from nodules.params import Params, read_params
 from nodules.runtime import be_deterministic, usable_processors
+from nodules.system.exits import one_line_errors
 from nodules.training.input_pipeline import training_batches
 from nodules.training.provenance import environment
 from nodules.training.train import compiled_for_training

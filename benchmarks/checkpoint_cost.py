@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import MODELS
-from nodules.errors import one_line_errors
 from nodules.models.registry import build_model
 from nodules.params import Params, read_params
 from nodules.runtime import be_deterministic
+from nodules.system.exits import one_line_errors
 from nodules.training.checkpoint import Checkpoint, Combination, TrainingState
 from nodules.training.input_pipeline import steps_per_epoch
 from nodules.training.train import compiled_for_training

@@ -16,10 +16,10 @@ import numpy as np
 
 from benchmarks import MODELS
 from benchmarks.stopwatch import steps_per_second
-from nodules.errors import one_line_errors
 from nodules.models.registry import build_model
 from nodules.params import read_params
 from nodules.runtime import be_deterministic
+from nodules.system.exits import one_line_errors
 from nodules.training.input_pipeline import training_batches
 from nodules.training.train import compiled_for_training
 

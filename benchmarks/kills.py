@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from benchmarks.repository_copy import RepositoryCopy
 from benchmarks.reproducibility import differing
-from nodules.errors import one_line_errors
+from nodules.system.exits import one_line_errors
 
 
 class Run(NamedTuple):

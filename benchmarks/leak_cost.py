@@ -16,16 +16,19 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.pipeline_run import run_training
-from nodules.errors import one_line_errors
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import load_model
 from nodules.models.params import ModelParams
 from nodules.params import Params, read_params
-from nodules.patches.reader import SPLITS, new_patch_file, open_patches
+from nodules.patches.layout import SPLITS
+from nodules.patches.reader import open_patches
+from nodules.patches.symmetry import symmetric_view
+from nodules.patches.writer import new_patch_file
 from nodules.runtime import be_deterministic
-from nodules.splitting.fingerprints import symmetric_view
-from nodules.splitting.near_duplicates import across_splits, find_duplicates
+from nodules.splitting.leaks import across_splits
+from nodules.splitting.near_duplicates import find_duplicates
 from nodules.splitting.params import SplitParams
+from nodules.system.exits import one_line_errors
 
 SMALL = ModelParams(
     builder="squeezenet",

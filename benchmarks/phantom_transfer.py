@@ -12,7 +12,6 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.pipeline_run import run_training
-from nodules.errors import one_line_errors
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import load_model
 from nodules.params import Params, read_params
@@ -20,6 +19,7 @@ from nodules.patches.reader import open_patches
 from nodules.phantom.patch_file import write_phantom
 from nodules.runtime import be_deterministic
 from nodules.statistics.bootstrap import auc_interval
+from nodules.system.exits import one_line_errors
 
 
 def main() -> None:

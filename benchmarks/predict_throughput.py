@@ -27,7 +27,8 @@ from nodules.inference.probabilities import BATCH_SIZE
 from nodules.models.file import save_model
 from nodules.models.registry import build_model
 from nodules.params import read_params
-from nodules.patches.reader import PATCH_SIZE, new_patch_file
+from nodules.patches.layout import PATCH_SIZE
+from nodules.patches.writer import new_patch_file
 from nodules.runtime import be_deterministic, usable_processors
 
 RESIDENT_BATCHES = 200

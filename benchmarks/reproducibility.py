@@ -15,8 +15,8 @@ from typing import Any
 
 from benchmarks import MODELS
 from benchmarks.repository_copy import RepositoryCopy
-from nodules.errors import one_line_errors
 from nodules.params import read_params
+from nodules.system.exits import one_line_errors
 
 RECIPES = ("tuned", "published")
 

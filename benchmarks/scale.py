@@ -25,7 +25,9 @@ from tqdm import tqdm
 
 from nodules.models.params import ModelParams
 from nodules.params import Params, read_params
-from nodules.patches.reader import BLOCK_PATCHES, PATCH_SIZE, new_patch_file, open_patches
+from nodules.patches.layout import BLOCK_PATCHES, PATCH_SIZE
+from nodules.patches.reader import open_patches
+from nodules.patches.writer import new_patch_file
 
 PHANTOM_SCANS = 40
 PATCHES_PER_SCAN = 600  # as in LUNA16's list of candidates

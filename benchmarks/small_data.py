@@ -19,7 +19,6 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks import MODELS
 from benchmarks.pipeline_run import run_training
-from nodules.errors import one_line_errors
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import load_model
 from nodules.params import Params, read_params
@@ -27,6 +26,7 @@ from nodules.patches.reader import open_patches
 from nodules.phantom.params import PhantomParams
 from nodules.phantom.patch_file import write_phantom
 from nodules.runtime import be_deterministic
+from nodules.system.exits import one_line_errors
 from nodules.training.input_pipeline import steps_per_epoch
 
 

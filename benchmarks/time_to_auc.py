@@ -18,9 +18,9 @@ import keras
 
 from benchmarks import MODELS
 from benchmarks.pipeline_run import run_training
-from nodules.errors import one_line_errors
 from nodules.params import read_params
 from nodules.runtime import be_deterministic, usable_processors
+from nodules.system.exits import one_line_errors
 
 
 class Curve(keras.callbacks.Callback):

@@ -4,7 +4,7 @@ import argparse
 from typing import NoReturn
 
 from nodules.commands import compare, importing, inspect, predict
-from nodules.errors import one_line_errors
+from nodules.system.exits import one_line_errors
 from nodules.system.streams import printable
 
 EPILOG = """\

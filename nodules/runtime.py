@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from nodules.errors import MemoryLimitError
+from nodules.errors import NodulesError
 
 # Bytes of address space, most of which is never used; prediction reserves 2.1 GB on two processors.
 MIN_ADDRESS_SPACE = 2_000_000 * 1024
@@ -54,7 +54,7 @@ def _check_memory_limit() -> None:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY and limit < MIN_ADDRESS_SPACE:
         found = f"found a limit of {limit // 1024:,} kB (`ulimit -v`)"
-        raise MemoryLimitError(
+        raise NodulesError(
             f"{found}, expected {MIN_ADDRESS_SPACE // 1024:,} at least, which TensorFlow reserves"
         )
 
@@ -68,7 +68,7 @@ def be_deterministic() -> None:
 
     Raises
     ------
-    MemoryLimitError
+    NodulesError
         If the address space is limited to less than TensorFlow reserves.
     """
     _check_memory_limit()

@@ -1,7 +1,7 @@
 """The stages of dvc.yaml, a file each: read params, call the library, write the outputs."""
 
-from nodules.errors import exit_in_one_line_at_import
 from nodules.system.environment import check_environment
+from nodules.system.exits import exit_in_one_line_at_import
 from nodules.system.signals import end_with_dvc, exit_on_signals
 from nodules.system.streams import prepare_streams
 

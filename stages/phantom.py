@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from nodules.errors import one_line_errors
 from nodules.params import read_params
 from nodules.phantom.patch_file import write_phantom
+from nodules.system.exits import one_line_errors
 
 if __name__ == "__main__":
     with one_line_errors():

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from nodules.errors import one_line_errors
 from nodules.params import read_params
 from nodules.splitting.split import split_patches
 from nodules.system.atomic import write_json
+from nodules.system.exits import one_line_errors
 
 if __name__ == "__main__":
     with one_line_errors():

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from nodules.errors import one_line_errors
 from nodules.runtime import be_deterministic
+from nodules.system.exits import one_line_errors
 
 
 def main() -> None:

@@ -11,8 +11,6 @@ import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
 
-from nodules.patches import hdf5_file
-
 # How long an example takes depends on what else the machine does.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
@@ -44,10 +42,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_trial_process() -> Iterator[None]:
-    """Open HDF5 files without a trial in another process, which takes half a second for each."""
+def no_probe_process() -> Iterator[None]:
+    """Open HDF5 files without a probe in another process, which takes half a second for each."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hdf5_file, "_try_once", lambda *_: None)
+        patch.setattr("nodules.patches.probe._probe_once", lambda *_: None)
         yield
 
 

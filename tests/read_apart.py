@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from nodules.errors import PatchFileError
-from nodules.patches import hdf5_file
+from nodules.patches import probe
 from nodules.patches.reader import open_patches
 
 CPU_SECONDS = 2
@@ -48,6 +48,6 @@ def read_in_fork(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    setattr(hdf5_file, "_try_once", lambda *_: None)  # noqa: B010 - a fork is enough
+    setattr(probe, "_probe_once", lambda *_: None)  # noqa: B010 - a fork is enough
     for line in sys.stdin:
         print(ascii(read_in_fork(Path(line.rstrip("\n")))), flush=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.pipeline_run import files_in
 from nodules.params import Params, read_params
-from nodules.patches.reader import new_patch_file
+from nodules.patches.writer import new_patch_file
 from nodules.system.atomic import write_json
 from nodules.training.train import TrainingFiles
 

@@ -47,7 +47,7 @@ def test_inspect_says_what_is_wrong_with_a_file(patch_file, random_patches) -> N
 def test_inspect_is_light(patch_file, random_patches) -> None:
     path = patch_file(X=random_patches(5), Y=LABELS)
     code = (
-        "import sys; from pathlib import Path; from nodules.inspection import describe;"
+        "import sys; from pathlib import Path; from nodules.commands.inspect import describe;"
         f"describe(Path({str(path)!r}));"
         "sys.exit('tensorflow' in sys.modules or 'sklearn' in sys.modules)"
     )

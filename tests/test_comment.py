@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from nodules.errors import CommentError
+from nodules.errors import NodulesError
 from nodules.report.comment import MARKER, GitHub, GitLab, forge_and_run, post, read_comment
 from tests.tiny_project import REPOSITORY
 
@@ -206,7 +206,7 @@ def test_a_wrong_token_is_refused_in_one_line_without_the_token(
         settings = environment(url)
         settings |= {name: "wrong-secret" for name in settings if name.endswith("_TOKEN")}
         forge, _ = forge_and_run(settings)
-        with pytest.raises(CommentError, match=r"^GET http.*: found status 401 \(.*Bad cred") as no:
+        with pytest.raises(NodulesError, match=r"^GET http.*: found status 401 \(.*Bad cred") as no:
             post(forge, f"{MARKER}\nreport")
     assert "\n" not in str(no.value)
     assert "wrong-secret" not in str(no.value)
@@ -232,7 +232,7 @@ def test_a_redirection_does_not_carry_the_token_elsewhere() -> None:
 def test_a_server_that_is_not_there_is_named_in_one_line() -> None:
     with served(lambda *_: (200, [])) as gone:
         pass
-    with pytest.raises(CommentError, match=r"^GET http.*: found no answer in JSON \(.*refused"):
+    with pytest.raises(NodulesError, match=r"^GET http.*: found no answer in JSON \(.*refused"):
         GitLab(gitlab_environment(gone)).find()
 
 
@@ -247,9 +247,9 @@ def test_a_server_that_is_not_there_is_named_in_one_line() -> None:
 def test_what_is_no_comment_of_ours_is_not_posted(text: str, problem: str, tmp_path: Path) -> None:
     path = tmp_path / "comment.md"
     path.write_text(text)
-    with pytest.raises(CommentError, match=re.escape(problem)):
+    with pytest.raises(NodulesError, match=re.escape(problem)):
         read_comment(path, "https://forge.example/run")
-    with pytest.raises(CommentError, match="found no text"):
+    with pytest.raises(NodulesError, match="found no text"):
         read_comment(tmp_path / "missing.md", "https://forge.example/run")
 
 
@@ -257,7 +257,7 @@ def test_what_is_no_comment_of_ours_is_not_posted(text: str, problem: str, tmp_p
 def test_a_comment_gives_gitlab_no_commands(line: str, tmp_path: Path) -> None:
     path = tmp_path / "comment.md"
     path.write_text(f"{MARKER}\nand/or\n{line}\n")
-    with pytest.raises(CommentError, match=r"found /\w+ at a line's start, expected no quick"):
+    with pytest.raises(NodulesError, match=r"found /\w+ at a line's start, expected no quick"):
         read_comment(path, "https://forge.example/run")
 
 
@@ -267,17 +267,17 @@ def test_a_comment_is_read_from_a_regular_file_alone_and_no_further_than_needed(
     path, secret = tmp_path / "comment.md", tmp_path / "secret.md"
     secret.write_text(f"{MARKER}\nsecret")
     path.symlink_to(secret)
-    with pytest.raises(CommentError, match="found no text"):
+    with pytest.raises(NodulesError, match="found no text"):
         read_comment(path, "run")
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(CommentError, match="found no regular file, expected a comment"):
+    with pytest.raises(NodulesError, match="found no regular file, expected a comment"):
         read_comment(path, "run")
     path.unlink()
     with path.open("wb") as file:
         file.write(MARKER.encode())
         file.truncate(2**40)
-    with pytest.raises(CommentError, match="expected 65,536 at most"):
+    with pytest.raises(NodulesError, match="expected 65,536 at most"):
         read_comment(path, "run")
 
 
@@ -294,11 +294,11 @@ def test_a_comment_names_the_page_and_the_picture_where_they_are(tmp_path: Path)
 @pytest.mark.parametrize("ref", ["refs/heads/main", "refs/pull/5/merge/../6", "refs/pull/x/merge"])
 def test_a_run_that_is_for_no_pull_request_is_refused(ref: str) -> None:
     environment = github_environment("http://127.0.0.1:9") | {"GITHUB_REF": ref}
-    with pytest.raises(CommentError, match="expected refs/pull/NUMBER/merge"):
+    with pytest.raises(NodulesError, match="expected refs/pull/NUMBER/merge"):
         forge_and_run(environment)
-    with pytest.raises(CommentError, match="GITLAB_TOKEN: found nothing in the environment"):
+    with pytest.raises(NodulesError, match="GITLAB_TOKEN: found nothing in the environment"):
         forge_and_run(gitlab_environment("http://127.0.0.1:9") | {"GITLAB_TOKEN": ""})
-    with pytest.raises(CommentError, match="neither GITHUB_ACTIONS nor GITLAB_CI"):
+    with pytest.raises(NodulesError, match="neither GITHUB_ACTIONS nor GITLAB_CI"):
         forge_and_run({})
 
 

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nodules.errors import PatchFileError
-from nodules.patches.reader import SPLITS, open_patches
+from nodules.patches.layout import SPLITS
+from nodules.patches.reader import open_patches
 
 REPOSITORY = Path(__file__).parent.parent
 ROWS = 4
@@ -80,7 +81,7 @@ def test_a_file_with_changed_bytes_is_read_or_refused_in_one_line(
         path.write_bytes(content[:length])
         end = read_apart(path)
         ends.add(end.split()[0])
-        # A crash becomes a line by `try_reading`, which has a test of its own.
+        # A crash becomes a line by `probe`, which has a test of its own.
         assert end == "read" or end.startswith((f"refused {path}: ", "killed "))
         assert end.isprintable()
 

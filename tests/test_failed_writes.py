@@ -15,16 +15,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nodules.errors import OutputError, PatchFileError
+from nodules.errors import FileError, PatchFileError
 from nodules.evaluation.predictions import new_table
 from nodules.models.file import save_model
 from nodules.models.registry import build_model
 from nodules.params import read_params
-from nodules.patches.reader import SPLITS, new_patch_file, open_patches
+from nodules.patches.layout import SPLITS
+from nodules.patches.reader import open_patches
+from nodules.patches.writer import new_patch_file
 from nodules.splitting.params import SplitParams
 from nodules.splitting.split import split_patches
-from nodules.system.atomic import ABANDONED_S, replacing, replacing_all, write_json
-from nodules.system.output import check_output
+from nodules.system.atomic import ABANDONED_S, check_output, replacing, replacing_all, write_json
 
 REPOSITORY = Path(__file__).parent.parent
 SHARES = SplitParams(train=0.7, val=0.15, test=0.15, near_duplicates="report")
@@ -96,7 +97,7 @@ def test_a_full_disk_is_one_line_and_the_old_file_stays(
 ) -> None:
     path = disk / name
     path.write_bytes(b"old")
-    with pytest.raises(OutputError) as error:
+    with pytest.raises(FileError) as error:
         write(path)
     assert str(error.value) == f"{path}: {FULL}"
     assert path.read_bytes() == b"old"
@@ -110,7 +111,7 @@ def test_a_disk_that_fills_up_at_the_very_end_leaves_whole_files_or_none(disk: P
         filler.write_bytes(bytes(DISK_BYTES - left))
         try:
             write_patches(path, 20)
-        except OutputError:
+        except FileError:
             assert not path.exists()
             results.append("full")
         else:
@@ -146,7 +147,7 @@ def test_an_import_onto_a_full_disk_ends_in_one_line(disk: Path, tmp_path: Path)
 
 def test_a_full_disk_names_the_split_that_did_not_fit(disk: Path, tmp_path: Path) -> None:
     write_labelled(tmp_path / "large.h5", 2000)
-    with pytest.raises(OutputError) as error:
+    with pytest.raises(FileError) as error:
         split_patches(tmp_path / "large.h5", disk, SHARES, seed=1)
     assert str(error.value) in {f"{disk / name}.h5: {FULL}" for name in SPLITS}
     assert list(disk.iterdir()) == []
@@ -196,7 +197,7 @@ def test_a_disk_that_does_not_take_the_content_leaves_the_old_file(
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OutputError, match=r"kept\.json: cannot be written: input/output error"):
+    with pytest.raises(FileError, match=r"kept\.json: cannot be written: input/output error"):
         write_json(path, "new")
     assert path.read_text() == '"old"\n'
     assert list(tmp_path.iterdir()) == [path]
@@ -204,14 +205,14 @@ def test_a_disk_that_does_not_take_the_content_leaves_the_old_file(
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError, match="its folder cannot be made or written"):
+    with pytest.raises(FileError, match="its folder cannot be made or written"):
         write_json(tmp_path / "file/below/out.json", 1)
 
 
 def test_a_folder_that_may_not_be_written_is_one_line(unprivileged: None) -> None:
     folder = Path("/usr/share")
     for write in (write_patches, write_rows):
-        with pytest.raises(OutputError) as error:
+        with pytest.raises(FileError) as error:
             write(folder / "out.csv")
         assert str(error.value) == f"{folder}/out.csv: cannot be written: permission denied"
 
@@ -291,7 +292,7 @@ def test_names_as_long_as_a_file_system_takes_can_be_written(tmp_path: Path, nam
 
 
 def test_a_name_that_is_too_long_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="cannot be written: file name too long"):
+    with pytest.raises(FileError, match="cannot be written: file name too long"):
         write_json(tmp_path / ("x" * 256), 1)
 
 
@@ -309,7 +310,7 @@ def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path, kind: str) -> N
             pytest.skip("may not make a device node")
     before = target.lstat()
     for write in (write_rows, lambda path: check_output(path, [])):
-        with pytest.raises(OutputError) as error:
+        with pytest.raises(FileError) as error:
             write(target)
         expected = "expected the name of a file to write"
         assert str(error.value) == f"{target}: found a device or a pipe, {expected}"
@@ -328,11 +329,11 @@ def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.rglob("*")} == {"elsewhere", "real.json", "link.json"}
     link.unlink()
     link.symlink_to("nowhere/real.json")
-    with pytest.raises(OutputError, match="found a link into a folder that is missing"):
+    with pytest.raises(FileError, match="found a link into a folder that is missing"):
         write_json(link, 1)
     link.unlink()
     link.symlink_to(link)
-    with pytest.raises(OutputError, match="too many levels of symbolic links"):
+    with pytest.raises(FileError, match="too many levels of symbolic links"):
         write_json(link, 1)
 
 

@@ -15,10 +15,11 @@ import pytest
 from benchmarks.kills import SMALL
 from benchmarks.pipeline_run import train_with
 from benchmarks.repository_copy import RepositoryCopy
-from nodules.errors import OutputError, one_line_errors
+from nodules.errors import FileError
 from nodules.evaluation.evaluate import EvaluationFiles, evaluate
 from nodules.splitting.params import SplitParams
 from nodules.splitting.split import split_patches
+from nodules.system.exits import one_line_errors
 from nodules.training.train import TrainingFiles
 from tests.small_training import (
     CHECKPOINTS,
@@ -299,7 +300,7 @@ def test_any_other_error_of_the_system_keeps_its_traceback() -> None:
 
 
 def test_notes_on_an_error_follow_in_the_same_line(capsys: pytest.CaptureFixture[str]) -> None:
-    error = OutputError(Path("out"), "cannot be written")
+    error = FileError(Path("out"), "cannot be written")
     error.add_note("one")
     error.add_note("two")
     with pytest.raises(SystemExit), one_line_errors():

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nodules.commands.inspect import describe
 from nodules.errors import PatchFileError
 from nodules.importers.hdf5 import import_hdf5
-from nodules.inspection import describe
-from nodules.patches.hdf5_file import open_hdf5
+from nodules.patches.probe import open_hdf5
 from nodules.patches.reader import open_patches
 
 RNG = np.random.default_rng(0)

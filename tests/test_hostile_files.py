@@ -8,15 +8,15 @@ import h5py
 import numpy as np
 import pytest
 
+from nodules.commands.inspect import describe
 from nodules.errors import PatchFileError
 from nodules.evaluation.predict_file import predict_file
 from nodules.importers.hdf5 import import_hdf5
 from nodules.importers.legacy import import_legacy
-from nodules.inspection import describe
 from nodules.params import read_params
-from nodules.patches import hdf5_file
-from nodules.patches.hdf5_file import try_reading
-from nodules.patches.reader import PATCH_SIZE, open_patches
+from nodules.patches import probe
+from nodules.patches.layout import PATCH_SIZE
+from nodules.patches.reader import open_patches
 from nodules.splitting.split import split_patches
 
 HDF5_FAILS = "cannot be read: damaged so that the library that reads it crashes or never ends"
@@ -171,16 +171,16 @@ def test_a_file_on_which_hdf5_never_returns_is_refused(patch_file) -> None:
     struct.pack_into("<Q", content, place, 0)
     path.write_bytes(content)
     with pytest.raises(PatchFileError) as error:
-        try_reading(path, seconds=1)
+        probe.probe(path, seconds=1)
     assert str(error.value) == f"{path}: {HDF5_FAILS}"
 
 
 def test_what_a_trial_finds_wrong_is_said_in_the_same_words(patch_file) -> None:
     text = np.array([b"a" * 2000, b"b", b"c"])
     good, bad = patch_file(**GOOD), patch_file("bad.h5", **(GOOD | {"group": text}))
-    try_reading(good)
+    probe.probe(good)
     with pytest.raises(PatchFileError) as error:
-        try_reading(bad)
+        probe.probe(bad)
     assert str(error.value) == refusal(bad)
 
 
@@ -190,7 +190,7 @@ def test_whatever_opens_hdf5_from_outside_tries_it_first(
     def refuse(path: Path, *_: int) -> None:
         raise PatchFileError(path, "tried")
 
-    monkeypatch.setattr(hdf5_file, "_try_once", refuse)
+    monkeypatch.setattr(probe, "_probe_once", refuse)
     path, out = patch_file(**GOOD), tmp_path / "out"
     params = read_params(REPOSITORY / "params.yaml").split
     openers: list[Callable[[], object]] = [
@@ -209,7 +209,7 @@ def test_no_module_opens_hdf5_to_read_but_the_one_that_tries_it() -> None:
     modules = [*REPOSITORY.glob("nodules/**/*.py"), *REPOSITORY.glob("stages/*.py")]
     opening = [path.name for path in modules for _ in path.read_text().split("h5py.File(")[1:]]
     # A writer, its own output without labels, and weights in memory.
-    assert sorted(opening) == ["hdf5.py", "hdf5_file.py", "model_archive.py", "patches.py"]
+    assert sorted(opening) == ["archive.py", "hdf5.py", "hdf5_file.py", "writer.py"]
 
 
 def test_no_module_reads_pickles() -> None:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from nodules.errors import ImageError
+from nodules.errors import FileError
 from nodules.importers.image_patches import image_patch, image_patches
 from nodules.importers.images import MAX_FILE_BYTES, read_image
 from nodules.importers.window import Window
@@ -45,7 +45,7 @@ def test_a_tiff_is_read_as_it_says_or_refused(
     if inverted:
         pillow_reads = dtype in ("u1", "f4") or (dtype, order) == ("u2", "<")
     if not pillow_reads:
-        with pytest.raises(ImageError, match=r"\(Pillow reads no .* TIFF of .* integers of"):
+        with pytest.raises(FileError, match=r"\(Pillow reads no .* TIFF of .* integers of"):
             read_image(path)
         return
     patch = image_patch(path, Window(low, high)).patch
@@ -67,7 +67,7 @@ def test_a_window_is_of_stored_values_whatever_their_size(tmp_path: Path) -> Non
 def test_samples_without_a_range_of_their_own_need_a_window(tmp_path: Path, dtype: str) -> None:
     path = tmp_path / "x.tif"
     path.write_bytes(tiff(ramp(dtype)))
-    with pytest.raises(ImageError, match=r"x\.tif: found .*; expected --window LOW HIGH"):
+    with pytest.raises(FileError, match=r"x\.tif: found .*; expected --window LOW HIGH"):
         image_patch(path, None)
 
 
@@ -85,7 +85,7 @@ def test_samples_without_a_range_of_their_own_need_a_window(tmp_path: Path, dtyp
 def test_a_tiff_that_lacks_pixels_is_refused(tmp_path: Path, tags: Any, expected: str) -> None:
     path = tmp_path / "x.tif"
     path.write_bytes(tiff(ramp("u1"), tags=tags))
-    with pytest.raises(ImageError) as caught:
+    with pytest.raises(FileError) as caught:
         read_image(path)
     assert str(caught.value).startswith(f"{path}: {expected}")
 
@@ -101,7 +101,7 @@ def test_pixels_that_contradict_their_checksum_are_refused(tmp_path: Path, name:
     inflater.decompress(whole[start:])
     for place in range(start, len(whole) - len(inflater.unused_data)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
-        with pytest.raises(ImageError):
+        with pytest.raises(FileError):
             read_image(path)
 
 
@@ -112,7 +112,7 @@ def test_libraries_print_nothing_about_a_damaged_image(
     Image.fromarray(ramp("u1")).save(path, compression="tiff_lzw")
     whole = path.read_bytes()
     path.write_bytes(whole[:8] + bytes([255]) * 50 + whole[58:])  # of which libtiff has to say more
-    with pytest.raises(ImageError, match="not a readable PNG, JPEG or TIFF image"):
+    with pytest.raises(FileError, match="not a readable PNG, JPEG or TIFF image"):
         list(image_patches([path], None))
     assert capfd.readouterr() == ("", "")
 
@@ -123,7 +123,7 @@ def test_large_tiles_of_a_small_tiff_are_refused(tmp_path: Path) -> None:
     made = tiff(ramp("u1"), compression=DEFLATE, tags=tags)
     # Without strips, which would be read instead.
     path.write_bytes(made.replace(b"\x11\x01\x04\0", b"\xf1\xff\x04\0", 1))
-    with pytest.raises(ImageError, match=r"x\.tif: found tiles of 60,000 x 60,000"):
+    with pytest.raises(FileError, match=r"x\.tif: found tiles of 60,000 x 60,000"):
         read_image(path)
 
 
@@ -162,7 +162,7 @@ def test_a_grey_value_that_means_transparent_is_refused(
         transparent = chunk(b"tRNS", value.to_bytes(2, "big"))
         path.write_bytes(png(scan_lines(stored), 50, 50, bits=bits, chunks=transparent))
         if refused:
-            with pytest.raises(ImageError, match="found transparent pixels"):
+            with pytest.raises(FileError, match="found transparent pixels"):
                 read_image(path)
         else:
             assert np.array_equal(read_image(path).values, stored)
@@ -187,7 +187,7 @@ def test_a_png_that_unfolds_to_gigabytes_is_refused_before_it_does(
 ) -> None:
     path = tmp_path / "x.png"
     path.write_bytes(png(bytes(51 * 50), width, height, chunks=chunks))
-    with pytest.raises(ImageError) as caught:
+    with pytest.raises(FileError) as caught:
         read_image(path)
     assert str(caught.value).startswith(f"{path}: {expected}")
 
@@ -196,7 +196,7 @@ def test_a_file_larger_than_any_image_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "x.dcm"
     with path.open("wb") as file:
         file.truncate(MAX_FILE_BYTES + 1)
-    with pytest.raises(ImageError, match=r"found 160,000,001 bytes, expected at most 160,000,000"):
+    with pytest.raises(FileError, match=r"found 160,000,001 bytes, expected at most 160,000,000"):
         read_image(path)
 
 
@@ -209,7 +209,7 @@ def test_a_jpeg_of_many_scans_is_refused_undecoded(tmp_path: Path) -> None:
     path.write_bytes(jpeg)
     read_image(path)
     path.write_bytes(jpeg[:last] + jpeg[last:-2] * 500 + jpeg[-2:])
-    with pytest.raises(ImageError, match=r"x\.jpg: found 5\d\d scans in a JPEG, expected at most"):
+    with pytest.raises(FileError, match=r"x\.jpg: found 5\d\d scans in a JPEG, expected at most"):
         read_image(path)
 
 
@@ -229,9 +229,9 @@ def test_a_decoder_that_fails_for_good_is_one_line_that_names_the_image(
         [tmp_path / "noisy.png", tmp_path / name, tmp_path / "never read.png"],
         seconds=1,
         memory=500_000_000,
-        failure=ImageError,
+        failure=FileError,
     )
     assert next(results) == b"noisy.png"
-    with pytest.raises(ImageError) as caught:
+    with pytest.raises(FileError) as caught:
         next(results)
     assert str(caught.value).startswith(f"{tmp_path / name}: {problem}")

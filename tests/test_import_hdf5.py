@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nodules.__main__ import main
-from nodules.errors import OutputError, PatchFileError
+from nodules.errors import FileError, PatchFileError
 from nodules.importers import stack
 from nodules.importers.hdf5 import import_hdf5
 from nodules.importers.window import Window
@@ -144,7 +144,7 @@ def test_a_file_that_is_no_hdf5_is_one_line(tmp_path: Path, patch_file) -> None:
     with pytest.raises(PatchFileError, match="not a readable HDF5 file") as caught:
         import_hdf5(path, tmp_path / "out.h5")
     assert "\n" not in str(caught.value)
-    with pytest.raises(OutputError, match="found the same file as input"):
+    with pytest.raises(FileError, match="found the same file as input"):
         import_hdf5(path, path)
 
 

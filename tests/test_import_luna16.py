@@ -23,7 +23,7 @@ from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
 
 from nodules.__main__ import main
-from nodules.errors import CropError, NodulesError, OutputError, ScanError, TableError, WorkerError
+from nodules.errors import FileError, NodulesError, TableError
 from nodules.importers import metaimage
 from nodules.importers.luna16 import cluster
 from nodules.importers.luna16.importer import Luna16, import_luna16
@@ -358,7 +358,7 @@ HEADER = b"seriesuid,coordX,coordY,coordZ,class\n"
         (
             replace_field(3, "seriesuid", '"\x1b[31m\n7"'),
             TableError,
-            ["the first ?[31m 7; expected"],
+            [r"the first \x1b[31m\n7; expected"],
         ),
         (replace_table(b""), TableError, ["found an empty file"]),
         (replace_table(HEADER), TableError, ["found no rows"]),
@@ -378,24 +378,24 @@ HEADER = b"seriesuid,coordX,coordY,coordZ,class\n"
             TableError,
             ["candidates.csv: cannot be read (not a r"],
         ),
-        (replace_by_pipe("scans/subset1/1.2.1.mhd"), ScanError, ["1.2.1.mhd: cannot be read (not"]),
-        (replace_by_pipe("scans/subset1/1.2.1.raw"), ScanError, ["1.2.1.mhd: 1.2.1.raw: cannot b"]),
+        (replace_by_pipe("scans/subset1/1.2.1.mhd"), FileError, ["1.2.1.mhd: cannot be read (not"]),
+        (replace_by_pipe("scans/subset1/1.2.1.raw"), FileError, ["1.2.1.mhd: 1.2.1.raw: cannot b"]),
         (
             lambda folder: write_scan(folder / "scans/1.2.1.mhd", random_scan()),
-            ScanError,
+            FileError,
             ["1.2.1.mhd: found the same series in", "expected one"],
         ),
-        (edit_header("NDims", "NDumps"), ScanError, ["1.2.1.mhd: NDims: found no such key"]),
-        (edit_header("= 1 0 0 0 1 0", "= 0 0 0 0 0 0"), ScanError, ["1.2.1.mhd", "no geometry"]),
-        (edit_header("= 1 0 0 0 1 0", "= .1 .2 .3 .2 .4 .6"), ScanError, ["no geometry"]),
-        (edit_header("= 0.8", "= 1e-300"), ScanError, ["1.2.1.mhd", "no geometry"]),
-        (edit_header("-103.7", "1e308"), ScanError, ["1.2.1.mhd", "no geometry"]),
-        (edit_header("64 70 5", "640 70 5"), ScanError, ["1.2.1.mhd: 1.2.1.raw: found 44,800 b"]),
-        (edit_header("1.2.1.raw", "lost.raw"), ScanError, ["1.2.1.mhd: lost.raw: cannot be read"]),
-        (truncate_voxels, ScanError, ["1.2.1.mhd: 1.2.1.raw: found 1,000 bytes of voxels, expect"]),
-        (write_number(np.nan), ScanError, ["1.2.1.mhd: found NaN or infinity"]),
-        (write_number(np.inf), ScanError, ["1.2.1.mhd: found NaN or infinity"]),
-        (write_vectors, ScanError, ["1.2.1.mhd: ElementNumberOfChannels: found '2'"]),
+        (edit_header("NDims", "NDumps"), FileError, ["1.2.1.mhd: NDims: found no such key"]),
+        (edit_header("= 1 0 0 0 1 0", "= 0 0 0 0 0 0"), FileError, ["1.2.1.mhd", "no geometry"]),
+        (edit_header("= 1 0 0 0 1 0", "= .1 .2 .3 .2 .4 .6"), FileError, ["no geometry"]),
+        (edit_header("= 0.8", "= 1e-300"), FileError, ["1.2.1.mhd", "no geometry"]),
+        (edit_header("-103.7", "1e308"), FileError, ["1.2.1.mhd", "no geometry"]),
+        (edit_header("64 70 5", "640 70 5"), FileError, ["1.2.1.mhd: 1.2.1.raw: found 44,800 b"]),
+        (edit_header("1.2.1.raw", "lost.raw"), FileError, ["1.2.1.mhd: lost.raw: cannot be read"]),
+        (truncate_voxels, FileError, ["1.2.1.mhd: 1.2.1.raw: found 1,000 bytes of voxels, expect"]),
+        (write_number(np.nan), FileError, ["1.2.1.mhd: found NaN or infinity"]),
+        (write_number(np.inf), FileError, ["1.2.1.mhd: found NaN or infinity"]),
+        (write_vectors, FileError, ["1.2.1.mhd: ElementNumberOfChannels: found '2'"]),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
@@ -428,7 +428,7 @@ def test_damaged_compressed_voxels_end_in_one_line(
     path = tmp_path / "scans/subset1/1.2.1.zraw"
     path.write_bytes(path.read_bytes()[:20_000] if data is None else data)
     edit_header("CompressedDataSize", "Comment")(tmp_path)
-    with pytest.raises(ScanError, match=r"1\.2\.1\.zraw: found damaged voxels"):
+    with pytest.raises(FileError, match=r"1\.2\.1\.zraw: found damaged voxels"):
         import_luna16(small, tmp_path / "out.h5", jobs=jobs)
     assert not (tmp_path / "out.h5").exists()
 
@@ -441,7 +441,7 @@ def test_voxels_that_cannot_be_hounsfield_units_need_a_window(
     stored = (hu + 1600).clip(0, np.iinfo(dtype).max).astype(dtype)
     write_scan(tmp_path / "scans/subset1/1.2.1.mhd", stored)
     with pytest.raises(
-        ScanError, match=r"1\.2\.1\.mhd: found voxels .* expected --window LOW HIGH"
+        FileError, match=r"1\.2\.1\.mhd: found voxels .* expected --window LOW HIGH"
     ):
         import_luna16(small, tmp_path / "out.h5", jobs=1)
     crop = Crop(window=Window(600, 2000))
@@ -451,7 +451,7 @@ def test_voxels_that_cannot_be_hounsfield_units_need_a_window(
 
 def test_another_modality_needs_a_window(small: Luna16, tmp_path: Path) -> None:
     edit_header("AnatomicalOrientation = RAI", "Modality = MET_MOD_MR")(tmp_path)
-    with pytest.raises(ScanError, match=r"found Modality MET_MOD_MR, .* expected --window"):
+    with pytest.raises(FileError, match=r"found Modality MET_MOD_MR, .* expected --window"):
         import_luna16(small, tmp_path / "out.h5", jobs=1)
     import_luna16(small, tmp_path / "out.h5", crop=Crop(window=Window(-1000, 400)), jobs=1)
 
@@ -485,15 +485,15 @@ def test_folders_that_link_to_each_other_are_searched_once(small: Luna16, tmp_pa
 
 
 def test_bad_settings_are_refused(small: Luna16, tmp_path: Path) -> None:
-    with pytest.raises(CropError, match="window: found 400 to -1000, expected LOW below HIGH"):
+    with pytest.raises(NodulesError, match="window: found 400 to -1000, expected LOW below HIGH"):
         Window(400, -1000)
-    with pytest.raises(ScanError, match="no such folder"):
+    with pytest.raises(FileError, match="no such folder"):
         import_luna16(Luna16([tmp_path / "nowhere"], small.candidates), tmp_path / "out.h5")
     before = small.candidates.read_bytes()
-    with pytest.raises(OutputError, match="found the same file as input"):
+    with pytest.raises(FileError, match="found the same file as input"):
         import_luna16(small, small.candidates)
     assert small.candidates.read_bytes() == before
-    with pytest.raises(OutputError, match="found a folder"):
+    with pytest.raises(FileError, match="found a folder"):
         import_luna16(small, tmp_path)
     nodules = write_table(tmp_path / "flat.csv", [("1.2.0", 0, 0, 0, 0)], ANNOTATIONS)
     with pytest.raises(TableError, match="diameter_mm: found 0, expected a length above 0"):
@@ -504,14 +504,14 @@ def test_an_error_in_another_process_is_one_line(
     small: Luna16, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     truncate_voxels(tmp_path)
-    with pytest.raises(ScanError, match=r"1\.2\.1\.mhd: 1\.2\.1\.raw: found 1,000 b") as caught:
+    with pytest.raises(FileError, match=r"1\.2\.1\.mhd: 1\.2\.1\.raw: found 1,000 b") as caught:
         import_luna16(small, tmp_path / "out.h5", jobs=2)
     assert "\n" not in str(caught.value)
     assert "MetaImage" not in capfd.readouterr().err
 
 
 def test_a_killed_process_is_one_line() -> None:
-    with pytest.raises(WorkerError, match="a worker process was killed"):
+    with pytest.raises(NodulesError, match="a worker process was killed"):
         list(run_in_order(os._exit, [(9,)] * 3, jobs=2))
 
 
@@ -653,10 +653,10 @@ def test_a_cluster_writes_the_same_file_though_a_worker_dies(
     # With one worker left, an error comes back as here.
     truncated = next(Path(folder) / "1.3.0.raw" for folder in many.scans)
     os.truncate(truncated, 1000)
-    with pytest.raises(ScanError, match=r"1\.3\.0\.mhd: 1\.3\.0\.raw: found 1,000 b"):
+    with pytest.raises(FileError, match=r"1\.3\.0\.mhd: 1\.3\.0\.raw: found 1,000 b"):
         import_luna16(many, out, scheduler=address)
     threading.Timer(1, scheduler.kill).start()
-    with pytest.raises(WorkerError, match="connection to the scheduler broke"):
+    with pytest.raises(NodulesError, match="connection to the scheduler broke"):
         list(run_in_order(time.sleep, [(10,)] * 2, scheduler=address))
     assert out.read_bytes() == expected.read_bytes()
 
@@ -668,13 +668,13 @@ def test_a_cluster_that_gives_up_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
-    with pytest.raises(WorkerError, match="no Dask scheduler answers"):
+    with pytest.raises(NodulesError, match="no Dask scheduler answers"):
         import_luna16(small, tmp_path / "out.h5", scheduler="tcp://127.0.0.1:9")
     limits = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
     address, _ = start_cluster(1, DEADLY_SCANS, **limits)
-    with pytest.raises(WorkerError, match=r"Dask gave up a scan \(KilledWorker") as caught:
+    with pytest.raises(NodulesError, match=r"Dask gave up a scan \(KilledWorker") as caught:
         import_luna16(small, tmp_path / "out.h5", scheduler=address)
     assert "\n" not in str(caught.value)
-    with pytest.raises(WorkerError, match="found no worker in 1 s"):
+    with pytest.raises(NodulesError, match="found no worker in 1 s"):
         import_luna16(small, tmp_path / "out.h5", scheduler=address)
     assert not (tmp_path / "out.h5").exists()

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nodules.__main__ import main
-from nodules.errors import OutputError, PatchFileError
+from nodules.errors import FileError, PatchFileError
 from nodules.importers import stack
 from nodules.importers.npz import import_npz
 from nodules.importers.stack import Stack
@@ -215,7 +215,7 @@ def test_a_broken_archive_is_one_line_and_leaves_nothing(
 def test_the_archive_is_never_overwritten(tmp_path: Path) -> None:
     path = save(tmp_path / "set.npz", medmnist())
     before = path.read_bytes()
-    with pytest.raises(OutputError, match="found the same file as input"):
+    with pytest.raises(FileError, match="found the same file as input"):
         import_npz(path, path)
     assert path.read_bytes() == before
 

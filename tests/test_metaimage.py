@@ -13,7 +13,7 @@ import pytest
 import SimpleITK
 from numpy.typing import NDArray
 
-from nodules.errors import ScanError
+from nodules.errors import FileError
 from nodules.importers.metaimage import ELEMENT_TYPES, read_header, read_slices
 
 SHAPE = (4, 3, 5)  # z, y, x
@@ -177,7 +177,7 @@ def test_only_the_wanted_slices_are_kept_and_extremes_are_of_all(tmp_path: Path)
 
 
 def refused(path: Path, *parts: str) -> None:
-    with pytest.raises(ScanError) as caught:
+    with pytest.raises(FileError) as caught:
         read(path)
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
@@ -199,7 +199,7 @@ WHOLE = zlib.compress(voxels().tobytes())
         (WHOLE + WHOLE, "something follows the stream"),
         (b"<!DOCTYPE html><html>Quota exceeded</html>", "incorrect header check"),
         (voxels().tobytes(), "damaged voxels"),
-        (zlib.compress(voxels().tobytes() + b"\0"), "goes on after the last voxel"),
+        (zlib.compress(voxels().tobytes() + b"\0"), "continues after the last voxel"),
         (zlib.compress(voxels().tobytes()[:-1]), "ends too early"),
         (gzip.compress(voxels().tobytes())[:-5], "ends too early"),
     ],
@@ -283,7 +283,7 @@ def test_headers_that_are_wrong_or_ambiguous_are_refused(
 def test_files_that_are_no_header_are_refused(tmp_path: Path, text: bytes) -> None:
     path = write(tmp_path)
     path.write_bytes(text)
-    with pytest.raises(ScanError) as caught:
+    with pytest.raises(FileError) as caught:
         read_header(path)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 300
@@ -371,6 +371,6 @@ def test_kilobytes_that_would_unfold_to_gigabytes_are_refused_unread(tmp_path: P
     declared = write(tmp_path, data, CompressedData="True", DimSize="1024 1024 150")
     refused(declared, "scan.raw: found ", "bytes for 314,572,800 bytes of voxels")
     undeclared = write(tmp_path, data, CompressedData="True")
-    refused(undeclared, "goes on after the last voxel")
+    refused(undeclared, "continues after the last voxel")
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert after - before < 100 * 1024  # kB

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from nodules.errors import ModelFileError, ScoringError
+from nodules.errors import FileError, ScoringError
 from nodules.evaluation.evaluate import EvaluationFiles, evaluate
 from nodules.evaluation.predict_file import predict_file
 from nodules.inference import probabilities as inference
@@ -92,7 +92,7 @@ def change_weights(path: Path, change: Callable[[h5py.File], object]) -> None:
 
 
 def refusal(path: Path) -> str:
-    with pytest.raises(ModelFileError) as error:
+    with pytest.raises(FileError) as error:
         load_model(path)
     message = str(error.value)
     assert message.startswith(f"{path}: not a loadable .keras model (")
@@ -459,7 +459,7 @@ def test_members_that_are_compressed_or_damaged_are_refused(model_path: Path) ->
 
 def test_what_another_process_finds_wrong_is_said_in_the_same_words(model_path: Path) -> None:
     change_weights(model_path, put(KERNEL, STEM, chunks=True))
-    with pytest.raises(ModelFileError) as error:
+    with pytest.raises(FileError) as error:
         check_archive(model_path)
     assert str(error.value) == refusal(model_path)
 
@@ -472,7 +472,7 @@ def test_weights_on_which_hdf5_never_returns_are_refused(model_path: Path, monke
         weights[heap.start() + 24 : heap.start() + 32] = bytes(8)
     tamper(model_path, {"model.weights.h5": bytes(weights)})
     monkeypatch.setattr(model_archive, "SECONDS", 1)
-    with pytest.raises(ModelFileError, match=r"model\.keras: cannot be read: damaged so that the"):
+    with pytest.raises(FileError, match=r"model\.keras: cannot be read: damaged so that the"):
         check_archive(model_path)
 
 
@@ -511,7 +511,7 @@ def test_outputs_that_are_no_probabilities_are_refused_and_nothing_is_written(
     with pytest.raises(ScoringError, match=re.escape(found)):
         nodule_probabilities(load_model(model), patches)
     out, data = tmp_path / "scores.csv", patch_file(X=patches)
-    with pytest.raises(ModelFileError, match=re.escape(f"{model}: found outputs")):
+    with pytest.raises(FileError, match=re.escape(f"{model}: found outputs")):
         predict_file(model, data, out)
     for name in ("train", "val", "test"):
         write_discs(tmp_path / f"{name}.h5", 5, seed=0)
@@ -519,7 +519,7 @@ def test_outputs_that_are_no_probabilities_are_refused_and_nothing_is_written(
     files = EvaluationFiles(
         model, tmp_path, tmp_path / "log", tmp_path / "plots", tmp_path / "predictions.csv"
     )
-    with pytest.raises(ModelFileError, match=re.escape(f"{model}: train: found outputs")):
+    with pytest.raises(FileError, match=re.escape(f"{model}: train: found outputs")):
         evaluate(read_params(REPOSITORY / "params.yaml").evaluate, 0, files)
     assert sorted(tmp_path.iterdir()) == before
 
@@ -527,7 +527,7 @@ def test_outputs_that_are_no_probabilities_are_refused_and_nothing_is_written(
 def test_a_pipe_or_a_folder_is_no_model(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.keras")
     for path, found in ((tmp_path / "pipe.keras", "a device or a pipe"), (tmp_path, "a folder")):
-        with pytest.raises(ModelFileError) as error:
+        with pytest.raises(FileError) as error:
             load_model(path)
         expected = "expected a model saved by the train stage"
         assert str(error.value) == f"{path}: found {found}, {expected}"

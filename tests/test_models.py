@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from nodules.errors import ModelFileError, ParamsError
+from nodules.errors import FileError, ParamsError
 from nodules.models import registry
 from nodules.models.file import load_model, save_model
 from nodules.models.registry import build_model, builder_names
@@ -227,11 +227,11 @@ def test_an_unknown_builder_is_named() -> None:
 
 def test_a_file_that_is_no_model_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
-    with pytest.raises(ModelFileError, match="no such file"):
+    with pytest.raises(FileError, match="no such file"):
         load_model(path)
     path.write_text("not a zip archive")
-    with pytest.raises(ModelFileError, match=r"not a loadable \.keras model"):
+    with pytest.raises(FileError, match=r"not a loadable \.keras model"):
         load_model(path)
     keras.Sequential([keras.Input((50, 50, 1)), keras.layers.Flatten()]).save(path)
-    with pytest.raises(ModelFileError, match=r"metadata\.json: found no network, expected its"):
+    with pytest.raises(FileError, match=r"metadata\.json: found no network, expected its"):
         load_model(path)

@@ -15,12 +15,14 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from nodules.errors import SplitError
-from nodules.patches.reader import SPLITS, open_patches
-from nodules.splitting.fingerprints import fingerprints, symmetric_view
+from nodules.patches.layout import SPLITS
+from nodules.patches.reader import open_patches
+from nodules.patches.symmetry import symmetric_view
+from nodules.splitting.fingerprints import fingerprints
+from nodules.splitting.leaks import across_splits
 from nodules.splitting.near_duplicates import (
-    LEAST_CORRELATION,
-    MOST_RMS,
-    across_splits,
+    MAX_RMS,
+    MIN_CORRELATION,
     compare,
     find_duplicates,
 )
@@ -298,7 +300,7 @@ def test_a_chain_that_ties_up_the_data_set_is_refused(tmp_path: Path) -> None:
 
 
 def test_many_units_are_dealt_by_the_shares(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("nodules.splitting.split.MOST_GROUPS_BY_SIZE", 50)
+    monkeypatch.setattr("nodules.splitting.assignment.MAX_GROUPS_BY_SIZE", 50)
     groups = np.arange(2000) // 2
     pixels = np.broadcast_to((np.arange(2000) % 256)[:, None, None], (2000, 50, 50))
     path = write(tmp_path / "many.h5", pixels.astype(np.uint8), group=groups)
@@ -312,8 +314,8 @@ def test_many_units_are_dealt_by_the_shares(tmp_path: Path, monkeypatch) -> None
 def test_the_criterion_is_what_the_module_says() -> None:
     shown = compare(patch(1), patch(1, down=3), 0, 3, 0)
     assert shown is not None
-    assert shown.rms <= MOST_RMS
-    assert shown.correlation >= LEAST_CORRELATION
+    assert shown.rms <= MAX_RMS
+    assert shown.correlation >= MIN_CORRELATION
     assert compare(patch(1), patch(2), 0, 0, 0) is None
     brighter = np.clip(patch(1).astype(int) + 20, 0, 255).astype(np.uint8)
     assert compare(patch(1), brighter, 0, 0, 0) is None

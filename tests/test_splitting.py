@@ -9,9 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nodules.errors import SplitError
-from nodules.patches.reader import SPLITS, open_patches
+from nodules.patches.layout import SPLITS
+from nodules.patches.reader import open_patches
+from nodules.splitting.assignment import assign_splits, fold_counts
 from nodules.splitting.params import SplitParams
-from nodules.splitting.split import assign_splits, fold_counts, split_patches
+from nodules.splitting.split import split_patches
 
 SHARES = SplitParams(train=0.7, val=0.15, test=0.15, near_duplicates="report")
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from nodules.commands.importing import hydra_word, shell_word
-from nodules.errors import outside_problem
 from nodules.system.atomic import write_json
+from nodules.system.exits import outside_problem
 
 REPOSITORY = Path(__file__).parent.parent
 PYTHON = f'"{sys.executable}" -m nodules'

@@ -21,7 +21,8 @@ from nodules.models import registry
 from nodules.models.file import load_model
 from nodules.models.params import ModelParams
 from nodules.params import Params, read_params
-from nodules.patches.reader import new_patch_file, open_patches
+from nodules.patches.reader import open_patches
+from nodules.patches.writer import new_patch_file
 from nodules.runtime import usable_processors
 from nodules.splitting.params import SplitParams
 from nodules.splitting.split import split_patches

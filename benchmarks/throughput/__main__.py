@@ -39,12 +39,13 @@ from benchmarks.throughput.table import (
     markdown,
 )
 from benchmarks.throughput.worker_process import worker
-from nodules.errors import one_line_errors
 from nodules.models.registry import build_model
 from nodules.params import Params, read_params
-from nodules.patches.reader import CLASSES, PATCH_SIZE, Labels, Patches, new_patch_file
+from nodules.patches.layout import CLASSES, PATCH_SIZE, Labels, Patches
+from nodules.patches.writer import new_patch_file
 from nodules.runtime import be_deterministic, usable_processors
 from nodules.system.atomic import write_json
+from nodules.system.exits import one_line_errors
 from nodules.training.class_weights import class_weights
 from nodules.training.input_pipeline import steps_per_epoch
 from nodules.training.train import compiled_for_training

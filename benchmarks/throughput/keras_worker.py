@@ -16,7 +16,7 @@ import tensorflow as tf
 from benchmarks.stopwatch import steps_per_second
 from nodules.models.registry import build_model
 from nodules.params import Params, read_params
-from nodules.patches.reader import CLASSES, PATCH_SIZE
+from nodules.patches.layout import CLASSES, PATCH_SIZE
 from nodules.runtime import be_deterministic
 
 # Side of the float32 matrices whose product shows what the machine can do.

@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nodules.models.params import ModelParams
-from nodules.patches.reader import CLASSES, PATCH_SIZE
+from nodules.patches.layout import CLASSES, PATCH_SIZE
 from nodules.training.recipe import Recipe
 
 # What Keras's batch normalisation adds to the variance; PyTorch's own default is 1e-5.

@@ -40,7 +40,7 @@ def _resamples(text: str) -> int:
 def _run(arguments: argparse.Namespace) -> None:
     from nodules.comparison.revisions import read_revisions
     from nodules.report.content import make_report
-    from nodules.system.output import check_output
+    from nodules.system.atomic import check_output
 
     if arguments.html:
         check_output(arguments.html, [])

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from nodules.system.streams import printable
+
 
 def add_to(commands: argparse._SubParsersAction) -> None:
     """Declare the command."""
@@ -16,7 +18,52 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(run=_run)
 
 
-def _run(arguments: argparse.Namespace) -> None:
-    from nodules.inspection import describe
+def describe(path: Path) -> str:
+    """Check every value of a patch file and return a summary of several lines.
 
+    Parameters
+    ----------
+    path
+        Patch file; `Y` is not needed.
+
+    Raises
+    ------
+    PatchFileError
+        For the first thing wrong with it.
+    """
+    # Imported late, so that `--help` starts at once.
+    import numpy as np
+
+    from nodules.patches.layout import SPLITS
+    from nodules.patches.reader import open_patches
+
+    with open_patches(path, labelled=False) as patches:
+        histogram = np.zeros(256, dtype=np.int64)
+        for _, block in patches.blocks():
+            histogram += np.bincount(block.ravel(), minlength=256)
+        cumulative = histogram.cumsum() / histogram.sum()
+        percentiles = [int(np.searchsorted(cumulative, q)) for q in (0.05, 0.5, 0.95)]
+        count = len(patches)
+        lines = {
+            "patches": f"{count:,} (X {patches.stored_as})",
+            "grey levels": "5% {} | median {} | 95% {}, of 0..255".format(*percentiles),
+            "nodules": "no Y: can be scored, not trained on",
+            "groups": "no group: patches of one scan may end up in two splits",
+            "split": "no split: the split stage makes one",
+        }
+        if patches.known_labels is not None:
+            nodules = int(patches.known_labels.sum())
+            lines["nodules"] = f"{nodules:,} ({nodules / count:.1%})"
+        if patches.groups is not None:
+            sizes = np.unique(patches.groups, return_counts=True)[1]
+            lines["groups"] = f"{len(sizes):,} of {sizes.min():,} to {sizes.max():,} patches"
+        if patches.split is not None:
+            counts = (f"{name} {(patches.split == name).sum():,}" for name in SPLITS)
+            lines["split"] = ", ".join(counts)
+    return "\n".join(
+        [f"{printable(path)}: a patch file", *(f"  {k:12}{v}" for k, v in lines.items())]
+    )
+
+
+def _run(arguments: argparse.Namespace) -> None:
     print(describe(arguments.file))

@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 
 from nodules.errors import PatchFileError, ResultsMissingError, RevisionError, TestSetError
 from nodules.evaluation.predictions import COLUMNS, group_of
-from nodules.patches.hdf5_checks import shown
-from nodules.patches.reader import Labels, Patches, PatchFile, open_patches
+from nodules.patches.layout import Labels, Patches
+from nodules.patches.reader import PatchFile, open_patches
 from nodules.system.regular_file import irregular_kind
+from nodules.system.streams import printable
 
 WORKSPACE = "workspace"
 PREDICTIONS = "data/predictions.csv"
@@ -289,7 +290,7 @@ def parse_predictions(text: str, origin: str, *, split: str) -> Predictions:
     try:
         header = next(table, [])
         if tuple(header) != COLUMNS:
-            found = shown(",".join(header)) or "nothing"
+            found = printable(",".join(header), 60) or "nothing"
             raise RevisionError(origin, f"found the columns {found}, expected {','.join(COLUMNS)}")
         for row in table:
             parsed = _parse_row(row, f"{origin}: line {table.line_num}")
@@ -320,7 +321,9 @@ def _parse_row(row: list[str], place: str) -> tuple[int, str, int, float]:
     except ValueError:
         raise RevisionError(place, "found no numbers, expected some") from None
     if not 0 <= parsed[0] < 2**63:
-        raise RevisionError(place, f"found index {shown(index)}, expected a row of the data set")
+        raise RevisionError(
+            place, f"found index {printable(index, 60)}, expected a row of the data set"
+        )
     if parsed[2] not in (0, 1) or not 0 <= parsed[3] <= 1:
         found = f"label {parsed[2]}, probability {parsed[3]}"
         raise RevisionError(place, f"found {found}, expected label 0 or 1, probability in 0..1")
@@ -487,7 +490,7 @@ def _threshold(name: str, metrics: str) -> float:
     except (ValueError, KeyError, TypeError, RecursionError):
         raise RevisionError(name, f"{METRICS}: found no threshold, expected a number") from None
     if isinstance(found, bool) or not isinstance(found, float | int) or not -1e9 < found < 1e9:
-        problem = f"threshold: found {shown(repr(found))}, expected a number"
+        problem = f"threshold: found {printable(repr(found), 60)}, expected a number"
         raise RevisionError(name, f"{METRICS}: {problem}")
     return float(found)
 

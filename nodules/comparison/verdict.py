@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nodules.patches.reader import Groups, Labels
+from nodules.patches.layout import Groups, Labels
 from nodules.statistics.auc_tests import (
     can_be_clustered,
     compare_aucs,

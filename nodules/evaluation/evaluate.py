@@ -9,7 +9,7 @@ from dvclive import Live
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from nodules.errors import ModelFileError, ScoringError
+from nodules.errors import FileError, ScoringError
 from nodules.evaluation import figures
 from nodules.evaluation.metrics import (
     calibration_curve,
@@ -22,7 +22,8 @@ from nodules.evaluation.predictions import COLUMNS, new_table, write_split
 from nodules.inference.folding import fold_batch_norm
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import load_model
-from nodules.patches.reader import CLASSES, SPLITS, Groups, Labels, PatchRows, open_patches
+from nodules.patches.layout import CLASSES, SPLITS, Groups, Labels
+from nodules.patches.reader import PatchRows, open_patches
 from nodules.statistics.bootstrap import auc_interval
 from nodules.statistics.constant_predictions import constant_predictions
 
@@ -82,7 +83,7 @@ def evaluate(params: EvaluateParams, seed: int, files: EvaluationFiles) -> None:
 
     Raises
     ------
-    ModelFileError, PatchFileError
+    FileError, PatchFileError
         If a file is not an output of an earlier stage, or the model's outputs are not
         probabilities.
     """
@@ -158,7 +159,7 @@ def _score_splits(files: EvaluationFiles, params: EvaluateParams) -> dict[str, S
                     model, patches, batch_size=params.batch_size, views=params.views
                 )
             except ScoringError as error:
-                raise ModelFileError(files.model, f"{name}: {error}") from None
+                raise FileError(files.model, f"{name}: {error}") from None
             scored[name] = ScoredSplit(
                 patches, split.labels, split.groups, split.read_index(), probabilities
             )

@@ -1,25 +1,20 @@
 """Pictures for people: the ROC curve, samples of the data, and the hardest mistakes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from nodules.patches.reader import PATCH_SIZE, Labels, Patches, PatchRows
-from nodules.system.atomic import replacing
+from nodules.patches.grid import SAMPLES_PER_ROW, patch_grid, row_title, save_figure, show_patch
+from nodules.patches.layout import Labels, Patches
+from nodules.patches.reader import PatchRows
 
 # Blue and orange of Okabe and Ito's palette, told apart by colour-blind readers too.
 COLOURS = {"test": "#0072B2", "val": "#E69F00"}
-SAMPLES_PER_ROW = 12
-DOTS_PER_INCH = 150
-PATCH_INCHES = 0.75
-MOST_DUPLICATES = 2 * SAMPLES_PER_ROW
 
 
 class RocCurve(NamedTuple):
@@ -29,14 +24,6 @@ class RocCurve(NamedTuple):
     probabilities: NDArray[np.floating]
     auc: float
     interval: tuple[float, float]
-
-
-class Duplicate(NamedTuple):
-    """A pair in the figure of duplicates: the patches, where they stand, how alike they are."""
-
-    patches: tuple[Patches, Patches]
-    places: tuple[str, str]
-    likeness: str
 
 
 def roc(curves: Mapping[str, RocCurve], threshold: float, confidence: float, path: Path) -> None:
@@ -74,7 +61,7 @@ def roc(curves: Mapping[str, RocCurve], threshold: float, confidence: float, pat
     )
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower right", frameon=False, fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def samples(splits: Mapping[str, tuple[PatchRows, Labels]], seed: int, path: Path) -> None:
@@ -96,12 +83,12 @@ def samples(splits: Mapping[str, tuple[PatchRows, Labels]], seed: int, path: Pat
             found = np.flatnonzero(labels == label)
             picked = rng.choice(found, min(SAMPLES_PER_ROW, len(found)), replace=False)
             rows[f"{name}\n{kind}"] = patches[np.sort(picked)]
-    figure, grid = _patch_grid(len(rows), SAMPLES_PER_ROW)
+    figure, grid = patch_grid(len(rows), SAMPLES_PER_ROW)
     for axes, (title, row) in zip(grid, rows.items(), strict=True):
-        _row_title(axes[0], title)
+        row_title(axes[0], title)
         for ax, patch in zip(axes, row, strict=False):
-            _show(ax, patch)
-    _save(figure, path)
+            show_patch(ax, patch)
+    save_figure(figure, path)
 
 
 def hardest(
@@ -135,71 +122,12 @@ def hardest(
     }
     shown = {title: worst[:count] for title, worst in kinds.items()}
     rows = [max(1, -(-len(worst) // SAMPLES_PER_ROW)) for worst in shown.values()]
-    figure, grid = _patch_grid(sum(rows), SAMPLES_PER_ROW, caption_inches=0.25)
+    figure, grid = patch_grid(sum(rows), SAMPLES_PER_ROW, caption_inches=0.25)
     blocks = np.split(grid, np.cumsum(rows)[:-1])
     for block, (title, worst) in zip(blocks, shown.items(), strict=True):
         axes = block.ravel()
-        _row_title(axes[0], f"{title}\n({len(worst)} of {len(kinds[title])})")
+        row_title(axes[0], f"{title}\n({len(worst)} of {len(kinds[title])})")
         for ax, row, patch in zip(axes, worst, patches[worst], strict=False):
-            _show(ax, patch)
+            show_patch(ax, patch)
             ax.set_title(f"{probabilities[row]:.3f}\n#{index[row]}", fontsize=5, pad=2)
-    _save(figure, path)
-
-
-def near_duplicates(pairs: Sequence[Duplicate], *, exact: int, near: int, path: Path) -> None:
-    """Show duplicates that stand in different splits, one above the other; or that there are none.
-
-    Parameters
-    ----------
-    pairs
-        The ones to show, the most alike first.
-    exact, near
-        How many pairs there are of either kind.
-    path
-        PNG to write.
-    """
-    if not pairs:
-        figure = Figure(figsize=(6, 1))
-        sentence = "No patch of one split is a duplicate or near-duplicate of a patch of another."
-        figure.text(0.5, 0.5, sentence, ha="center", va="center", fontsize=8)
-        _save(figure, path)
-        return
-    bands = -(-len(pairs) // SAMPLES_PER_ROW)
-    figure, grid = _patch_grid(2 * bands, SAMPLES_PER_ROW, caption_inches=0.25)
-    title = f"Pairs in different splits: {exact:,} exact and {near:,} near-duplicates"
-    figure.suptitle(f"{title}; shown: {len(pairs)}", fontsize=8)
-    for number, pair in enumerate(pairs):
-        band, column = divmod(number, SAMPLES_PER_ROW)
-        for row, (patch, place) in enumerate(zip(pair.patches, pair.places, strict=True)):
-            axes = grid[2 * band + row, column]
-            _show(axes, patch)
-            axes.set_title(f"{pair.likeness}\n{place}" if row == 0 else place, fontsize=5, pad=2)
-    _save(figure, path)
-
-
-def _patch_grid(
-    rows: int, columns: int, caption_inches: float = 0.0
-) -> tuple[Figure, NDArray[np.object_]]:
-    """Make a figure of rows x columns axes without frames."""
-    size = ((columns + 1) * PATCH_INCHES, rows * (PATCH_INCHES + caption_inches))
-    layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
-    figure = Figure(figsize=size, layout=layout)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    return figure, grid
-
-
-def _row_title(axes: Axes, title: str) -> None:
-    axes.text(-0.15, 0.5, title, ha="right", va="center", fontsize=7, transform=axes.transAxes)
-
-
-def _show(axes: Axes, patch: Patches) -> None:
-    extent = (0, PATCH_SIZE, PATCH_SIZE, 0)
-    axes.imshow(patch, cmap="gray", vmin=0, vmax=255, interpolation="nearest", extent=extent)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    # Without metadata the file depends on the picture alone, not on matplotlib's version.
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=DOTS_PER_INCH, metadata={"Software": None})
+    save_figure(figure, path)

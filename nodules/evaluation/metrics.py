@@ -14,7 +14,7 @@ from sklearn.metrics import (
 )
 
 from nodules.evaluation.params import ThresholdParams
-from nodules.patches.reader import Labels
+from nodules.patches.layout import Labels
 
 Probabilities = NDArray[np.floating]
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nodules.errors import ModelFileError, ScoringError
+from nodules.errors import FileError, ScoringError
 from nodules.evaluation.predictions import group_cell, new_table, probability_text
 from nodules.inference.folding import fold_batch_norm
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.inference.views import Views
 from nodules.models.file import load_model
 from nodules.patches.reader import open_patches
-from nodules.system.output import check_output
+from nodules.system.atomic import check_output
 
 
 def predict_file(model_path: Path, patches_path: Path, out: Path, *, views: Views = 1) -> int:
@@ -36,9 +36,9 @@ def predict_file(model_path: Path, patches_path: Path, out: Path, *, views: View
 
     Raises
     ------
-    ModelFileError, PatchFileError
+    FileError, PatchFileError
         If a file is invalid, or the model's outputs are not probabilities.
-    OutputError
+    FileError
         If `out` is one of the input files, or cannot be written.
     """
     check_output(out, [model_path, patches_path])
@@ -51,7 +51,7 @@ def predict_file(model_path: Path, patches_path: Path, out: Path, *, views: View
             try:
                 probabilities = nodule_probabilities(model, block, views=views)
             except ScoringError as error:
-                raise ModelFileError(model_path, str(error)) from None
+                raise FileError(model_path, str(error)) from None
             for row, probability in enumerate(probabilities, start):
                 group = "" if patches.groups is None else group_cell(patches.groups[row])
                 table.writerow((row, group, probability_text(probability)))

@@ -14,7 +14,7 @@ from typing import Protocol, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from nodules.patches.reader import Groups, Labels
+from nodules.patches.layout import Groups, Labels
 from nodules.system.atomic import replacing
 
 # Columns of data/predictions.csv.

@@ -30,10 +30,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from nodules.errors import ImageError
+from nodules.errors import FileError
 from nodules.importers.images import MAX_FILE_BYTES, GreyImage, check_scans, check_size
 from nodules.importers.window import HOUNSFIELD
-from nodules.patches.hdf5_checks import shown
+from nodules.system.streams import printable
 
 CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
@@ -63,7 +63,7 @@ def read_dicom(path: Path, file: BinaryIO) -> GreyImage:
 
     Raises
     ------
-    ImageError
+    FileError
         If it holds no image of one frame and one channel, or what it says contradicts its pixels.
         pydicom raises about anything besides.
     """
@@ -89,7 +89,7 @@ def _parse(path: Path, file: BinaryIO) -> FileDataset:
     try:
         read_preamble(buffer, False)
     except InvalidDicomError:
-        raise ImageError(path, "found no DICOM file, expected one by its suffix") from None
+        raise FileError(path, "found no DICOM file, expected one by its suffix") from None
     meta = read_dataset(buffer, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
     if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
         buffer = io.BytesIO(_inflated(path, content, buffer.tell()))
@@ -108,7 +108,7 @@ def _inflated(path: Path, content: bytes, start: int) -> bytes:
         problem = "is cut short"
         if inflater.unconsumed_tail:
             problem = f"unfolds to more than {MAX_FILE_BYTES:,} bytes"
-        raise ImageError(path, f"found deflated data that {problem}, expected a whole image")
+        raise FileError(path, f"found deflated data that {problem}, expected a whole image")
     deflated, explicit = (
         uid.encode() for uid in (DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian)
     )
@@ -120,26 +120,26 @@ def _check_header(path: Path, data: Dataset) -> str:
     photometric = str(data.get("PhotometricInterpretation") or "no PhotometricInterpretation")
     if photometric not in MONOCHROME:
         expected = f"expected {' or '.join(MONOCHROME)}"
-        raise ImageError(path, f"found {shown(photometric)}, {expected}")
+        raise FileError(path, f"found {printable(photometric, 60)}, {expected}")
     frames = _integer(path, data, "NumberOfFrames", 1)
     if frames != 1:
-        raise ImageError(path, f"found {frames} frames, expected one")
+        raise FileError(path, f"found {frames} frames, expected one")
     samples = _integer(path, data, "SamplesPerPixel", 1)
     if samples != 1:
-        raise ImageError(path, f"SamplesPerPixel: found {samples}, expected 1 of {photometric}")
+        raise FileError(path, f"SamplesPerPixel: found {samples}, expected 1 of {photometric}")
     check_size(path, _integer(path, data, "Columns"), _integer(path, data, "Rows"))
     if sum(keyword in data for keyword in PIXEL_KEYWORDS) != 1:
-        raise ImageError(path, "found no PixelData, expected an image")
+        raise FileError(path, "found no PixelData, expected an image")
     allocated = _integer(path, data, "BitsAllocated")
     if "PixelData" in data:
         bits = _integer(path, data, "BitsStored")
         high = _integer(path, data, "HighBit", bits - 1)
         if not 1 <= bits <= allocated:
-            raise ImageError(path, f"BitsStored: found {bits}, expected 1 to {allocated}")
+            raise FileError(path, f"BitsStored: found {bits}, expected 1 to {allocated}")
         if high != bits - 1:
-            raise ImageError(path, f"HighBit: found {high}, expected {bits - 1} for {bits} bits")
+            raise FileError(path, f"HighBit: found {high}, expected {bits - 1} for {bits} bits")
         if _integer(path, data, "PixelRepresentation") not in (0, 1):
-            raise ImageError(path, "PixelRepresentation: expected 0 or 1")
+            raise FileError(path, "PixelRepresentation: expected 0 or 1")
     return photometric
 
 
@@ -150,27 +150,27 @@ def _check_pixels(path: Path, data: FileDataset) -> None:
     pixels = data[keyword].value or b""
     columns, rows = data.Columns, data.Rows
     if not isinstance(pixels, bytes):
-        raise ImageError(path, f"{keyword}: found no bytes, expected pixels")
+        raise FileError(path, f"{keyword}: found no bytes, expected pixels")
     if not transfer_syntax.is_encapsulated:
         expected = math.ceil(rows * columns * data.BitsAllocated / 8)
         # Data are padded to an even length.
         if not expected <= len(pixels) <= expected + expected % 2:
             problem = f"found {len(pixels):,} bytes of pixels, expected {expected:,}"
-            raise ImageError(path, f"{problem} for {rows} x {columns} of {data.BitsAllocated} bits")
+            raise FileError(path, f"{problem} for {rows} x {columns} of {data.BitsAllocated} bits")
         return
     frames = list(generate_frames(pixels, number_of_frames=1))
     if len(frames) != 1:
-        raise ImageError(path, f"found {len(frames)} frames, expected one")
+        raise FileError(path, f"found {len(frames)} frames, expected one")
     if transfer_syntax != RLELossless:
         try:
             opened = Image.open(io.BytesIO(frames[0]), formats=("JPEG", "JPEG2000"))
         except UnidentifiedImageError:
-            problem = f"found pixels that are no readable {shown(transfer_syntax.name)}"
-            raise ImageError(path, f"{problem}, expected JPEG, JPEG 2000 or RLE") from None
+            problem = f"found pixels that are no readable {printable(transfer_syntax.name, 60)}"
+            raise FileError(path, f"{problem}, expected JPEG, JPEG 2000 or RLE") from None
         with opened as image:
             if image.size != (columns, rows):
                 problem = "found compressed pixels of {} x {}".format(*image.size)
-                raise ImageError(path, f"{problem}, expected Columns x Rows, {columns} x {rows}")
+                raise FileError(path, f"{problem}, expected Columns x Rows, {columns} x {rows}")
             if image.format == "JPEG":
                 check_scans(path, frames[0])
 
@@ -178,8 +178,8 @@ def _check_pixels(path: Path, data: FileDataset) -> None:
 def _transfer_syntax(path: Path, data: FileDataset) -> UID:
     transfer_syntax = data.file_meta.get("TransferSyntaxUID")
     if not isinstance(transfer_syntax, UID) or not transfer_syntax.is_transfer_syntax:
-        found = shown(str(transfer_syntax or "no TransferSyntaxUID"))
-        raise ImageError(path, f"found {found}, expected a transfer syntax of DICOM")
+        found = printable(transfer_syntax or "no TransferSyntaxUID", 60)
+        raise FileError(path, f"found {found}, expected a transfer syntax of DICOM")
     return transfer_syntax
 
 
@@ -189,7 +189,7 @@ def _stored_values(path: Path, data: FileDataset) -> NDArray[np.number]:
         warnings.filterwarnings("error", "The decoded RLE segment")
         values = pixel_array(data, correct_unused_bits=False)
     if values.shape != (data.Rows, data.Columns):
-        raise ImageError(path, f"found pixels of shape {values.shape}, expected one frame")
+        raise FileError(path, f"found pixels of shape {values.shape}, expected one frame")
     bits = data.get("BitsStored")
     if "PixelData" not in data or values.dtype.kind not in "iu" or bits == data.BitsAllocated:
         return values
@@ -202,7 +202,7 @@ def _stored_values(path: Path, data: FileDataset) -> NDArray[np.number]:
         return (values << unused) >> unused
     if smallest < low or largest > high:
         problem = f"found stored values {smallest}..{largest}, expected {low}..{high}"
-        raise ImageError(path, f"{problem} of BitsStored {bits}")
+        raise FileError(path, f"{problem} of BitsStored {bits}")
     return values
 
 
@@ -210,13 +210,13 @@ def _modality_values(
     path: Path, data: FileDataset, stored: NDArray[np.number]
 ) -> tuple[NDArray[np.number], bool, str]:
     """Return the transformed values, whether they are, and why they are no Hounsfield units."""
-    modality = shown(str(data.get("Modality") or ""))
+    modality = printable(data.get("Modality") or "", 60)
     if data.get("ModalityLUTSequence"):
         values = apply_modality_lut(stored, data)
         return values, True, f"DICOM of modality {modality or 'none'} with a ModalityLUTSequence"
     found = {_rescale(path, place) for place in _rescale_places(data)}
     if len(found) > 1:
-        raise ImageError(path, f"found {len(found)} different rescales, expected one")
+        raise FileError(path, f"found {len(found)} different rescales, expected one")
     slope, intercept, unit = found.pop() if found else (None, None, "HU")
     kind = f"DICOM of modality {modality}" if modality else "DICOM of no modality"
     if slope is None or intercept is None:
@@ -232,9 +232,9 @@ def _modality_values(
     storage = data.get("SOPClassUID") or data.file_meta.get("MediaStorageSOPClassUID")
     if modality == "CT" and storage not in CT_CLASSES:
         name = storage.name if isinstance(storage, UID) else "none"
-        return values, True, f"{kind} of class {shown(name)}"
+        return values, True, f"{kind} of class {printable(name, 60)}"
     if modality == "CT" and unit != "HU":
-        return values, True, f"{kind} of RescaleType {shown(unit)}"
+        return values, True, f"{kind} of RescaleType {printable(unit, 60)}"
     return values, True, "" if modality == "CT" else kind
 
 
@@ -250,7 +250,7 @@ def _rescale_places(data: Dataset) -> list[Dataset]:
 def _rescale(path: Path, place: Dataset) -> tuple[float | None, float | None, str]:
     slope, intercept = (_number(path, place, name) for name in ("RescaleSlope", "RescaleIntercept"))
     if slope == 0:
-        raise ImageError(path, "RescaleSlope: found 0, expected another number")
+        raise FileError(path, "RescaleSlope: found 0, expected another number")
     return slope, intercept, str(place.get("RescaleType") or "HU").strip()
 
 
@@ -259,10 +259,10 @@ def _number(path: Path, place: Dataset, keyword: str) -> float | None:
     if value is None or value == "" or (isinstance(value, MultiValue) and not value):
         return None
     if isinstance(value, MultiValue):
-        raise ImageError(path, f"{keyword}: found {len(value)} numbers, expected one")
+        raise FileError(path, f"{keyword}: found {len(value)} numbers, expected one")
     number = float(value)
     if not math.isfinite(number):
-        raise ImageError(path, f"{keyword}: found {number}, expected a finite number")
+        raise FileError(path, f"{keyword}: found {number}, expected a finite number")
     return number
 
 
@@ -271,8 +271,8 @@ def _integer(path: Path, data: Dataset, keyword: str, default: int | None = None
     if value is None or value == "":
         value = default
     if not isinstance(value, int):
-        found = "none" if value is None else shown(str(value))
-        raise ImageError(path, f"{keyword}: found {found}, expected a whole number")
+        found = "none" if value is None else printable(value, 60)
+        raise FileError(path, f"{keyword}: found {found}, expected a whole number")
     return int(value)
 
 

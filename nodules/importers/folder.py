@@ -16,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nodules.errors import GroupError, ImageError, os_error_text
+from nodules.errors import FileError, NodulesError
 from nodules.importers.image_patches import ImagePatch, image_patches
 from nodules.importers.images import is_image
 from nodules.importers.window import Window
-from nodules.patches.hdf5_file import MAX_CHARACTERS
-from nodules.patches.reader import SPLITS, Labels, new_patch_file
-from nodules.system.output import check_output
-from nodules.system.streams import printable
+from nodules.patches.hdf5_texts import MAX_CHARACTERS
+from nodules.patches.layout import SPLITS, Labels
+from nodules.patches.writer import new_patch_file
+from nodules.system.atomic import check_output
+from nodules.system.streams import os_error_text, printable
 
 BLOCK_IMAGES = 256
 
@@ -75,20 +76,18 @@ def import_folder(
     Returns
     -------
     list of str
-        What was written and what was noticed, a line each.
+        What was written and what was noticed, one item per line.
 
     Raises
     ------
-    ImageError
-        If the folder is not laid out so, or an image is broken or not grey.
-    GroupError
+    FileError
+        If the folder is not laid out so, an image is broken or not grey, or `out` is an image.
+    NodulesError
         If `group` is no regular expression, or has no group.
-    OutputError
-        If `out` is one of the images.
     """
     pattern = None if group is None else _compile(group)
     if not folder.is_dir():
-        raise ImageError(folder, "no such folder, expected one with a sub-folder for each class")
+        raise FileError(folder, "no such folder, expected one with a sub-folder for each class")
     found = _find(folder)
     nodule, other = _classes(folder, found.folders, nodule)
     names, left_out = _images(folder, found.files, (nodule, other))
@@ -97,7 +96,7 @@ def import_folder(
     for kind, count in ((nodule, is_nodule.sum()), (other, (~is_nodule).sum())):
         if not count:
             problem = "found no image, expected at least one (PNG, JPEG, TIFF or DICOM)"
-            raise ImageError(folder / kind, problem)
+            raise FileError(folder / kind, problem)
     texts = [_utf8(folder, name) for name in names]
     columns = {"file": np.array(texts, dtype=object)}
     if pattern is not None:
@@ -182,9 +181,9 @@ def _classes(folder: Path, names: Sequence[str], nodule: str | None) -> tuple[st
     found = f"found {len(names)} sub-folders" + (f" ({shown})" if names else "")
     if names and {*names} <= {*SPLITS}:
         problem = f"{found}, expected classes; import each alone, then join them: import legacy"
-        raise ImageError(folder, problem)
+        raise FileError(folder, problem)
     if len(names) != 2:
-        raise ImageError(folder, f"{found}, expected two, one a class")
+        raise FileError(folder, f"{found}, expected two, one a class")
     if nodule is None:
         keys = [re.sub("[^a-z0-9]", "", name.lower()) for name in names]
         for name, key, other in zip(names, keys, reversed(keys), strict=True):
@@ -193,7 +192,7 @@ def _classes(folder: Path, names: Sequence[str], nodule: str | None) -> tuple[st
     if nodule is None or nodule not in names:
         asked = "" if nodule is None else f" and --nodule {printable(nodule)}"
         problem = f"{found}{asked}, expected --nodule {' or --nodule '.join(map(printable, names))}"
-        raise ImageError(folder, problem)
+        raise FileError(folder, problem)
     return nodule, names[1 - names.index(nodule)]
 
 
@@ -222,10 +221,10 @@ def _search(folder: Path, below: str, above: tuple[tuple[int, int], ...], found:
         with os.scandir(place) as listed:
             entries = [entry for entry in listed if not entry.name.startswith(".")]
     except OSError as error:
-        raise ImageError(place, f"cannot be read ({os_error_text(error)})") from None
+        raise FileError(place, f"cannot be read ({os_error_text(error)})") from None
     this = (status.st_dev, status.st_ino)
     if this in above:
-        raise ImageError(
+        raise FileError(
             place, "found a link to a folder above it, expected images or folders of them"
         )
     for entry in entries:
@@ -253,7 +252,7 @@ def _utf8(folder: Path, name: str) -> str:
         return os.fsencode(name).decode("utf-8")
     except UnicodeDecodeError:
         problem = "found a name that is not UTF-8, expected UTF-8 (convmv renames folders)"
-        raise ImageError(folder / name, problem) from None
+        raise FileError(folder / name, problem) from None
 
 
 def _link_notes(folder: Path, names: Sequence[str]) -> list[str]:
@@ -279,9 +278,9 @@ def _compile(group: str) -> re.Pattern[str]:
             pattern = re.compile(group)
     except (re.error, OverflowError, RecursionError) as error:
         problem = f"is no regular expression ({printable(error)})"
-        raise GroupError(f"{_quoted(group)} {problem}") from None
+        raise NodulesError(f"--group: {_quoted(group)} {problem}") from None
     if not pattern.groups:
-        raise GroupError(f"{_quoted(group)} holds no group, expected one in parentheses")
+        raise NodulesError(f"--group: {_quoted(group)} holds no group, expected one in parentheses")
     return pattern
 
 
@@ -298,10 +297,10 @@ def _group(path: Path, pattern: re.Pattern[str]) -> str:
     match = pattern.search(path.name)
     if match is None or not match[1]:
         problem = f"found no match of {_quoted(pattern.pattern)} in the file's name"
-        raise ImageError(path, f"{problem}, expected one whose first group is the scan or patient")
+        raise FileError(path, f"{problem}, expected one whose first group is the scan or patient")
     if not match[1].isprintable() or match[1] != match[1].strip():
         problem = f"--group found {match[1]!r}, expected a name that can be printed"
-        raise ImageError(path, f"{problem}, without spaces around it")
+        raise FileError(path, f"{problem}, without spaces around it")
     assert len(match[1]) <= MAX_CHARACTERS  # no file name is as long
     return match[1]
 
@@ -312,8 +311,8 @@ def _processor_time(pattern: re.Pattern[str]) -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         problem = f"takes more than {GROUP_SECONDS} s of processor time on the names of the images"
-        raise GroupError(
-            f"{_quoted(pattern.pattern)} {problem}, expected a pattern that tries less"
+        raise NodulesError(
+            f"--group: {_quoted(pattern.pattern)} {problem}, expected a pattern that tries less"
         )
 
     before = signal.signal(signal.SIGVTALRM, stop)

@@ -11,11 +11,13 @@ from tqdm import tqdm
 from nodules.errors import PatchFileError
 from nodules.importers.stack import Stack
 from nodules.importers.window import Window
-from nodules.patches.hdf5_file import Hdf5File, open_hdf5, read_rows
+from nodules.patches.columns import read_known
+from nodules.patches.hdf5_file import Hdf5File, read_rows
 from nodules.patches.hdf5_storage import StoredArray
-from nodules.patches.reader import Labels, new_patch_file, read_known
-from nodules.system.atomic import replacing
-from nodules.system.output import check_output
+from nodules.patches.layout import Labels
+from nodules.patches.probe import open_hdf5
+from nodules.patches.writer import new_patch_file
+from nodules.system.atomic import check_output, replacing
 
 CARRIED = ("Y", "group", "split")
 
@@ -36,13 +38,13 @@ def import_hdf5(path: Path, out: Path, *, window: Window | None = None) -> list[
     Returns
     -------
     list of str
-        What was written and what was noticed, a line each.
+        What was written and what was noticed, one item per line.
 
     Raises
     ------
     PatchFileError
         If the file breaks this layout.
-    OutputError
+    FileError
         If `out` is the same file.
     """
     check_output(out, [path])

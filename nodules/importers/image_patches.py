@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nodules.errors import ImageError
+from nodules.errors import FileError
 from nodules.importers.images import GreyImage, read_image
 from nodules.importers.resampling import resample
 from nodules.importers.window import SIXTEEN_BITS, Window
-from nodules.patches.reader import PATCH_SIZE, Patches
+from nodules.patches.layout import PATCH_SIZE, Patches
 from nodules.system.limited_process import call_each_limited
 
 # Processor time and memory for one image. The largest allowed takes 3 s and 600 MB, a small one a
@@ -55,13 +55,13 @@ def image_patches(paths: Sequence[Path], window: Window | None) -> Iterator[Imag
 
     Raises
     ------
-    ImageError
+    FileError
         For the first image that `image_patch` refuses, or that crashes a decoder, or takes more
         than 10 s of processor time or 900 MB.
     """
     limits = () if window is None else (repr(window.low), repr(window.high))
     results = call_each_limited(
-        packed_patch, paths, *limits, seconds=SECONDS, memory=MEMORY, failure=ImageError
+        packed_patch, paths, *limits, seconds=SECONDS, memory=MEMORY, failure=FileError
     )
     for packed in results:
         oblong, wide, low, high, rescaled = _FACTS.unpack_from(packed)
@@ -100,7 +100,7 @@ def image_patch(path: Path, window: Window | None) -> ImagePatch:
 
     Raises
     ------
-    ImageError
+    FileError
         If it cannot be read, is not grey, or needs a window.
     """
     image = read_image(path)
@@ -108,7 +108,7 @@ def image_patch(path: Path, window: Window | None) -> ImagePatch:
     low, high = image.values.min(), image.values.max()
     if chosen is None:
         problem = f"found {image.kind}, {low:g}..{high:g}; expected --window LOW HIGH"
-        raise ImageError(path, f"{problem}, the values that become grey 0 and 255")
+        raise FileError(path, f"{problem}, the values that become grey 0 and 255")
     grey = chosen.grey(resample(_without_padding(image, chosen)))
     return ImagePatch(
         255 - grey if image.white_is_low else grey,

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from nodules.errors import ImageError, os_error_text
+from nodules.errors import FileError
 from nodules.importers.resampling import MAX_PIXELS, MAX_VALUE
 from nodules.importers.tiff import (
     Samples,
@@ -27,8 +27,8 @@ from nodules.importers.tiff import (
     use_native_byte_order,
 )
 from nodules.importers.window import EIGHT_BITS, SIXTEEN_BITS, Window
-from nodules.patches.hdf5_checks import shown
 from nodules.system.regular_file import irregular_kind, open_regular
+from nodules.system.streams import error_text, os_error_text
 
 PILLOW_FORMATS = ("PNG", "JPEG", "TIFF")
 PILLOW_SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff"}
@@ -52,7 +52,7 @@ class GreyImage:
     values
         (H, W) numbers; Hounsfield units of a CT in DICOM.
     window
-        The values that become grey 0 and 255 where nobody says otherwise: the whole range of the
+        The values that become grey 0 and 255 by default: the whole range of the
         type, or -1000 to 400 HU. None where there is no such range.
     kind
         What the values are, for messages.
@@ -98,7 +98,7 @@ def read_image(path: Path) -> GreyImage:
 
     Raises
     ------
-    ImageError
+    FileError
         If it cannot be read, has several frames, colour or transparency, or more than `MAX_PIXELS`.
     """
     with _open(path) as file:
@@ -113,43 +113,43 @@ def read_image(path: Path) -> GreyImage:
                 image = read_dicom(path, file)
     low, high = float(image.values.min()), float(image.values.max())
     if not (np.isfinite(low) and np.isfinite(high)):  # both are NaN if one value is
-        raise ImageError(path, "found NaN or infinity, expected numbers")
+        raise FileError(path, "found NaN or infinity, expected numbers")
     if max(-low, high) > MAX_VALUE:
-        raise ImageError(path, f"found {low:g}..{high:g}, expected numbers up to {MAX_VALUE:g}")
+        raise FileError(path, f"found {low:g}..{high:g}, expected numbers up to {MAX_VALUE:g}")
     return image
 
 
 def check_size(path: Path, width: int, height: int) -> None:
-    """Refuse an image that has no pixels, or too many to be one; ImageError."""
+    """Refuse an image that has no pixels, or too many to be one; FileError."""
     if width < 1 or height < 1:
-        raise ImageError(path, f"found {width} x {height} pixels, expected at least one")
+        raise FileError(path, f"found {width} x {height} pixels, expected at least one")
     if width * height > MAX_PIXELS:
         problem = f"found {width:,} x {height:,} pixels, expected at most {MAX_PIXELS:,} in all"
-        raise ImageError(path, problem)
+        raise FileError(path, problem)
 
 
 def check_scans(path: Path, jpeg: bytes) -> None:
-    """Refuse a JPEG of many scans, which would take minutes to decode; ImageError."""
+    """Refuse a JPEG of many scans, which would take minutes to decode; FileError."""
     scans = jpeg.count(START_OF_SCAN)
     if scans > MAX_SCANS:
-        raise ImageError(path, f"found {scans:,} scans in a JPEG, expected at most {MAX_SCANS}")
+        raise FileError(path, f"found {scans:,} scans in a JPEG, expected at most {MAX_SCANS}")
 
 
 def _open(path: Path) -> BinaryIO:
     try:
         if kind := irregular_kind(path):
-            raise ImageError(path, f"found {kind}, expected a file")
+            raise FileError(path, f"found {kind}, expected a file")
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             problem = f"found {size:,} bytes, expected at most {MAX_FILE_BYTES:,} of an image"
-            raise ImageError(path, problem)
+            raise FileError(path, problem)
         return open_regular(path)
     except OSError as error:
         raise _unreadable(path, error) from None
 
 
-def _unreadable(path: Path, error: OSError) -> ImageError:
-    return ImageError(path, f"cannot be read ({os_error_text(error)})")
+def _unreadable(path: Path, error: OSError) -> FileError:
+    return FileError(path, f"cannot be read ({os_error_text(error)})")
 
 
 def _read_pillow(path: Path, file: BinaryIO) -> GreyImage:
@@ -159,10 +159,10 @@ def _read_pillow(path: Path, file: BinaryIO) -> GreyImage:
             _check_checksums(file)
         frames = getattr(image, "n_frames", 1)
         if frames > 1:
-            raise ImageError(path, f"found {frames} frames, expected one")
+            raise FileError(path, f"found {frames} frames, expected one")
         # 16 bits a channel Pillow reduces to 8.
         if image.mode in ("LA", "RGB", "RGBA") and ";16" in str(image.tile):
-            raise ImageError(path, "found 16 bits a channel, expected 8, or one channel of 16")
+            raise FileError(path, "found 16 bits a channel, expected 8, or one channel of 16")
         if image.format == "JPEG":
             file.seek(0)
             check_scans(path, file.read())
@@ -192,11 +192,11 @@ def _opened(path: Path, file: BinaryIO) -> Iterator[ImageFile.ImageFile]:
     try:
         image = Image.open(file, formats=PILLOW_FORMATS)
     except Image.DecompressionBombError:
-        raise ImageError(path, f"found more pixels than {MAX_PIXELS:,}, the most allowed") from None
+        raise FileError(path, f"found more pixels than {MAX_PIXELS:,}, the most allowed") from None
     except UnidentifiedImageError:
         kind = tiff_kind(file)
         reason = f"Pillow reads no {kind}" if kind else "none of these formats"
-        raise ImageError(path, f"not a readable PNG, JPEG or TIFF image ({reason})") from None
+        raise FileError(path, f"not a readable PNG, JPEG or TIFF image ({reason})") from None
     with image:
         yield image
 
@@ -226,23 +226,23 @@ def _one_channel(path: Path, image: Image.Image) -> NDArray[np.uint8]:
     if image.mode in ("1", "L"):
         return np.asarray(image.convert("L"))
     if image.mode not in ("P", "PA", "LA", "RGB", "RGBA"):
-        raise ImageError(path, f"found {image.mode}, expected grey values or RGB")
+        raise FileError(path, f"found {image.mode}, expected grey values or RGB")
     red, green, blue, alpha = image.convert("RGBA").split()
     if (np.asarray(alpha) < EIGHT_BITS.high).any():
-        raise ImageError(path, "found transparent pixels, expected opaque ones")
+        raise FileError(path, "found transparent pixels, expected opaque ones")
     if green != red or blue != red:
-        raise ImageError(path, "found colour, expected grey values, or RGB with equal channels")
+        raise FileError(path, "found colour, expected grey values, or RGB with equal channels")
     return np.asarray(red)
 
 
 def _check_opaque(path: Path, image: Image.Image, values: NDArray[np.number]) -> None:
-    """Refuse a PNG one of whose grey values stands for transparency, where pixels have it."""
+    """Refuse a PNG one of whose grey values means transparency, where pixels have it."""
     transparent = image.info.get("transparency")
     if isinstance(transparent, int) and image.mode in ("1", "L", "I;16", "I"):
         if image.mode == "1":
             transparent *= 255
         if (values == transparent).any():
-            raise ImageError(path, "found transparent pixels, expected opaque ones")
+            raise FileError(path, "found transparent pixels, expected opaque ones")
 
 
 @contextmanager
@@ -256,12 +256,12 @@ def _decoding(path: Path, expected: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except (ImageError, MemoryError):
+    except (FileError, MemoryError):
         raise
     except Exception as error:
         # A broken file makes decoders raise about anything.
-        text = "" if isinstance(error, KeyError) else shown(str(error), 200)
-        raise ImageError(path, f"not {expected} ({text or type(error).__name__})") from None
+        found = type(error).__name__ if isinstance(error, KeyError) else error_text(error)
+        raise FileError(path, f"not {expected} ({found})") from None
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

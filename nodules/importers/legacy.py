@@ -8,8 +8,9 @@ import numpy as np
 from tqdm import tqdm
 
 from nodules.errors import PatchFileError
-from nodules.patches.reader import PatchFile, new_patch_file, open_patches
-from nodules.system.output import check_output
+from nodules.patches.reader import PatchFile, open_patches
+from nodules.patches.writer import new_patch_file
+from nodules.system.atomic import check_output
 
 
 def import_legacy(files: Mapping[str, Path], out: Path) -> dict[str, int]:
@@ -32,7 +33,7 @@ def import_legacy(files: Mapping[str, Path], out: Path) -> dict[str, int]:
     ------
     PatchFileError
         If one of the files breaks the layout, or only some have `group`.
-    OutputError
+    FileError
         If `out` is one of them.
     """
     check_output(out, files.values())

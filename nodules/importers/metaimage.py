@@ -17,9 +17,9 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from nodules.errors import ScanError, os_error_text
-from nodules.patches.hdf5_checks import shown
+from nodules.errors import FileError
 from nodules.system.regular_file import open_regular
+from nodules.system.streams import os_error_text, printable
 
 ELEMENT_TYPES = {
     "MET_CHAR": "i1",
@@ -105,7 +105,7 @@ def read_header(path: Path) -> MetaImage:
 
     Raises
     ------
-    ScanError
+    FileError
         If it cannot be read, is ambiguous, or describes anything but a volume of three dimensions
         with one stored value per voxel.
     """
@@ -114,7 +114,7 @@ def read_header(path: Path) -> MetaImage:
             data = file.read(MAX_HEADER_BYTES)
     except OSError as error:
         problem = f"cannot be read ({os_error_text(error)}), expected a MetaImage header"
-        raise ScanError(path, problem) from None
+        raise FileError(path, problem) from None
     tags, length = _parse(path, data)
     return _Tags(path, tags).image(length, data[length:])
 
@@ -141,7 +141,7 @@ def read_slices(
 
     Raises
     ------
-    ScanError
+    FileError
         If a file of voxels is missing, is not a regular file, or does not hold exactly the voxels
         that the header describes.
     """
@@ -168,7 +168,7 @@ def _slices(image: MetaImage) -> Iterator[bytes]:
                 yield from _read(image, name, file, count, stored)
         except OSError as error:
             problem = f"cannot be read ({os_error_text(error)}), expected its voxels"
-            raise ScanError(image.path, f"{shown(name)}: {problem}") from None
+            raise FileError(image.path, f"{printable(name, 60)}: {problem}") from None
 
 
 def _seek_voxels(image: MetaImage, name: str, file: BinaryIO, expected: int) -> int:
@@ -181,14 +181,14 @@ def _seek_voxels(image: MetaImage, name: str, file: BinaryIO, expected: int) -> 
         declared = image.compressed_size
         if stored != (stored if declared is None else declared):
             problem = f"found {stored:,} bytes, expected {declared:,} as CompressedDataSize says"
-            raise ScanError(image.path, f"{shown(name)}: {problem}")
+            raise FileError(image.path, f"{printable(name, 60)}: {problem}")
         if expected > max(SMALL_BYTES, MAX_INFLATION * stored):
             found = f"found {stored:,} bytes for {expected:,} bytes of voxels"
             problem = f"{found}, expected at least one for {MAX_INFLATION}"
-            raise ScanError(image.path, f"{shown(name)}: {problem}")
+            raise FileError(image.path, f"{printable(name, 60)}: {problem}")
     elif stored != expected:
         problem = f"found {stored:,} bytes of voxels, expected {expected:,}"
-        raise ScanError(image.path, f"{shown(name)}: {problem}")
+        raise FileError(image.path, f"{printable(name, 60)}: {problem}")
     return stored
 
 
@@ -207,7 +207,7 @@ def _read(image: MetaImage, name: str, file: BinaryIO, count: int, stored: int) 
         found = f"found damaged voxels ({str(error).rpartition(': ')[2]})"
         whole = "a whole zlib stream of " if stream else ""
         expected = f"expected {whole}{count * image.slice_bytes:,} bytes"
-        raise ScanError(image.path, f"{shown(name)}: {found}, {expected}") from None
+        raise FileError(image.path, f"{printable(name, 60)}: {found}, {expected}") from None
 
 
 class _DamagedError(Exception):
@@ -245,7 +245,7 @@ class _Inflation:
     def finish(self) -> None:
         """Check that the stream ends here, with its checksum, and nothing follows."""
         if self.read(1):
-            raise _DamagedError("goes on after the last voxel")
+            raise _DamagedError("continues after the last voxel")
         if not self._inflate.eof:
             raise _DamagedError("ends too early")
         if self._inflate.unused_data or self._left:
@@ -273,16 +273,18 @@ def _parse(path: Path, data: bytes) -> tuple[dict[str, str], int]:
             continue
         match = re.fullmatch(r"([^=:]*)[=:][ \t]*(.*)", text)
         if match is None or _CONTROL.search(text):
-            problem = f"line {number}: found {shown(text)!r}, expected Key = Value"
-            raise ScanError(path, f"{problem}: not a MetaImage header")
+            problem = f"line {number}: found '{printable(text, 60)}', expected Key = Value"
+            raise FileError(path, f"{problem}: not a MetaImage header")
         key, value = match[1].strip(_BLANKS), match[2]
         if key in tags and key in _KEYS:
-            raise ScanError(path, f"{key}: found {shown(value)} in line {number}, expected it once")
+            raise FileError(
+                path, f"{key}: found {printable(value, 60)} in line {number}, expected it once"
+            )
         tags[key] = value
         if key == "ElementDataFile":
             return tags, length
     expected = f"expected it as the last key of a header of at most {MAX_HEADER_BYTES:,} bytes"
-    raise ScanError(path, f"ElementDataFile: found no such key, {expected}")
+    raise FileError(path, f"ElementDataFile: found no such key, {expected}")
 
 
 _ORIGIN = ("Offset", "Position", "Origin", "ImagePosition")
@@ -318,8 +320,8 @@ class _Tags:
         if compressed and start < 0:
             problem = "found -1 for compressed voxels, expected how many bytes precede them"
             raise self._error("HeaderSize", problem)
-        sizes = self._whole("CompressedDataSize", 1, least=1)
-        # The extent of a voxel, which stands for the distance to the next if that is not given.
+        sizes = self._whole("CompressedDataSize", 1, min_value=1)
+        # The size of a voxel, which is taken for the distance to the next if that is missing.
         element = self._numbers("ElementSize", 3) or (1.0, 1.0, 1.0)
         direction = self._same(_DIRECTION, _IDENTITY)
         return MetaImage(
@@ -348,11 +350,13 @@ class _Tags:
             key = f"ElementToIntensityFunction{name}"
             if self._numbers(key, 1) not in (None, (identity,)):
                 # SimpleITK ignores it, other readers do not.
-                problem = f"found {shown(self.values[key])}, expected {identity:g}: apply it"
+                problem = (
+                    f"found {printable(self.values[key], 60)}, expected {identity:g}: apply it"
+                )
                 raise self._error(key, f"{problem} to the voxels and store the result")
 
     def _size(self) -> tuple[int, int, int]:
-        sizes = self._whole("DimSize", 3, least=1)
+        sizes = self._whole("DimSize", 3, min_value=1)
         if sizes is None:
             raise self._error("DimSize", "found no such key, expected 3 whole numbers")
         if max(sizes) > MAX_LENGTH:
@@ -372,7 +376,7 @@ class _Tags:
     def _files(self, depth: int, length: int, rest: bytes) -> tuple[tuple[str, ...], int]:
         """Return the files of the voxels, and the bytes before the voxels in each."""
         value = self.values["ElementDataFile"]
-        (start,) = self._whole("HeaderSize", 1, least=-1) or (0,)
+        (start,) = self._whole("HeaderSize", 1, min_value=-1) or (0,)
         if value in ("LOCAL", "Local", "local"):
             if start not in (0, -1, length):
                 problem = f"found {start} with voxels in the same file, expected {length}"
@@ -381,11 +385,11 @@ class _Tags:
         lines = [text for line in rest.split(b"\n") if (text := _text(line))]
         listed = _LIST.fullmatch(value) is not None
         if lines and not listed:
-            problem = f"found {shown(lines[0])!r} after this key, expected it last"
+            problem = f"found '{printable(lines[0], 60)}' after this key, expected it last"
             raise self._error("ElementDataFile", problem)
         if len(rest) + length >= MAX_HEADER_BYTES:
             problem = f"found a longer header, expected at most {MAX_HEADER_BYTES:,} bytes"
-            raise ScanError(self.path, problem)
+            raise FileError(self.path, problem)
         names = lines if listed else self._numbered(value) if "%" in value else [value]
         if len(names) != (depth if listed or "%" in value else 1):
             problem = f"found {len(names):,} files for {depth:,} slices, expected as many"
@@ -396,7 +400,9 @@ class _Tags:
                 or _CONTROL.search(name)
                 or name in ("", ".", "..", self.path.name)
             ):
-                problem = f"found {shown(name)!r}, expected the name of a file next to the header"
+                problem = (
+                    f"found '{printable(name, 60)}', expected the name of a file next to the header"
+                )
                 raise self._error("ElementDataFile", problem)
         if len(set(names)) < len(names):
             raise self._error("ElementDataFile", "found a file twice, expected one for each slice")
@@ -412,7 +418,7 @@ class _Tags:
             last = first + depth - 1
         if match is None or step < 1:
             expected = "expected one number, as in slice%03d.raw 1 100 1"
-            raise self._error("ElementDataFile", f"found {shown(value)!r}, {expected}")
+            raise self._error("ElementDataFile", f"found '{printable(value, 60)}', {expected}")
         counted = range(first, last + 1, step)
         if len(counted) != depth:
             problem = f"found {len(counted):,} files for {depth:,} slices, expected as many"
@@ -436,30 +442,32 @@ class _Tags:
         words = re.split(r"[ \t]+", self.values[key])
         if len(words) != count or not all(map(_NUMBER.fullmatch, words)):
             expected = f"expected {count} number{'s' * (count > 1)}"
-            raise self._error(key, f"found {shown(self.values[key])!r}, {expected}")
+            raise self._error(key, f"found '{printable(self.values[key], 60)}', {expected}")
         return tuple(map(float, words))
 
-    def _whole(self, key: str, count: int, least: int) -> tuple[int, ...] | None:
+    def _whole(self, key: str, count: int, min_value: int) -> tuple[int, ...] | None:
         numbers = self._numbers(key, count)
         if numbers is None:
             return None
-        if not all(number >= least and number.is_integer() for number in numbers):
-            expected = f"expected whole number{'s' * (count > 1)}, {least} or more"
-            raise self._error(key, f"found {shown(self.values[key])!r}, {expected}")
+        if not all(number >= min_value and number.is_integer() for number in numbers):
+            expected = f"expected whole number{'s' * (count > 1)}, {min_value} or more"
+            raise self._error(key, f"found '{printable(self.values[key], 60)}', {expected}")
         return tuple(map(int, numbers))
 
     def _flag(self, key: str, *, default: bool) -> bool:
         value = self.values.get(key, str(default)).lower()
         if value not in ("true", "t", "1", "false", "f", "0"):
-            raise self._error(key, f"found {shown(self.values[key])!r}, expected True or False")
+            raise self._error(
+                key, f"found '{printable(self.values[key], 60)}', expected True or False"
+            )
         return value in ("true", "t", "1")
 
     def _expect(self, key: str, allowed: set[str], *, required: bool = True) -> None:
         value = self.values.get(key)
         if value in allowed or (value is None and not required):
             return
-        found = "found no such key" if value is None else f"found {shown(value)!r}"
+        found = "found no such key" if value is None else f"found '{printable(value, 60)}'"
         raise self._error(key, f"{found}, expected {' or '.join(sorted(allowed))}")
 
-    def _error(self, key: str, problem: str) -> ScanError:
-        return ScanError(self.path, f"{key}: {problem}")
+    def _error(self, key: str, problem: str) -> FileError:
+        return FileError(self.path, f"{key}: {problem}")

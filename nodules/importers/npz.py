@@ -22,13 +22,14 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nodules.errors import PatchFileError, os_error_text
+from nodules.errors import PatchFileError
 from nodules.importers.stack import Stack
-from nodules.patches.hdf5_checks import shown
 from nodules.patches.hdf5_storage import MAX_RATIO, SMALL_BYTES
-from nodules.patches.reader import SPLITS, Labels, Patches, new_patch_file
-from nodules.system.output import check_output
+from nodules.patches.layout import SPLITS, Labels, Patches
+from nodules.patches.writer import new_patch_file
+from nodules.system.atomic import check_output
 from nodules.system.regular_file import check_regular_file
+from nodules.system.streams import error_text, os_error_text, printable
 
 CHANNELS = (1, 3)
 
@@ -65,18 +66,18 @@ def import_npz(path: Path, out: Path, *, nodule: int = 1) -> list[str]:
     out
         Patch file to write, with `X`, `Y` and `split`.
     nodule
-        The label that stands for a nodule.
+        Label of the nodules.
 
     Returns
     -------
     list of str
-        What was written and what was noticed, a line each.
+        What was written and what was noticed, one item per line.
 
     Raises
     ------
     PatchFileError
         If the archive breaks this layout. Arrays of objects are refused, never unpickled.
-    OutputError
+    FileError
         If `out` is the same file.
     """
     check_output(out, [path])
@@ -85,7 +86,7 @@ def import_npz(path: Path, out: Path, *, nodule: int = 1) -> list[str]:
         splits = [split for split in SPLITS if arrays & set(_names(split))]
         needed = [name for split in {"train", "val", *splits} for name in _names(split)]
         if not arrays.issuperset(needed):
-            found = ", ".join(shown(name) for name in sorted(arrays)[:10]) or "nothing"
+            found = ", ".join(printable(name, 60) for name in sorted(arrays)[:10]) or "nothing"
             expected = ", ".join(name for split in SPLITS for name in _names(split))
             raise PatchFileError(path, f"found {found}; expected {expected}")
         # All headers are checked before any data is read.
@@ -138,8 +139,7 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
-        text = os_error_text(error) if isinstance(error, OSError) else str(error)
-        found = shown(text, 200) or type(error).__name__
+        found = os_error_text(error) if isinstance(error, OSError) else error_text(error)
         problem = f"cannot be read ({found}), expected a NumPy archive (.npz)"
         raise PatchFileError(path, problem) from None
 
@@ -159,7 +159,7 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
     end = 0
     for member in sorted(members, key=lambda member: member.header_offset):
         if member.header_offset < end:
-            name = shown(_array_name(member))
+            name = printable(_array_name(member), 60)
             problem = "found bytes that belong to another member, too"
             raise PatchFileError(path, problem, dataset=name)
         end = member.header_offset + LOCAL_HEADER_BYTES + member.compress_size
@@ -169,7 +169,7 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
     for name in map(_array_name, members):
         if name in known:
             problem = "found twice in the archive, expected one array of this name"
-            raise PatchFileError(path, problem, dataset=shown(name))
+            raise PatchFileError(path, problem, dataset=printable(name, 60))
         known.add(name)
 
 
@@ -188,7 +188,7 @@ def _open_array(path: Path, archive: zipfile.ZipFile, name: str) -> Iterator[_Ar
             try:
                 shape, fortran_order, dtype, header_bytes = _read_header(stream)
             except _NO_HEADER as error:
-                problem = f"found no NumPy array ({shown(str(error), 200)})"
+                problem = f"found no NumPy array ({error_text(error)})"
                 raise PatchFileError(path, problem, dataset=name) from None
         if dtype.hasobject:
             problem = "found Python objects, which are never unpickled; expected numbers"

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nodules.patches.reader import PATCH_SIZE
+from nodules.patches.layout import PATCH_SIZE
 
 # Beyond this, sums of float32 may overflow.
 MAX_VALUE = 1e30

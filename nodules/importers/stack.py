@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from nodules.errors import PatchFileError
 from nodules.importers.resampling import MAX_PIXELS, MAX_VALUE, resample
 from nodules.importers.window import EIGHT_BITS, UNIT, Window
-from nodules.patches.reader import BLOCK_PATCHES, PATCH_SIZE, Patches
+from nodules.patches.layout import BLOCK_PATCHES, PATCH_SIZE, Patches
 
 BLOCK_BYTES = 32 * 2**20
 # An image is read whole.
@@ -22,7 +22,7 @@ class Stack:
     Parameters
     ----------
     path, name
-        Of the file and of the array in it, for messages.
+        File and name of the array in it, for messages.
     shape
         (N, H, W), with further axes of which `convert` gets no part.
     dtype
@@ -67,7 +67,7 @@ class Stack:
         self.block = max(1, min(BLOCK_PATCHES, BLOCK_BYTES // image_bytes))
 
     def notes(self) -> list[str]:
-        """Say what becomes of the images that a person may not expect."""
+        """Return notes on what a person may not expect of these images."""
         if self.height == self.width:
             return []
         side = min(self.height, self.width)

@@ -16,7 +16,7 @@ from typing import BinaryIO, cast
 from PIL import Image, TiffTags
 from PIL.TiffImagePlugin import PREFIXES, ImageFileDirectory_v2, TiffImageFile
 
-from nodules.errors import ImageError
+from nodules.errors import FileError
 
 # Tags, by the names of TIFF 6.0.
 _COMPRESSION = 259
@@ -76,14 +76,14 @@ def tiff_samples(path: Path, image: Image.Image) -> Samples | None:
 
     Raises
     ------
-    ImageError
+    FileError
         If it does not say whether low values are black or white.
     """
     if not isinstance(image, TiffImageFile):
         return None
     tags = image.tag_v2
     if _PHOTOMETRIC not in tags:
-        raise ImageError(path, "found no PhotometricInterpretation, expected that tag in a TIFF")
+        raise FileError(path, "found no PhotometricInterpretation, expected that tag in a TIFF")
     formats = tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))
     return Samples(
         bits=tags.get(_BITS_PER_SAMPLE, (1,))[0],
@@ -124,13 +124,13 @@ def check_strips(path: Path, file: BinaryIO, image: Image.Image) -> None:
 
     Raises
     ------
-    ImageError
+    FileError
         If it does not, or is compressed by LZMA.
     """
     tags = cast(TiffImageFile, image).tag_v2
     compression = tags.get(_COMPRESSION, _UNCOMPRESSED)
     if compression == _LZMA:
-        raise ImageError(path, "found a TIFF compressed by LZMA, expected another compression")
+        raise FileError(path, "found a TIFF compressed by LZMA, expected another compression")
     # As stored, before a tag such as Orientation turns it.
     width, height = tags[256], tags[257]
     samples = tags.get(_SAMPLES_PER_PIXEL, 1)
@@ -140,29 +140,29 @@ def check_strips(path: Path, file: BinaryIO, image: Image.Image) -> None:
         offsets, counts, what = _TILE_OFFSETS, _TILE_BYTE_COUNTS, "tiles"
         if not 0 < across * down <= _MAX_TILE_PIXELS:
             problem = f"found tiles of {across:,} x {down:,}, expected at most {_MAX_TILE_PIXELS:,}"
-            raise ImageError(path, f"{problem} pixels")
+            raise FileError(path, f"{problem} pixels")
         needed = across * down * math.ceil(width / across) * math.ceil(height / down)
     else:
         across, down = width, min(tags.get(_ROWS_PER_STRIP, height), height)
         offsets, counts, what = _STRIP_OFFSETS, _STRIP_BYTE_COUNTS, "strips"
         if down < 1:
-            raise ImageError(path, "found strips of no rows, expected at least one row in each")
+            raise FileError(path, "found strips of no rows, expected at least one row in each")
         needed = width * height
     expected = math.ceil(width / across) * math.ceil(height / down) * (samples if separate else 1)
     found = len(tags.get(offsets, ()))
     if found != expected:
         name = TiffTags.lookup(offsets).name
-        raise ImageError(path, f"{name}: found {found:,} {what}, expected {expected:,}")
+        raise FileError(path, f"{name}: found {found:,} {what}, expected {expected:,}")
     stored = sum(tags.get(counts, ()))
     bits = sum(tags.get(_BITS_PER_SAMPLE, (1,))) if samples > 1 else tags.get(258, (1,))[0]
     if compression == _UNCOMPRESSED and counts in tags and stored < needed * bits // 8:
         problem = f"found {stored:,} bytes of pixels, expected {needed * bits // 8:,}"
-        raise ImageError(path, problem)
+        raise FileError(path, problem)
     if compression in _DEFLATE:
         sizes = tags.get(counts, ())
         if len(sizes) != expected:
             name = TiffTags.lookup(counts).name
-            raise ImageError(path, f"{name}: found {len(sizes):,} of them, expected {expected:,}")
+            raise FileError(path, f"{name}: found {len(sizes):,} of them, expected {expected:,}")
         _check_deflated(path, file, tags[offsets], sizes)
 
 
@@ -183,7 +183,7 @@ def _check_deflated(
         except zlib.error as error:
             problem = str(error)
         if problem:
-            raise ImageError(path, f"strip or tile {number}: damaged ({problem})")
+            raise FileError(path, f"strip or tile {number}: damaged ({problem})")
     file.seek(place)
 
 

@@ -1,4 +1,4 @@
-"""Which values become black and which white."""
+"""Grey-level windows: which values become black and which white."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nodules.errors import CropError
+from nodules.errors import NodulesError
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Window:
 
     Raises
     ------
-    CropError
+    NodulesError
         If `low` is not below `high`, or one of them is not finite.
     """
 
@@ -25,7 +25,7 @@ class Window:
     def __post_init__(self) -> None:
         if not -math.inf < self.low < self.high < math.inf:
             problem = f"found {self.low:g} to {self.high:g}, expected LOW below HIGH"
-            raise CropError(f"window: {problem}")
+            raise NodulesError(f"window: {problem}")
 
     def grey(self, values: NDArray[np.number]) -> NDArray[np.uint8]:
         """Clip to the window, map it linearly to 0..255, and round to nearest."""

@@ -1,6 +1,5 @@
 """Scoring patches with a model, in bounded memory."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
@@ -11,7 +10,9 @@ from numpy.typing import NDArray
 from nodules.errors import ScoringError
 from nodules.inference.views import Views
 from nodules.models.feature_maps import largest_feature_map
-from nodules.patches.reader import CLASSES, Patches, PatchRows
+from nodules.patches.layout import CLASSES, Patches
+from nodules.patches.reader import PatchRows
+from nodules.patches.symmetry import symmetric_view
 from nodules.runtime import usable_processors
 
 # The batch size affects speed and memory, not the result. The feature maps of a batch should fit
@@ -20,6 +21,8 @@ BATCH_SIZE = 64
 # Values of the largest feature map of a batch: 128 MB as float32. Networks with larger feature maps
 # get smaller batches, which bounds the memory.
 MAX_BATCH_VALUES = 2**25
+# Numbers of `symmetric_view`, in the order in which probabilities are added up: it decides bits.
+VIEW_ORDER = (0, 5, 7, 2, 4, 3, 1, 6)
 
 
 def nodule_probabilities(
@@ -70,21 +73,10 @@ def _batches_at_once() -> int:
     return 2 if tf.config.list_logical_devices("GPU") else usable_processors()
 
 
-def symmetric_views(patches: Patches) -> Iterator[Patches]:
-    """Give (N, 50, 50) patches under each of the eight symmetries of the square, as they are first.
-
-    A section through a nodule has no up or left, so that all eight ask the same question.
-    """
-    for turned in (patches, patches.transpose(0, 2, 1)):
-        for rows in (1, -1):
-            for columns in (1, -1):
-                yield turned[:, ::rows, ::columns]
-
-
 def _batch_probabilities(model: keras.Model, batch: Patches, views: Views) -> NDArray[np.float32]:
     probabilities = [
         _checked(model.predict_on_batch(view[..., np.newaxis].astype(np.float32)), len(batch))
-        for view in (symmetric_views(batch) if views == 8 else [batch])
+        for view in (symmetric_view(batch, number) for number in VIEW_ORDER[:views])
     ]
     return np.mean(probabilities, axis=0, dtype=np.float32)
 

@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 import h5py
 from pydantic import ValidationError
 
-from nodules.errors import ModelFileError
+from nodules.errors import FileError
 from nodules.models.spec import ModelSpec
-from nodules.patches.hdf5_checks import DAMAGE, link_problem, reason, shown
+from nodules.patches.hdf5_checks import DAMAGE, link_problem
 from nodules.patches.hdf5_storage import StorageError, check_sizes
 from nodules.schema import Block, first_problem
 from nodules.system.limited_process import call_limited
 from nodules.system.regular_file import irregular_kind
+from nodules.system.streams import error_text, printable
 
 CONFIG, METADATA, WEIGHTS = MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
 
@@ -99,7 +100,7 @@ def check_archive(path: Path) -> None:
 
     Raises
     ------
-    ModelFileError
+    FileError
         If `read_archive` refuses the file, or the process crashes or exceeds a limit.
     """
     size = path.stat().st_size if path.is_file() else 0
@@ -108,7 +109,7 @@ def check_archive(path: Path) -> None:
         path,
         seconds=SECONDS + size // BYTES_PER_SECOND,
         memory=MEMORY + 4 * size,
-        failure=ModelFileError,
+        failure=FileError,
     )
 
 
@@ -128,21 +129,21 @@ def read_archive(path: Path) -> ModelArchive:
 
     Raises
     ------
-    ModelFileError
+    FileError
         If the file is missing or anything in it is not as above.
     """
     try:
         if kind := irregular_kind(path):
-            raise ModelFileError(path, f"found {kind}, expected a model saved by the train stage")
+            raise FileError(path, f"found {kind}, expected a model saved by the train stage")
         return _read(path)
     except (FileNotFoundError, NotADirectoryError):
         expected = "expected a model saved by the train stage"
-        raise ModelFileError(path, f"no such file, {expected}") from None
+        raise FileError(path, f"no such file, {expected}") from None
     except ArchiveError as error:
         problem = str(error)
     except (*DAMAGE, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        problem = reason(error)
-    raise ModelFileError(path, f"not a loadable .keras model ({problem})")
+        problem = error_text(error)
+    raise FileError(path, f"not a loadable .keras model ({problem})")
 
 
 def stored_arrays(weights: bytes) -> dict[str, ArrayInfo]:
@@ -161,12 +162,14 @@ def stored_arrays(weights: bytes) -> dict[str, ArrayInfo]:
 
 def _read(path: Path) -> ModelArchive:
     if path.suffix != ".keras":
-        raise ArchiveError(f"found the suffix {shown(path.suffix) or 'of none'}, expected .keras")
+        raise ArchiveError(
+            f"found the suffix {printable(path.suffix, 60) or 'of none'}, expected .keras"
+        )
     with zipfile.ZipFile(path) as archive:
         members = sorted(archive.infolist(), key=lambda member: member.filename)
         names = [member.filename for member in members]
         if names != list(MEMBERS):
-            found = ", ".join(shown(name) for name in names[:10]) or "nothing"
+            found = ", ".join(printable(name, 60) for name in names[:10]) or "nothing"
             raise ArchiveError(f"found {found} in it, expected {', '.join(MEMBERS)}")
         for member, limit in zip(
             members, (MAX_CONFIG_BYTES, MAX_METADATA_BYTES, None), strict=True
@@ -198,7 +201,7 @@ def _parsed(metadata: bytes) -> _Metadata:
             parse_constant=_no_number,
         )
     except (ValueError, RecursionError) as error:
-        raise ArchiveError(f"{METADATA}: not valid JSON: {reason(error)}") from None
+        raise ArchiveError(f"{METADATA}: not valid JSON: {error_text(error)}") from None
     if isinstance(content, dict) and "network" not in content:
         raise ArchiveError(
             f"{METADATA}: found no network, expected its builder and arguments, which models of "
@@ -208,8 +211,8 @@ def _parsed(metadata: bytes) -> _Metadata:
         return _Metadata.model_validate(content)
     except ValidationError as error:
         key, problem = first_problem(error)
-        place = f"{METADATA}: {shown(key)}" if key else METADATA
-        raise ArchiveError(f"{place}: {shown(problem, 200)}") from None
+        place = f"{METADATA}: {printable(key, 60)}" if key else METADATA
+        raise ArchiveError(f"{place}: {printable(problem, 200)}") from None
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -235,11 +238,11 @@ def _arrays_in(file: h5py.File, size: int) -> dict[str, ArrayInfo]:
             if path.count("/") >= MAX_DEPTH:
                 raise ArchiveError(f"found groups nested more than {MAX_DEPTH} deep")
             if problem := link_problem(group, name):
-                raise ArchiveError(f"{shown(path)}: {problem}")
+                raise ArchiveError(f"{printable(path, 60)}: {problem}")
             found = group[name]
             # A group with two names may contain itself; an array with two names is counted twice.
             if _address(found) in seen:
-                raise ArchiveError(f"{shown(path)}: found a second name of the same data")
+                raise ArchiveError(f"{printable(path, 60)}: found a second name of the same data")
             seen.add(_address(found))
             if isinstance(found, h5py.Group):
                 groups.append((path, found))
@@ -258,13 +261,13 @@ def _address(found: h5py.Group | h5py.Dataset) -> int:
 
 def _array_at(path: str, data: h5py.Dataset) -> ArrayInfo:
     """Describe an array that the file stores contiguously; read none of it."""
-    place = shown(path)
+    place = printable(path, 60)
     if not isinstance(data, h5py.Dataset) or data.shape is None:
         raise ArchiveError(f"{place}: found no array")
     if data.chunks is not None:
         raise ArchiveError(f"{place}: found chunks, expected one contiguous array")
     if data.dtype.kind not in "bfiuV" or data.dtype.fields or data.dtype.subdtype:
-        raise ArchiveError(f"{place}: found the type {shown(str(data.dtype))}, expected numbers")
+        raise ArchiveError(f"{place}: found the type {printable(data.dtype, 60)}, expected numbers")
     try:
         check_sizes(data)
     except StorageError as error:

@@ -18,7 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from nodules.errors import ModelFileError
+from nodules.errors import FileError
 from nodules.models.archive import (
     CONFIG,
     METADATA,
@@ -32,9 +32,9 @@ from nodules.models.archive import (
 from nodules.models.feature_maps import largest_feature_map
 from nodules.models.registry import BuildError, build_from_spec, spec_of
 from nodules.models.spec import ModelSpec
-from nodules.patches.hdf5_checks import reason, shown
-from nodules.patches.reader import CLASSES, PATCH_SIZE
+from nodules.patches.layout import CLASSES, PATCH_SIZE
 from nodules.system.atomic import replacing
+from nodules.system.streams import error_text, printable
 
 # The earliest time that a zip archive can hold.
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -82,7 +82,7 @@ def load_model(path: Path) -> keras.Model:
 
     Raises
     ------
-    ModelFileError
+    FileError
         If the file is missing or not a valid archive, if its builder is not registered, or if its
         description or its weights do not match the network that the builder builds.
     """
@@ -99,7 +99,7 @@ def load_model(path: Path) -> keras.Model:
         if problem := _weight_problem(model):
             raise ArchiveError(f"{WEIGHTS}: {problem}")
     except ArchiveError as error:
-        raise ModelFileError(path, f"not a loadable .keras model ({error})") from None
+        raise FileError(path, f"not a loadable .keras model ({error})") from None
     return model
 
 
@@ -114,11 +114,11 @@ def _built(archive: ModelArchive) -> keras.Model:
         if error.key == "builder":
             note = "; scoring needs the file of nodules/models that registers it"
         raise ArchiveError(
-            f"{METADATA}: network.{error.key}: {shown(error.problem, 200)}{note}"
+            f"{METADATA}: network.{error.key}: {printable(error.problem, 200)}{note}"
         ) from None
     # Builders check their arguments, but not for every size that Keras or TensorFlow refuses.
     except Exception as error:
-        raise ArchiveError(f"{METADATA}: network.config: {reason(error)}") from None
+        raise ArchiveError(f"{METADATA}: network.config: {error_text(error)}") from None
     shapes = (model.input_shape, model.output_shape)
     expected = ((None, PATCH_SIZE, PATCH_SIZE, 1), (None, len(CLASSES)))
     if shapes != expected:
@@ -163,7 +163,7 @@ def _other_network(archive: ModelArchive) -> str:
     problem = f"found another network than {builder} builds from {METADATA}"
     if archive.keras_version == keras.__version__:
         return f"{problem}: the file was changed, or the builder has been since"
-    version = shown(archive.keras_version)
+    version = printable(archive.keras_version, 60)
     return f"{problem}: Keras {version} wrote it, and {keras.__version__} is installed"
 
 
@@ -171,7 +171,7 @@ def _array_problem(found: dict[str, ArrayInfo], expected: dict[str, ArrayInfo]) 
     if missing := sorted(expected.keys() - found.keys()):
         return f"{missing[0]}: found none, expected {_described(expected[missing[0]])}"
     if unknown := sorted(found.keys() - expected.keys()):
-        return f"{shown(unknown[0])}: found an array that the network does not have"
+        return f"{printable(unknown[0], 60)}: found an array that the network does not have"
     for name, array in expected.items():
         if found[name] != array:
             return f"{name}: found {_described(found[name])}, expected {_described(array)}"
@@ -179,7 +179,7 @@ def _array_problem(found: dict[str, ArrayInfo], expected: dict[str, ArrayInfo]) 
 
 
 def _described(array: ArrayInfo) -> str:
-    return shown(f"{array.mark or np.dtype(array.dtype)} of shape {array.shape}")
+    return printable(f"{array.mark or np.dtype(array.dtype)} of shape {array.shape}", 60)
 
 
 def _load_weights(model: keras.Model, weights: bytes) -> None:
@@ -190,7 +190,7 @@ def _load_weights(model: keras.Model, weights: bytes) -> None:
             model.load_weights(file)
         # A layer may raise anything while it reads its own data.
         except Exception as error:
-            raise ArchiveError(f"{WEIGHTS}: {reason(error)}") from None
+            raise ArchiveError(f"{WEIGHTS}: {error_text(error)}") from None
 
 
 def _weight_problem(model: keras.Model) -> str:

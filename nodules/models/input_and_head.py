@@ -6,7 +6,7 @@ import keras
 from keras import KerasTensor, initializers, layers
 from pydantic import Field
 
-from nodules.patches.reader import CLASSES, PATCH_SIZE
+from nodules.patches.layout import CLASSES, PATCH_SIZE
 
 # Pixels that are cropped along each edge of a patch.
 Margin = Annotated[int, Field(ge=0, le=20)]

@@ -267,7 +267,7 @@ def check_sizes(data: h5py.Dataset) -> None:
 
 
 def text_reference(data: h5py.Dataset) -> np.dtype:
-    """Return the type of the record that stands for a text of any length: `bytes`, place, number.
+    """Return the type of the record that refers to a text of any length: `bytes`, place, number.
 
     Parameters
     ----------

@@ -22,11 +22,11 @@ def paint_parenchyma(scene: Scene) -> None:
     slab.hu += np.float32(rng.normal(0.0, 14.0)) + slope[0] * slab.x + slope[1] * slab.y
     slab.hu += np.float32(rng.uniform(8.0, 32.0)) * smooth_field(rng, 1.3)
     if scene.chance(scene.protocol.emphysema):
-        share = 1.5 * smooth_field(rng, 3.0) + np.float32(rng.normal(0.0, 0.7))
-        slab.paint(np.clip(share, 0.0, 1.0), EMPHYSEMA_HU)
+        fraction = 1.5 * smooth_field(rng, 3.0) + np.float32(rng.normal(0.0, 0.7))
+        slab.paint(np.clip(fraction, 0.0, 1.0), EMPHYSEMA_HU)
     if scene.chance(0.06):
-        share = 0.5 * smooth_field(rng, 7.0) + np.float32(0.1)
-        slab.paint(np.clip(share, 0.0, 1.0), scene.protocol.lung_hu + rng.uniform(60.0, 260.0))
+        fraction = 0.5 * smooth_field(rng, 7.0) + np.float32(0.1)
+        slab.paint(np.clip(fraction, 0.0, 1.0), scene.protocol.lung_hu + rng.uniform(60.0, 260.0))
 
 
 def paint_vessels(scene: Scene, tubes: Tubes, hu: float | None = None) -> None:

@@ -102,6 +102,6 @@ def _image_scan(
 
 
 def _draw(findings: Sequence[Finding], rng: np.random.Generator) -> Finding:
-    """Draw a finding in proportion to the shares."""
-    shares = np.array([finding.share for finding in findings])
-    return findings[rng.choice(len(findings), p=shares / shares.sum())]
+    """Draw a finding in proportion to the fractions."""
+    fractions = np.array([finding.fraction for finding in findings])
+    return findings[rng.choice(len(findings), p=fractions / fractions.sum())]

@@ -82,7 +82,7 @@ def _centrality(scene: Scene, radius: float) -> float:
 
 
 def _accompany(scene: Scene, centre: DoubleArray, radius: float, direction: DoubleArray) -> None:
-    """Put a bronchus beside an artery, nearly parallel to it and touching it."""
+    """Put a bronchus alongside an artery, nearly parallel to it and touching it."""
     rng = scene.rng
     angle = scene.angle()
     lumen = radius * rng.uniform(0.35, 0.9)
@@ -187,7 +187,7 @@ def paint_diaphragm_dome(scene: Scene) -> None:
 
 
 def paint_bronchovascular_pair(scene: Scene) -> None:
-    """Paint an artery with the bronchi that run beside it."""
+    """Paint an artery with the bronchi that run alongside it."""
     rng = scene.rng
     radius = float(rng.uniform(0.9, 4.0))
     _run(scene, rng.uniform(0.6, 2.5))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from nodules.patches.reader import new_patch_file
+from nodules.patches.writer import new_patch_file
 from nodules.phantom.cohort import generate_phantom
 from nodules.phantom.params import PhantomParams
 

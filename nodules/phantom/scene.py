@@ -61,10 +61,10 @@ class Scene:
 
 @dataclass(frozen=True)
 class Finding:
-    """A kind of patch: its name, its share within its class and what paints it."""
+    """A kind of patch: its name, its fraction within its class and what paints it."""
 
     name: str
-    share: float
+    fraction: float
     paint: Callable[[Scene], None]
 
 

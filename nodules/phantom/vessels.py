@@ -94,20 +94,20 @@ def grow_vessels(
         grown.append(Tubes(start, end, radius, thin))
         length = length - step
         forks = (rng.random(len(radius)) < branching)[:, None]
-        share = np.where(forks[:, 0], rng.uniform(0.1, 0.5, len(radius)), 0.0)
+        fraction = np.where(forks[:, 0], rng.uniform(0.1, 0.5, len(radius)), 0.0)
         side = unit(direction + random_directions(rng, len(radius)))
         onward = unit(
             direction
             + bend * step[:, None]
             + rng.normal(0.0, wander / np.sqrt(2.0), size=direction.shape)
-            - forks * share[:, None] * 0.5 * side
+            - forks * fraction[:, None] * 0.5 * side
         )
         split = np.flatnonzero(forks[:, 0])
         start = np.concatenate([end, end[split]])
         direction = np.concatenate([onward, side[split]])
         bend = np.concatenate([bend, -bend[split]])
         radius = np.concatenate(
-            [thin * (1.0 - share) ** (1 / 3), thin[split] * share[split] ** (1 / 3)]
+            [thin * (1.0 - fraction) ** (1 / 3), thin[split] * fraction[split] ** (1 / 3)]
         )
         length = np.concatenate([length, length[split] * rng.uniform(0.4, 0.9, len(split))])
         alive = (length > 0.5) & (radius > THINNEST_MM)

@@ -17,7 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from nodules.errors import CommentError, one_line_errors
+from nodules.errors import NodulesError
+from nodules.system.exits import one_line_errors
 
 # The first line of the comment, which nobody sees, finds it again.
 MARKER = "<!-- nodules: report -->"
@@ -60,7 +61,7 @@ class Api:
 
         Raises
         ------
-        CommentError
+        NodulesError
             If the server cannot be reached, refuses, or does not answer with JSON.
         """
         request = urllib.request.Request(
@@ -80,7 +81,7 @@ class Api:
             problem = f"found status {error.code} ({said or error.reason}), expected success"
         except (OSError, ValueError) as error:
             problem = f"found no answer in JSON ({error}), expected one"
-        raise CommentError(f"{method} {self._url}{path}: {problem}") from None
+        raise NodulesError(f"{method} {self._url}{path}: {problem}") from None
 
     def pages(self, path: str) -> list[dict[str, Any]]:
         """Read a list that the server gives in pages."""
@@ -106,7 +107,7 @@ class GitHub:
         ref = _required(environment, "GITHUB_REF")
         number = re.fullmatch(r"refs/pull/(\d+)/merge", ref)
         if not number:
-            raise CommentError(f"GITHUB_REF: found {ref}, expected refs/pull/NUMBER/merge")
+            raise NodulesError(f"GITHUB_REF: found {ref}, expected refs/pull/NUMBER/merge")
         self._api = Api(
             _required(environment, "GITHUB_API_URL"),
             {
@@ -206,20 +207,20 @@ def read_comment(path: Path, run: str) -> str:
 
     Raises
     ------
-    CommentError
+    NodulesError
         If the file is missing, is no such comment, or is too long to be one; or if GitLab would
         take a line of it as a command, which it would carry out with the token's rights.
     """
     text = _text_of(path)
     if not text.startswith(MARKER):
-        raise CommentError(f"{path}: found {text[:40]!r}, expected {MARKER} at its start")
+        raise NodulesError(f"{path}: found {text[:40]!r}, expected {MARKER} at its start")
     if command := re.search(r"^\s*/\w+", text, re.MULTILINE):
         found = command[0].strip()
-        raise CommentError(f"{path}: found {found} at a line's start, expected no quick actions")
+        raise NodulesError(f"{path}: found {found} at a line's start, expected no quick actions")
     body = f"{text}\n{_whereabouts(path.parent, run)}\n"
     if len(body) > MOST_CHARACTERS:
         problem = f"found {len(body):,} characters, expected {MOST_CHARACTERS:,} at most"
-        raise CommentError(f"{path}: {problem}")
+        raise NodulesError(f"{path}: {problem}")
     return body
 
 
@@ -230,11 +231,11 @@ def _text_of(path: Path) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise CommentError(f"{path}: found no regular file, expected a comment")
+                raise NodulesError(f"{path}: found no regular file, expected a comment")
             content = file.read(4 * MOST_CHARACTERS + 1)
         return content.decode("utf-8")
     except (OSError, ValueError) as error:
-        raise CommentError(f"{path}: found no text ({error}), expected a comment") from None
+        raise NodulesError(f"{path}: found no text ({error}), expected a comment") from None
 
 
 def _whereabouts(folder: Path, run: str) -> str:
@@ -250,7 +251,7 @@ def forge_and_run(environment: Mapping[str, str]) -> tuple[Forge, str]:
 
     Raises
     ------
-    CommentError
+    NodulesError
         If this is neither GitHub Actions nor GitLab CI, or a variable is missing.
     """
     if environment.get("GITHUB_ACTIONS"):
@@ -259,13 +260,13 @@ def forge_and_run(environment: Mapping[str, str]) -> tuple[Forge, str]:
         return GitHub(environment), f"{server}/{repository}/actions/runs/{run}"
     if environment.get("GITLAB_CI"):
         return GitLab(environment), _required(environment, "CI_PIPELINE_URL")
-    raise CommentError("found neither GITHUB_ACTIONS nor GITLAB_CI set, expected to run in one")
+    raise NodulesError("found neither GITHUB_ACTIONS nor GITLAB_CI set, expected to run in one")
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:
     value = environment.get(name, "")
     if not value:
-        raise CommentError(f"{name}: found nothing in the environment, expected a value")
+        raise NodulesError(f"{name}: found nothing in the environment, expected a value")
     return value
 
 

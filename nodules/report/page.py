@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nodules.comparison.revisions import Revision
-from nodules.patches.reader import CLASSES, Patches
+from nodules.patches.layout import CLASSES, Patches
 from nodules.report.charts import charts
 from nodules.report.content import (
     Report,

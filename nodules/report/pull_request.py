@@ -16,13 +16,14 @@ from pathlib import Path
 
 from nodules.comparison.reproduction import Obtained, obtain
 from nodules.comparison.revisions import check_different
-from nodules.errors import TestSetError, one_line_errors
+from nodules.errors import TestSetError
 from nodules.report.comment import MARKER
 from nodules.report.content import Report, make_report
 from nodules.report.markdown import as_markdown, escaped
 from nodules.report.page import write_page
 from nodules.report.roc import roc_mermaid, write_roc_png
 from nodules.system.atomic import replacing
+from nodules.system.exits import one_line_errors
 
 FOLDER = Path("report")
 HEADING = "### Is it better, or is it luck?"

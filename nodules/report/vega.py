@@ -8,8 +8,8 @@ from pathlib import Path
 
 import vl_convert
 
-from nodules.errors import one_line_errors
 from nodules.system.atomic import replacing
+from nodules.system.exits import one_line_errors
 
 
 def vega_bundle() -> str:

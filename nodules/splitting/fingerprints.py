@@ -1,28 +1,30 @@
-"""Fingerprints of patches that their copies share: turned, mirrored, or cut a little aside."""
+"""Fingerprints of patches that their copies share: turned, mirrored or shifted."""
 
 import hashlib
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
 
-from nodules.patches.reader import PATCH_SIZE, Patches
+from nodules.patches.layout import PATCH_SIZE, Patches
+from nodules.patches.symmetry import view_permutations
 
 # Keypoints are what a shifted copy has in common with its original: the same spots of the scan,
-# found again wherever they stand in the patch. Of crowded synthetic scenes, shifted by 6, 8, 10 and
+# found again wherever they lie in the patch. Of crowded synthetic scenes, shifted by 6, 8, 10 and
 # 12 pixels, six a patch find 100, 99, 97 and 94% (four: 100, 99, 93 and 86%); of the pairs of one
 # slice that a search over every shift finds in 6,483 LUNA16 patches, four find all.
 KEYPOINTS = 6
 # A spot weaker than this, in grey levels, is noise. Patches without a stronger one show nothing
 # to tell them apart by; in LUNA16 one in a hundred of a patch's six strongest spots is below 6.
-LEAST_STRENGTH = 4.0
+MIN_STRENGTH = 4.0
 # Standard deviations of the difference of Gaussians that finds spots, in pixels.
 SPOT_SCALES = (1.5, 3.0)
 # A code covers 21 x 21 pixels by 7 x 7 means of 3 x 3.
 CELLS = 7
 CELL_PIXELS = 3
 MARGIN = CELLS * CELL_PIXELS // 2
-NEIGHBOURHOOD = 2  # a spot is the strongest within so many pixels
+PEAK_PIXELS = 5  # a spot is the strongest of the 5 x 5 pixels around it
 
 KEYPOINT = np.dtype(
     [("row", np.int32), ("y", np.uint8), ("x", np.uint8), ("code", np.uint8, (CELLS * CELLS,))]
@@ -30,7 +32,7 @@ KEYPOINT = np.dtype(
 
 
 class Fingerprints(NamedTuple):
-    """Of a block of n patches.
+    """The fingerprints of a block of n patches.
 
     Attributes
     ----------
@@ -48,33 +50,8 @@ class Fingerprints(NamedTuple):
     keypoints: NDArray
 
 
-def symmetric_view(patches: NDArray, view: int) -> NDArray:
-    """Turn or mirror squares.
-
-    Parameters
-    ----------
-    patches
-        (..., k, k).
-    view
-        0 to 3 quarter turns; 4 to 7 the same, then transposed. 0 changes nothing.
-
-    Returns
-    -------
-    (..., k, k)
-        A view of the same memory.
-    """
-    turned = np.rot90(patches, view % 4, axes=(-2, -1))
-    return np.swapaxes(turned, -2, -1) if view >= 4 else turned
-
-
-def _permutations(size: int) -> NDArray[np.intp]:
-    """(8, size * size): where each pixel of each view comes from."""
-    square = np.arange(size * size).reshape(size, size)
-    return np.array([symmetric_view(square, view).ravel() for view in range(8)])
-
-
-PIXEL_VIEWS = _permutations(PATCH_SIZE)
-CODE_VIEWS = _permutations(CELLS)
+PIXEL_VIEWS = view_permutations(PATCH_SIZE)
+CODE_VIEWS = view_permutations(CELLS)
 # Sets of cells that the symmetries exchange among themselves.
 _ORBITS = [np.array(orbit) for orbit in sorted({tuple(sorted(set(o))) for o in CODE_VIEWS.T})]
 # Sums of 2,500 products with integers below 2^32 are exact in float64, in whatever order.
@@ -119,7 +96,7 @@ def invariant_codes(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def smoothing(scale: float) -> NDArray[np.float32]:
-    """Give the matrix S for which S P S^T is the patch P, smoothed by a Gaussian.
+    """Return the matrix S for which S P S^T is the patch P, smoothed by a Gaussian.
 
     Parameters
     ----------
@@ -137,7 +114,7 @@ def smoothing(scale: float) -> NDArray[np.float32]:
 
 
 def _hashes(flat: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    # Which of its eight views stands for a patch is decided by the smallest weighted sum.
+    # The view with the smallest weighted sum represents the patch.
     chosen = np.argmin(flat @ _VIEW_WEIGHTS, axis=1)
     digests = bytearray()
     for patch, view in zip(flat, chosen, strict=True):
@@ -148,7 +125,8 @@ def _hashes(flat: NDArray[np.uint8]) -> NDArray[np.uint64]:
 def _keypoints(patches: Patches, first_row: int) -> NDArray:
     strength = np.abs(_spots(patches))
     inside = strength.shape[-1]
-    is_peak = (strength >= _maximum(strength)) & (strength >= LEAST_STRENGTH)
+    highest = maximum_filter(strength, (1, PEAK_PIXELS, PEAK_PIXELS), mode="constant")
+    is_peak = (strength >= highest) & (strength >= MIN_STRENGTH)
     strength = np.where(is_peak, strength, 0).reshape(len(patches), -1)
     strongest = np.argpartition(-strength, KEYPOINTS, axis=1)[:, :KEYPOINTS]
     row, rank = np.nonzero(np.take_along_axis(strength, strongest, axis=1))
@@ -165,18 +143,6 @@ def _spots(patches: Patches) -> NDArray[np.float32]:
     narrow, wide = (smoothing(scale)[MARGIN:-MARGIN] for scale in SPOT_SCALES)
     spots = narrow @ floats @ narrow.T - wide @ floats @ wide.T
     return np.asarray(spots, dtype=np.float32)
-
-
-def _maximum(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Maximum over the neighbourhood of each place of (n, k, k)."""
-    reach = NEIGHBOURHOOD
-    for axis in (1, 2):
-        padding = [(0, 0), (0, 0), (0, 0)]
-        padding[axis] = (reach, reach)
-        padded = np.pad(values, padding)
-        windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=axis)
-        values = np.maximum.reduce([windows[..., step] for step in range(2 * reach + 1)])
-    return values
 
 
 def _codes(

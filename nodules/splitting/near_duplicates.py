@@ -2,9 +2,9 @@
 
 Two patches are *exact duplicates* if one is a symmetry of the other, pixel by pixel; patches of a
 single grey level show nothing and are left out. Two patches are *near-duplicates* if, at one of
-the eight symmetries and a shift that leaves at least half of the patch, what they share differs by
-at most `MOST_RMS` grey levels (root mean square) and its fine detail correlates by at least
-`LEAST_CORRELATION`. Patches without a distinct spot, such as air or plain tissue, are none.
+the eight symmetries and a shift that leaves at least half of the patch, their overlap differs by
+at most `MAX_RMS` grey levels (root mean square) and its fine detail correlates by at least
+`MIN_CORRELATION`. Patches without a distinct spot, such as air or plain tissue, are none.
 
 Measured on 6,483 LUNA16 patches. Of pairs near each other in the list of candidates every shift up
 to 12 pixels was tried: one slice agrees to 2 to 4 grey levels and correlates by 0.89 to 0.99,
@@ -14,7 +14,6 @@ themselves would not do: there such pairs pass 0.95, by a straight edge in both.
 """
 
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any, NamedTuple
@@ -24,7 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nodules.patches.reader import PATCH_SIZE, SPLITS, Patches, PatchFile
+from nodules.patches.layout import PATCH_SIZE, SPLITS, Patches
+from nodules.patches.reader import PatchFile
+from nodules.patches.symmetry import symmetric_view
 from nodules.splitting.fingerprints import (
     CODE_VIEWS,
     KEYPOINT,
@@ -32,17 +33,16 @@ from nodules.splitting.fingerprints import (
     fingerprints,
     invariant_codes,
     smoothing,
-    symmetric_view,
 )
 
-MOST_RMS = 8.0
-LEAST_CORRELATION = 0.8
-LEAST_OVERLAP = 0.5
+MAX_RMS = 8.0
+MIN_CORRELATION = 0.8
+MIN_OVERLAP = 0.5
 # Blur that leaves, subtracted, the fine detail that is compared.
 DETAIL_SCALE = 2.0
 # Root mean square over the cells of two keypoints' codes: 0.7 at most for the pairs of one slice
 # above, in which JPEG had rounded the pixels; of different scans hardly any is below 4.
-MOST_CODE_RMS = 2.0
+MAX_CODE_RMS = 2.0
 # Principal components of the codes that are searched; the distance only shrinks with fewer.
 COMPONENTS = 24
 # Copies of a keypoint that one search returns.
@@ -50,19 +50,18 @@ NEIGHBOURS = 16
 BLOCK_PATCHES = 512
 # Keypoints that lie in the index at once, so that memory does not grow with the data set.
 INDEXED_KEYPOINTS = 2**18
-SAMPLED_KEYPOINTS = 2**16
 KEYPOINTS_PER_CELL = 256
 # A search of two cells in 1,024 found 99.9% of codes that noise had moved by 0.7 grey levels; of
 # eight, at 2.5 times the cost, all. A pair has up to six chances.
 CELLS_PROBED = 2
-# Below so many, comparing with each is as fast.
-LEAST_CELLS = 16
+# With fewer cells, comparing with every keypoint is as fast.
+MIN_CELLS = 16
 VERIFIED_AT_ONCE = 512
 # Rows between two wanted ones that are read along, for compressed files hold them in one piece.
-LARGEST_GAP = 32
+MAX_GAP = 32
 
 DETAIL = smoothing(DETAIL_SCALE)
-# (8, 2500): where each pixel stands in each view.
+# (8, 2500): the place of each pixel in each view.
 PLACES = np.argsort(PIXEL_VIEWS, axis=1)
 
 
@@ -119,32 +118,6 @@ class Duplicates:
         return connected(first, second, len(rows))
 
 
-class CrossPair(NamedTuple):
-    """Two patches of different splits, and how they resemble each other."""
-
-    first: int
-    second: int
-    pair: Pair | None  # None for exact duplicates
-
-
-@dataclass(frozen=True)
-class Crossings:
-    """Duplicates across splits.
-
-    Attributes
-    ----------
-    exact, near
-        Pairs of patches that stand in different splits.
-    examples
-        For each set of exact duplicates and each near pair one such pair of rows: exact ones
-        first, then by falling correlation.
-    """
-
-    exact: int
-    near: int
-    examples: list[CrossPair]
-
-
 def connected(first: NDArray, second: NDArray, count: int) -> NDArray[np.int32]:
     """Assign a number to each of the connected components of an undirected graph.
 
@@ -178,7 +151,7 @@ def find_duplicates(patches: PatchFile, assignment: NDArray[np.int8] | None = No
     patches
         An open patch file.
     assignment
-        (N,) positions in `SPLITS`: only near pairs that may stand in different splits are searched
+        (N,) positions in `SPLITS`: only near pairs that may span two splits are searched
         for, which takes less time where most patches are in train. By default all are.
 
     Returns
@@ -213,46 +186,6 @@ def find_duplicates(patches: PatchFile, assignment: NDArray[np.int8] | None = No
     return Duplicates(copies, _verified(patches, candidates))
 
 
-def across_splits(duplicates: Duplicates, assignment: NDArray[np.int8]) -> Crossings:
-    """Count the pairs of duplicates that stand in different splits.
-
-    Parameters
-    ----------
-    duplicates
-        Of the whole data set.
-    assignment
-        (N,) positions in `SPLITS`.
-    """
-    copies = duplicates.copies
-    # Of each set of copies, how many stand in each split, and the first row in each.
-    sizes = np.zeros((len(copies), len(SPLITS)), dtype=np.int64)
-    np.add.at(sizes, (copies, assignment), 1)
-    total = sizes.sum(axis=1)
-    exact = int((total**2 - (sizes**2).sum(axis=1)).sum()) // 2
-    members: dict[int, dict[int, int]] = defaultdict(dict)
-    involved = {row for pair in duplicates.pairs for row in pair[:2]}
-    involved.update(np.flatnonzero((sizes > 0).sum(axis=1) > 1).tolist())
-    for row in np.flatnonzero(np.isin(copies, sorted(involved))).tolist():
-        members[int(copies[row])].setdefault(int(assignment[row]), row)
-    examples = [
-        CrossPair(min(rows.values()), sorted(rows.values())[1], pair=None)
-        for _, rows in sorted(members.items())
-        if len(rows) > 1
-    ]
-    near = 0
-    for pair in sorted(duplicates.pairs, key=lambda pair: (-pair.correlation, pair[:2])):
-        here, there = sizes[pair.first], sizes[pair.second]
-        crossing = int(here.sum() * there.sum() - (here * there).sum())
-        near += crossing
-        if crossing:
-            firsts, seconds = members[pair.first], members[pair.second]
-            row, other = min(
-                (a, b) for s, a in firsts.items() for t, b in seconds.items() if s != t
-            )
-            examples.append(CrossPair(row, other, pair))
-    return Crossings(exact, near, examples)
-
-
 def _first_copies(hashes: NDArray[np.uint64], uniform: NDArray[np.bool_]) -> NDArray[np.int32]:
     _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     return np.where(uniform, np.arange(len(hashes)), first[inverse]).astype(np.int32)
@@ -272,31 +205,9 @@ class _Keypoints:
         for start in range(0, self._count, size):
             yield self._read(start, min(size, self._count - start))
 
-    def sample(self, size: int) -> NDArray:
-        """At most `size`, in short runs that are spread evenly."""
-        run = 64
-        runs = max(1, size // run)
-        if self._count <= runs * run:
-            return self._read(0, self._count)
-        starts = np.linspace(0, self._count - run, runs).astype(int)
-        return np.concatenate([self._read(int(start), run) for start in starts])
-
     def _read(self, start: int, count: int) -> NDArray:
         self._file.seek(start * KEYPOINT.itemsize)
         return np.frombuffer(self._file.read(count * KEYPOINT.itemsize), dtype=KEYPOINT)
-
-
-class _Projection:
-    """From codes to the first principal components of their invariant form."""
-
-    def __init__(self, codes: NDArray[np.uint8]) -> None:
-        invariant = invariant_codes(codes)
-        self._mean = invariant.mean(axis=0)
-        _, axes = np.linalg.eigh(np.cov(invariant - self._mean, rowvar=False))
-        self._axes = np.ascontiguousarray(axes[:, -COMPONENTS:], dtype=np.float32)
-
-    def __call__(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return (invariant_codes(codes) - self._mean) @ self._axes
 
 
 def _candidates(
@@ -311,15 +222,14 @@ def _candidates(
     wanted = distinct & held_out
     indexed = sum(int(wanted[block["row"]].sum()) for block in keypoints.blocks())
     if indexed:
-        projection = _Projection(keypoints.sample(SAMPLED_KEYPOINTS)["code"])
         rounds = -(-indexed // INDEXED_KEYPOINTS)
         with tqdm(total=rounds * len(keypoints), desc="look-alikes", unit="keypoint") as progress:
             for part in _parts(keypoints, wanted):
-                index = _index(projection(part["code"]))
+                index = _index(invariant_codes(part["code"]))
                 for block in keypoints.blocks():
                     queries = block[distinct[block["row"]]]
                     if len(queries):
-                        found.append(_look_alikes(index, projection, part, queries))
+                        found.append(_look_alikes(index, part, queries))
                     progress.update(len(block))
     if not found:
         return np.empty((0, 5), dtype=np.int32)
@@ -327,7 +237,7 @@ def _candidates(
 
 
 def _parts(keypoints: _Keypoints, wanted: NDArray[np.bool_]) -> Iterator[NDArray]:
-    """Give the keypoints of the wanted patches, `INDEXED_KEYPOINTS` at a time."""
+    """Yield the keypoints of the wanted patches, `INDEXED_KEYPOINTS` at a time."""
     waiting = np.empty(0, dtype=KEYPOINT)
     for block in keypoints.blocks():
         waiting = np.concatenate([waiting, block[wanted[block["row"]]]])
@@ -339,27 +249,29 @@ def _parts(keypoints: _Keypoints, wanted: NDArray[np.bool_]) -> Iterator[NDArray
 
 
 def _index(vectors: NDArray[np.float32]) -> faiss.Index:
+    """Build an index of (m, 49) invariant codes, searched by their first principal components."""
+    size = vectors.shape[1]
     cells = min(len(vectors) // KEYPOINTS_PER_CELL, 1024)
-    kind = "Flat" if cells < LEAST_CELLS else f"IVF{cells},Flat"
-    index: Any = faiss.index_factory(COMPONENTS, kind)
-    if cells >= LEAST_CELLS:
-        index.nprobe = CELLS_PROBED
-        index.cp.seed = 1
-        index.cp.niter = 10
+    if cells < MIN_CELLS:
+        index: Any = faiss.index_factory(size, "Flat")
+    else:
+        index = faiss.index_factory(size, f"PCA{COMPONENTS},IVF{cells},Flat")
+        inverted_file = faiss.extract_index_ivf(index)
+        inverted_file.nprobe = CELLS_PROBED
+        inverted_file.cp.seed = 1
+        inverted_file.cp.niter = 10
         step = max(1, len(vectors) // (64 * cells))
         index.train(np.ascontiguousarray(vectors[::step]))
     index.add(vectors)
     return index
 
 
-def _look_alikes(
-    index: faiss.Index, projection: _Projection, part: NDArray, queries: NDArray
-) -> NDArray[np.int32]:
-    """Give (first, second, view, down, right) for each keypoint that resembles a query's."""
+def _look_alikes(index: faiss.Index, part: NDArray, queries: NDArray) -> NDArray[np.int32]:
+    """Return (first, second, view, down, right) for each keypoint that resembles a query's."""
     neighbours = min(NEIGHBOURS, index.ntotal)
-    distances, numbers = index.search(projection(queries["code"]), neighbours)
+    distances, numbers = index.search(invariant_codes(queries["code"]), neighbours)
     cells = part["code"].shape[1]
-    query, rank = np.nonzero((distances <= cells * MOST_CODE_RMS**2) & (numbers >= 0))
+    query, rank = np.nonzero((distances <= cells * MAX_CODE_RMS**2) & (numbers >= 0))
     one, other = queries[query], part[numbers[query, rank]]
     swapped = one["row"] > other["row"]
     one, other = np.where(swapped, other, one), np.where(swapped, one, other)
@@ -375,7 +287,7 @@ def _look_alikes(
     y, x = np.divmod(PLACES[view, other["y"].astype(np.intp) * PATCH_SIZE + other["x"]], PATCH_SIZE)
     found = np.stack([one["row"], other["row"], view, one["y"] - y, one["x"] - x], axis=1)
     shared = (PATCH_SIZE - np.abs(found[:, 3])) * (PATCH_SIZE - np.abs(found[:, 4]))
-    keep = (errors.min(axis=0) <= MOST_CODE_RMS**2) & (shared >= LEAST_OVERLAP * PATCH_SIZE**2)
+    keep = (errors.min(axis=0) <= MAX_CODE_RMS**2) & (shared >= MIN_OVERLAP * PATCH_SIZE**2)
     return found[keep].astype(np.int32)
 
 
@@ -412,14 +324,14 @@ def compare(first: Patches, second: Patches, view: int, down: int, right: int) -
     whole, turned = first.astype(np.float32), symmetric_view(second, view).astype(np.float32)
     here, there = _shared(down, right), _shared(-down, -right)
     rms = float(np.sqrt(np.mean((whole[here] - turned[there]) ** 2)))
-    if rms > MOST_RMS:
+    if rms > MAX_RMS:
         return None
     one = (whole - DETAIL @ whole @ DETAIL.T)[here]
     other = (turned - DETAIL @ turned @ DETAIL.T)[there]
     one, other = one - one.mean(), other - other.mean()
     scale = float(np.sqrt((one**2).sum() * (other**2).sum()))
     correlation = float((one * other).sum()) / scale if scale else 0.0
-    if correlation < LEAST_CORRELATION:
+    if correlation < MIN_CORRELATION:
         return None
     return Pair(0, 1, view, down, right, rms, correlation)
 
@@ -431,6 +343,6 @@ def _shared(down: int, right: int) -> tuple[slice, slice]:
 
 def _read_rows(patches: PatchFile, rows: NDArray) -> Iterator[Patches]:
     """Read single patches in ascending order; those that lie near each other at once."""
-    for run in np.split(rows, np.flatnonzero(np.diff(rows) > LARGEST_GAP) + 1):
+    for run in np.split(rows, np.flatnonzero(np.diff(rows) > MAX_GAP) + 1):
         block = patches.read(int(run[0]), int(run[-1]) + 1)
         yield from block[run - run[0]].copy()

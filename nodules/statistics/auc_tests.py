@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 
-from nodules.patches.reader import Groups, Labels
+from nodules.patches.layout import Groups, Labels
 from nodules.statistics.estimate import Estimate
 
 

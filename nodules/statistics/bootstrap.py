@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from nodules.patches.reader import Groups, Labels
+from nodules.patches.layout import Groups, Labels
 from nodules.statistics.estimate import Estimate
 
 # Resamples are drawn and scored in blocks whose arrays have about this many elements, so that they

@@ -1,4 +1,4 @@
-"""Whole files or none: outputs are written beside their target and renamed into place."""
+"""Whole files or none: outputs are written next to their target and renamed into place."""
 
 import errno
 import fcntl
@@ -10,14 +10,15 @@ import secrets
 import socket
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nodules.errors import OutputError, os_error_text
+from nodules.errors import FileError
 from nodules.system.regular_file import irregular_kind
+from nodules.system.streams import os_error_text
 
 # What only a write can meet, wherever in the block it happens.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -57,7 +58,7 @@ class _Pending:
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Give a temporary path that becomes `target` when the block ends well.
+    """Yield a temporary path that becomes `target` when the block succeeds.
 
     Parameters
     ----------
@@ -75,7 +76,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
     Raises
     ------
-    OutputError
+    FileError
         If `target` is no regular file, the disk is full, or it cannot be written for another
         reason.
     """
@@ -85,7 +86,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_all(targets: Sequence[Path]) -> Iterator[Sequence[Path]]:
-    """Give a temporary path for each of several files, which appear together: all or none.
+    """Yield a temporary path for each of several files, which appear together: all or none.
 
     Parameters
     ----------
@@ -120,7 +121,7 @@ def place_of(target: Path) -> Path:
 
     Raises
     ------
-    OutputError
+    FileError
         If `target` is a folder, a device, a pipe, or a link to one of them or into a missing
         folder.
     """
@@ -131,15 +132,29 @@ def place_of(target: Path) -> Path:
             place = linked if _may_change(target, linked) else target
             if place == linked and not linked.parent.is_dir():
                 found = f"found a link into a folder that is missing ({linked.parent})"
-                raise OutputError(target, f"{found}, expected the name of a file to write")
+                raise FileError(target, f"{found}, expected the name of a file to write")
         kind = irregular_kind(target)
     except (FileNotFoundError, NotADirectoryError):
         return place
     except OSError as error:
         raise cannot_write(target, error) from None
     if kind:
-        raise OutputError(target, f"found {kind}, expected the name of a file to write")
+        raise FileError(target, f"found {kind}, expected the name of a file to write")
     return place
+
+
+def check_output(out: Path, inputs: Iterable[Path]) -> None:
+    """Refuse to write onto an input, a folder, a device or a pipe.
+
+    Raises
+    ------
+    FileError
+        If `out` is one of `inputs`, or no regular file.
+    """
+    place_of(out)
+    # What is not there is no input: a hundred thousand images need not be looked at.
+    if out.exists() and any(path.exists() and path.samefile(out) for path in inputs):
+        raise FileError(out, "found the same file as input, expected a new name")
 
 
 def _may_change(link: Path, linked: Path) -> bool:
@@ -149,9 +164,9 @@ def _may_change(link: Path, linked: Path) -> bool:
     return not link.exists() or bool(link.stat().st_mode & stat.S_IWUSR)
 
 
-def cannot_write(target: Path, error: OSError) -> OutputError:
-    """Say which file cannot be written, and why in the system's words."""
-    return OutputError(target, f"cannot be written: {os_error_text(error)}")
+def cannot_write(target: Path, error: OSError) -> FileError:
+    """Return an error that names the file and the system's reason."""
+    return FileError(target, f"cannot be written: {os_error_text(error)}")
 
 
 def write_json(target: Path, content: Any) -> None:
@@ -164,7 +179,7 @@ def write_json(target: Path, content: Any) -> None:
 def remove_abandoned(folder: Path, suffix: str, *, stem: str | None = None) -> None:
     """Remove the temporary files that killed processes have left.
 
-    Whoever writes a temporary file holds a lock on it, which the system lifts when the process
+    The writer of a temporary file holds a lock on it, which the system lifts when the process
     ends, however it ends. Process numbers would tell nothing: containers have their own, and may
     share a folder and a host name.
 
@@ -173,13 +188,13 @@ def remove_abandoned(folder: Path, suffix: str, *, stem: str | None = None) -> N
     folder
         Where they were to become files.
     suffix
-        Of those files, such as `.npz`.
+        Suffix of those files, such as `.npz`.
     stem
-        Of the one file whose leftovers to remove; None for those of all files with the suffix.
+        Stem of the one file whose leftovers are removed; None for all files with the suffix.
     """
     label, end = (".+", suffix) if stem is None else map(re.escape, _label(stem + suffix))
     name = re.compile(rf"\.{label}\.([^.]+)\.[0-9a-f]+\.tmp{end}")
-    with suppress(OSError):  # what cannot be listed or removed here is in nobody's way
+    with suppress(OSError):  # what cannot be listed or removed does no damage
         for path in folder.iterdir():
             if found := name.fullmatch(path.name):
                 _remove_if_abandoned(path, same_host=found[1] == _host())
@@ -230,7 +245,7 @@ def _begin(target: Path) -> _Pending:
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         problem = f"its folder cannot be made or written ({os_error_text(error)})"
-        raise OutputError(target, problem) from None
+        raise FileError(target, problem) from None
     remove_abandoned(place.parent, place.suffix, stem=place.stem)
     label, suffix = _label(place.name)
     # What replaces a private file is private from its first byte.

@@ -23,10 +23,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from nodules.errors import NodulesError, one_line_errors
+from nodules.errors import NodulesError
+from nodules.system.exits import one_line_errors
 from nodules.system.streams import STDERR, STDOUT, printable
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 # Processor time is what is limited. Where a file blocks instead of computing, this many times as
 # long on the clock ends it; a busy machine gives a process its seconds later.
 CLOCK_FACTOR = 10
@@ -46,7 +47,7 @@ def call_limited(
     ----------
     function
         A function of a module, which raises a `NodulesError` that begins with `path` where it
-        refuses the file. What it returns is lost.
+        refuses the file. Its return value is discarded.
     path
         The file to read.
     arguments
@@ -196,14 +197,14 @@ def _main() -> None:
         try:
             function(Path(path), *arguments)
         except MemoryError:
-            # Whoever has no memory left cannot format a sentence.
+            # Without memory no sentence can be formatted.
             os._exit(_OUT_OF_MEMORY)
 
 
 def _call_each(
     function: Callable[..., bytes], arguments: Sequence[str], seconds: int, memory: int
 ) -> None:
-    # Whoever started this process ends it, after Ctrl-C too.
+    # The parent ends this process, after Ctrl-C too.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     paths = [Path(os.fsdecode(name)) for name in sys.stdin.buffer.read().split(b"\0")[:-1]]
@@ -218,7 +219,7 @@ def _call_each(
         try:
             refused, content = False, function(path, *arguments)
         except NodulesError as error:
-            refused, content = True, str(error).encode()
+            refused, content = True, printable(error).encode()
         except MemoryError:
             os._exit(_OUT_OF_MEMORY)
         results.write(_RESULT_HEADER.pack(refused, len(content)) + content)
@@ -231,9 +232,9 @@ def _call_each(
 def _limit_next_call(seconds: int) -> None:
     """End this process by a signal unless this is called again in time."""
     with suppress(ValueError, OSError):
-        most = resource.getrlimit(resource.RLIMIT_CPU)[1]
+        hard_limit = resource.getrlimit(resource.RLIMIT_CPU)[1]
         used = int(time.process_time()) + 1
-        resource.setrlimit(resource.RLIMIT_CPU, (used + seconds, most))
+        resource.setrlimit(resource.RLIMIT_CPU, (used + seconds, hard_limit))
     signal.setitimer(signal.ITIMER_REAL, seconds * CLOCK_FACTOR)
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and the death of DVC: a program unwinds and says in one line that it did."""
+"""Ctrl-C, SIGTERM and the death of DVC: a program unwinds and ends with one line."""
 
 import ctypes
 import importlib
@@ -28,12 +28,12 @@ class Interruption(KeyboardInterrupt):
 
 
 def signal_of(interruption: KeyboardInterrupt) -> signal.Signals:
-    """Give the signal behind it: Python's own stands for SIGINT."""
+    """Return the signal that caused an interruption: SIGINT for one of Python's own."""
     return signal.Signals(getattr(interruption, "number", signal.SIGINT))
 
 
 def sentence_of(number: signal.Signals) -> str:
-    """Say what a signal did."""
+    """Return what a signal did, for messages."""
     return f"stopped by {'Ctrl-C' if number == signal.SIGINT else number.name}"
 
 
@@ -42,7 +42,7 @@ def raised_interruptions() -> Iterator[None]:
     """Raise an `Interruption` at SIGINT and SIGTERM, so that temporary files are removed."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        # Whoever ends a group of processes may send a second one, by way of `end_with_dvc`: it is
+        # The end of a process group may bring a second one, by way of `end_with_dvc`: it is
         # not to cut the unwinding short. A second Ctrl-C is meant to.
         if signal.SIGTERM in before:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -78,9 +78,9 @@ def exit_on_signals() -> None:
 
 
 def end_with_dvc() -> None:
-    """Ask for SIGTERM when DVC, if it runs this stage, dies (Linux).
+    """Have the system send SIGTERM when DVC dies, if DVC runs this stage (Linux).
 
-    A stage that outlives its `dvc repro` would write its outputs under the hands of the next one.
+    A stage that outlives its `dvc repro` would write its outputs while the next one runs.
     """
     if sys.platform == "linux" and "DVC_STAGE" in os.environ:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The standard streams: printing ends in no traceback, whoever reads it and whatever it says."""
+"""The standard streams, on which printing never ends in a traceback; and text safe to print."""
 
 import io
 import os
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO, TextIO, cast
 
-# What shells report of a tool whose output nobody reads any more: 128 + SIGPIPE.
+# Exit status in shells of a tool whose output is no longer read: 128 + SIGPIPE.
 CLOSED_PIPE = 141
 STDIN, STDOUT, STDERR = range(3)
 
@@ -16,7 +16,7 @@ class StandardOutputError(Exception):
     """Standard output cannot be written."""
 
     def __init__(self, error: OSError) -> None:
-        super().__init__(f"standard output: cannot be written: {(error.strerror or '').lower()}")
+        super().__init__(f"standard output: cannot be written: {os_error_text(error)}")
         self.pipe_closed = isinstance(error, BrokenPipeError)
 
 
@@ -92,7 +92,7 @@ def delivered_output() -> Iterator[None]:
     Raises
     ------
     StandardOutputError
-        If what the block printed cannot be written, be it because whoever read it has ended.
+        If what the block printed cannot be written, for example because the reader has ended.
     """
     try:
         yield
@@ -107,18 +107,42 @@ def delivered_output() -> Iterator[None]:
         sys.stdout.flush()
 
 
-def printable(text: object) -> str:
+def printable(text: object, max_length: int | None = None) -> str:
     r"""Return text as one line that cannot control a terminal.
 
     Control characters, such as those of a file's name, become backslash escapes, and so do the
     bytes of a name that are not in the encoding of the file system.
 
+    Parameters
+    ----------
+    text
+        Any text, or an object that has one.
+    max_length
+        Number of characters after which the line is cut off, with an ellipsis; None for no limit.
+
     Examples
     --------
     >>> printable("a scan\n\x1b[31mof mine: M\udcfcller.png")
     'a scan\\n\\x1b[31mof mine: M\\xfcller.png'
+    >>> printable("a scan of mine", 6)
+    'a scan...'
     """
-    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in str(text))
+    whole = str(text)
+    kept = whole if max_length is None else whole[: max_length + 1]
+    line = "".join(letter if letter.isprintable() else _escaped(letter) for letter in kept)
+    return line if max_length is None or len(line) <= max_length else f"{line[:max_length]}..."
+
+
+def error_text(error: BaseException) -> str:
+    """Return what an error says, in one printable line of at most 200 characters; or its type."""
+    # A KeyError prints its sentence in quotes, and HDF5 breaks lines in the middle of sentences.
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return printable(" ".join(str(text).split()), 200) or type(error).__name__
+
+
+def os_error_text(error: OSError) -> str:
+    """Return the system's description of an error, in lower case for the middle of a sentence."""
+    return (error.strerror or str(error)).lower()
 
 
 def _escaped(letter: str) -> str:

@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-from nodules.patches.reader import PATCH_SIZE
+from nodules.patches.layout import PATCH_SIZE
 from nodules.training.recipe import AugmentationParams
 
 

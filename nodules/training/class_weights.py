@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nodules.patches.reader import CLASSES, Labels
+from nodules.patches.layout import CLASSES, Labels
 from nodules.training.recipe import ClassWeights
 
 

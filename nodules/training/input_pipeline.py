@@ -6,7 +6,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from nodules.patches.reader import CLASSES, PATCH_SIZE, Labels, Patches, PatchRows
+from nodules.patches.layout import CLASSES, PATCH_SIZE, Labels, Patches
+from nodules.patches.reader import PatchRows
 from nodules.training.augmentation import augment
 from nodules.training.recipe import AugmentationParams
 

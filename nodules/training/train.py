@@ -18,7 +18,8 @@ from nodules.models.file import save_model
 from nodules.models.multiply_adds import multiply_adds
 from nodules.models.params import ModelParams
 from nodules.models.registry import build_model
-from nodules.patches.reader import CLASSES, PatchFile, open_patches
+from nodules.patches.layout import CLASSES
+from nodules.patches.reader import PatchFile, open_patches
 from nodules.runtime import usable_processors
 from nodules.schema import PARAMS_FILE
 from nodules.statistics.constant_predictions import constant_predictions

@@ -31,7 +31,7 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import STANDARD_VR
 
-from nodules.errors import ImageError
+from nodules.errors import FileError
 from nodules.importers.images import read_image
 
 MAX_SECONDS = 10
@@ -74,7 +74,7 @@ def prepare(folder: Path) -> Callable[[np.random.Generator], str]:
         path.write_bytes(content)
         try:
             image = read_image(path)
-        except ImageError as error:
+        except FileError as error:
             sentence = str(error)
             assert sentence.startswith(f"{path}: "), sentence
             assert sentence.isprintable(), sentence

@@ -26,7 +26,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.random import Generator
 
-from nodules.errors import ModelFileError
+from nodules.errors import FileError
 from nodules.models import archive as model_archive
 from nodules.models.archive import MEMBERS, check_archive
 from nodules.models.file import load_model, save_model
@@ -111,7 +111,7 @@ def prepare(folder: Path) -> Callable[[Generator], str]:
                 if broken:
                     check_archive(path)
                 model = load_model(path)
-        except ModelFileError as error:
+        except FileError as error:
             _check_sentence(str(error), path)
             return _kind(str(error))
         finally:

@@ -1,77 +1,82 @@
-"""joblib's Dask backend, made to end where it would wait for ever."""
+"""Calls on a Dask cluster: results in order, failures in one line."""
 
 import logging
-from collections.abc import Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from functools import partial
+from typing import Any, TypeVar
 
 import cloudpickle
-from distributed import Client
-from joblib._dask import DaskDistributedBackend
+from distributed import CancelledError, Client, Future
+from joblib import wrap_non_picklable_objects
 
 import nodules
-from nodules.errors import WorkerError
+from nodules.errors import NodulesError
+
+Result = TypeVar("Result")
 
 CONNECT_SECONDS = 10
 
 
-class ClusterBackend(DaskDistributedBackend):
-    """joblib's Dask backend, which also gives results one by one and reports Dask's own failures.
+def run_on_cluster(
+    tasks: Iterable[Callable[[], Result]], scheduler: str, calls_ahead: int
+) -> Generator[Result, None, None]:
+    """Run tasks on a Dask cluster and yield their results in order.
 
-    joblib 1.6 tells its pool of a call that returned or raised, but not of one that Dask gave up:
-    because no worker can load it, or because several workers died of it.
-    """
-
-    supports_return_generator = True
-
-    def effective_n_jobs(self, n_jobs: int) -> int:
-        """Count the cluster's processors, as two if it has one: joblib calls alone for one."""
-        return max(2, super().effective_n_jobs(n_jobs))
-
-    def submit(self, func: Any, callback: Any = None) -> Future:
-        """Submit a batch, and call `callback` with an error, too, if Dask gives it up."""
-
-        def report(done: Future) -> None:
-            if failure := done.exception():
-                problem = f"{type(failure).__name__}: {' '.join(str(failure).split())}"
-                callback(WorkerError(f"Dask gave up a scan ({problem})"))
-
-        future = super().submit(func, callback)
-        future.add_done_callback(report)
-        return future
-
-
-@contextmanager
-def cluster_backend(scheduler: str) -> Iterator[ClusterBackend]:
-    """Connect to a Dask cluster.
-
-    Inside the block the code of this checkout is sent along with calls that are wrapped by
-    `joblib.wrap_non_picklable_objects`: scheduler and workers need the libraries alone.
+    The code of this checkout is sent along: scheduler and workers need the libraries alone.
 
     Parameters
     ----------
+    tasks
+        Functions of this package with their arguments.
     scheduler
-        Its address, as in `tcp://host:8786`.
-
-    Yields
-    ------
-    ClusterBackend
-        For joblib.
+        Address of the scheduler, as in `tcp://host:8786`.
+    calls_ahead
+        Number of tasks submitted at a time for each processor of the cluster.
 
     Raises
     ------
-    WorkerError
-        If there is no scheduler or no worker within ten seconds.
+    NodulesError
+        If there is no scheduler or no worker within ten seconds, the cluster gives up a task, or
+        the connection breaks; or as a task raises it.
     """
     # It logs with a traceback what ends here in one line.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with _connected(scheduler) as client:
         cloudpickle.register_pickle_by_value(nodules)
         try:
-            yield ClusterBackend(client=client)
+            limit = calls_ahead * sum(client.nthreads().values())
+            waiting: deque[Future] = deque()
+            for task in tasks:
+                sent = wrap_non_picklable_objects(partial(_outcome, task))
+                waiting.append(client.submit(sent, pure=False))
+                if len(waiting) >= limit:
+                    yield _result(waiting.popleft(), scheduler)
+            while waiting:
+                yield _result(waiting.popleft(), scheduler)
         finally:
             cloudpickle.unregister_pickle_by_value(nodules)
+
+
+def _outcome(task: Callable[[], Result]) -> tuple[Result | None, Exception | None]:
+    """Call a task on a worker; what it raises is a result, unlike the failures of Dask."""
+    try:
+        return task(), None
+    except Exception as error:
+        return None, error
+
+
+def _result(future: Future, scheduler: str) -> Any:
+    try:
+        result, error = future.result()
+    except CancelledError:
+        raise NodulesError(f"{scheduler}: the connection to the scheduler broke") from None
+    except Exception as failure:
+        problem = f"{type(failure).__name__}: {' '.join(str(failure).split())}"
+        raise NodulesError(f"Dask gave up a scan ({problem})") from None
+    if error is not None:
+        raise error
+    return result
 
 
 def _connected(scheduler: str) -> Client:
@@ -79,11 +84,11 @@ def _connected(scheduler: str) -> Client:
         client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError):
         problem = "no Dask scheduler answers, expected the address that `dask scheduler` prints"
-        raise WorkerError(f"{scheduler}: {problem}") from None
+        raise NodulesError(f"{scheduler}: {problem}") from None
     try:
         client.wait_for_workers(1, timeout=CONNECT_SECONDS)
     except TimeoutError:
         client.close()
         problem = f"found no worker in {CONNECT_SECONDS} s, expected one started by `dask worker`"
-        raise WorkerError(f"{scheduler}: {problem}") from None
+        raise NodulesError(f"{scheduler}: {problem}") from None
     return client

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nodules.errors import ScanError, TableError
+from nodules.errors import FileError, TableError
 from nodules.importers.luna16.pool import run_in_order
 from nodules.importers.luna16.scans import Crop, cut_patches, find_scans, read_scan
 from nodules.importers.luna16.tables import (
@@ -22,9 +22,9 @@ from nodules.importers.luna16.tables import (
     without_repeats,
 )
 from nodules.importers.metaimage import MetaImage
-from nodules.patches.hdf5_checks import shown
-from nodules.patches.reader import new_patch_file
-from nodules.system.output import check_output
+from nodules.patches.writer import new_patch_file
+from nodules.system.atomic import check_output
+from nodules.system.streams import printable
 
 LEGACY_CROP = Crop()
 
@@ -74,7 +74,7 @@ def import_luna16(
     negatives
         Candidates of class 0 to draw for each of class 1; None for all.
     seed
-        Of that draw.
+        Seed of that draw.
     skip_missing
         Leave out the candidates of series that have no scan, rather than refuse them.
     jobs, scheduler
@@ -83,15 +83,13 @@ def import_luna16(
     Returns
     -------
     list of str
-        What was written and what was noticed, a line each.
+        What was written and what was noticed, one item per line.
 
     Raises
     ------
-    TableError, ScanError
-        If a table or a scan is broken, or a candidate lies outside its scan.
-    OutputError
-        If `out` is one of the tables.
-    WorkerError
+    TableError, FileError
+        If a table or a scan is broken, a candidate lies outside its scan, or `out` is a table.
+    NodulesError
         If the processes or the Dask cluster cannot do the work.
     """
     tables = (source.candidates, source.annotations)
@@ -110,7 +108,7 @@ def import_luna16(
             expected = "SERIESUID.mhd below --scans" + (
                 "" if all_missing else ", or --skip-missing"
             )
-            problem = f"{problem}, the first {shown(missing[0])}; expected {expected}"
+            problem = f"{problem}, the first {printable(missing[0], 60)}; expected {expected}"
             raise TableError(source.candidates, problem)
         notes.append(f"{problem}: their candidates left out")
         candidates = candidates.within(paths)
@@ -168,7 +166,7 @@ def _locate(
 ) -> tuple[MetaImage, NDArray[np.float64]]:
     path, *others = paths
     if others:
-        raise ScanError(path, f"found the same series in {others[0]}, expected one (--scans?)")
+        raise FileError(path, f"found the same series in {others[0]}, expected one (--scans?)")
     image, geometry = read_scan(path, crop)
     voxels = geometry.voxels(candidates.world)
     outside = np.flatnonzero(~geometry.inside(voxels))

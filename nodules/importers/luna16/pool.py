@@ -1,16 +1,14 @@
 """Work spread over processes or a Dask cluster, its results in order and few at a time."""
 
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from joblib import Parallel, cpu_count, delayed, wrap_non_picklable_objects
+from joblib import Parallel, cpu_count, delayed
 
-from nodules.errors import WorkerError
+from nodules.errors import NodulesError
 
 Result = TypeVar("Result")
 
@@ -41,31 +39,22 @@ def run_in_order(
 
     Raises
     ------
-    WorkerError
-        If processes die, or the cluster cannot be reached or cannot do the work.
     NodulesError
-        What a call raises.
+        As a call raises it; or if processes die, or the cluster cannot be reached or cannot do the
+        work.
     """
-    # An argument of its own, if above 1 kB, joblib would place on one Dask worker beforehand, to be
-    # lost with it.
-    tasks: Iterable[Callable[[], Result]] = (partial(function, *call) for call in calls)
-    with ExitStack() as stack:
-        backend: Any = "loky"
-        processors = jobs or cpu_count()
-        if scheduler is not None:
-            # Dask takes half a second to import.
-            from nodules.importers.luna16.cluster import cluster_backend
+    tasks: Iterator[Callable[[], Result]] = (partial(function, *call) for call in calls)
+    if scheduler is not None:
+        # Dask takes half a second to import.
+        from nodules.importers.luna16.cluster import run_on_cluster
 
-            backend = stack.enter_context(cluster_backend(scheduler))
-            processors = backend.effective_n_jobs(-1)
-            tasks = map(wrap_non_picklable_objects, tasks)
-        pool = Parallel(processors, return_as="generator", batch_size=1, backend=backend)
-        tasks = iter(tasks)
-        while some := list(islice(tasks, CALLS_AHEAD * processors)):
-            try:
-                yield from pool(delayed(task)() for task in some)
-            except BrokenProcessPool:
-                problem = "a worker process was killed, expected memory for each (fewer --jobs?)"
-                raise WorkerError(problem) from None
-            except CancelledError:
-                raise WorkerError(f"{scheduler}: the connection to the scheduler broke") from None
+        yield from run_on_cluster(tasks, scheduler, CALLS_AHEAD)
+        return
+    processors = jobs or cpu_count()
+    pool = Parallel(processors, return_as="generator", batch_size=1)
+    while some := list(islice(tasks, CALLS_AHEAD * processors)):
+        try:
+            yield from pool(delayed(task)() for task in some)
+        except BrokenProcessPool:
+            problem = "a worker process was killed, expected memory for each (fewer --jobs?)"
+            raise NodulesError(problem) from None

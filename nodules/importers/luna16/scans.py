@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nodules.errors import ScanError
+from nodules.errors import FileError
 from nodules.importers.metaimage import MetaImage, read_header, read_slices
 from nodules.importers.window import HOUNSFIELD, Window
-from nodules.patches.hdf5_checks import shown
-from nodules.patches.reader import PATCH_SIZE, Patches
+from nodules.patches.layout import PATCH_SIZE, Patches
+from nodules.system.streams import printable
 
 # SimpleITK is loaded late: only resampling needs it.
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Geometry:
         return np.asarray(voxels, np.float64)
 
     def inside(self, voxels: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Say which of (n, 3) voxel coordinates lie in a voxel of the scan."""
+        """Return which of (n, 3) voxel coordinates lie in a voxel of the scan."""
         nearest = np.floor(voxels + 0.5)  # not as integers, which coordinates may exceed
         return np.asarray(((nearest >= 0) & (nearest < self.size)).all(axis=1))
 
@@ -94,7 +94,7 @@ def find_scans(folders: Iterable[Path]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise ScanError(folder, "no such folder, expected one with SERIESUID.mhd files")
+            raise FileError(folder, "no such folder, expected one with SERIESUID.mhd files")
         for path in sorted(_headers(folder.absolute())):
             found.setdefault(path.stem, []).append(path)
     return found
@@ -120,7 +120,7 @@ def read_scan(path: Path, crop: Crop) -> tuple[MetaImage, Geometry]:
 
     Raises
     ------
-    ScanError
+    FileError
         If the header is not that of a scan, its geometry is implausible, or its voxels are not
         in Hounsfield units and `crop` has no window.
     """
@@ -139,7 +139,7 @@ def read_scan(path: Path, crop: Crop) -> tuple[MetaImage, Geometry]:
     if not plausible:
         found = "found an origin, spacing or direction that is no geometry of a scan"
         expected = f"spacing of {MIN_SPACING_MM:g} to {MAX_SPACING_MM:g} mm, independent axes"
-        raise ScanError(path, f"{found}, expected {expected}")
+        raise FileError(path, f"{found}, expected {expected}")
     geometry = Geometry(np.array(image.size), origin, image.direction * spacing)
     return image, geometry
 
@@ -150,10 +150,10 @@ def _expect_hounsfield(image: MetaImage) -> None:
         found = f"found voxels of type {image.dtype.name}"
         problem = f"{found}, which cannot hold the {HOUNSFIELD.low:g} HU of air"
     elif image.modality not in CT:
-        problem = f"found Modality {shown(image.modality)}, which has no Hounsfield units"
+        problem = f"found Modality {printable(image.modality, 60)}, which has no Hounsfield units"
     else:
         return
-    raise ScanError(image.path, f"{problem}, expected --window LOW HIGH")
+    raise FileError(image.path, f"{problem}, expected --window LOW HIGH")
 
 
 def cut_patches(
@@ -184,7 +184,7 @@ def cut_patches(
 
     Raises
     ------
-    ScanError
+    FileError
         If the voxels are not exactly those that the header describes, or a patch holds NaN or
         infinity.
     """
@@ -199,7 +199,7 @@ def cut_patches(
         volume, extremes = read_slices(image, wanted)
         values = _resample(_to_sitk(image, volume), voxels, crop.size_mm, window.low)
     if not np.isfinite(values).all():
-        raise ScanError(image.path, "found NaN or infinity in a patch, expected Hounsfield units")
+        raise FileError(image.path, "found NaN or infinity in a patch, expected Hounsfield units")
     return window.grey(values), extremes
 
 

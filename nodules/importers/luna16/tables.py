@@ -12,9 +12,9 @@ from typing import NamedTuple, Self, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from nodules.errors import TableError, os_error_text
-from nodules.patches.hdf5_checks import shown
+from nodules.errors import TableError
 from nodules.system.regular_file import open_regular
+from nodules.system.streams import os_error_text, printable
 
 SERIES = "seriesuid"
 COORDINATES = ("coordX", "coordY", "coordZ")
@@ -61,7 +61,7 @@ class Points:
         return self.take(np.array([uid in wanted for uid in self.series], bool)[self.scan])
 
     def by_scan(self) -> dict[str, NDArray[np.int64]]:
-        """Give the indices of the points of each scan that has any, in the order of `series`."""
+        """Return the indices of the points of each scan that has any, in the order of `series`."""
         order = np.argsort(self.scan, kind="stable")
         scans, starts = np.unique(self.scan[order], return_index=True)
         names = (self.series[scan] for scan in scans)
@@ -132,16 +132,16 @@ def without_repeats(candidates: Points) -> Points:
     order = np.lexsort(places.T)
     again = np.flatnonzero((places[order][1:] == places[order][:-1]).all(axis=1))
     first, second = order[again], order[again + 1]
-    torn = np.flatnonzero(candidates.values[first] != candidates.values[second])
-    if len(torn):
-        rows = candidates.rows[first[torn[0]]], candidates.rows[second[torn[0]]]
+    conflicts = np.flatnonzero(candidates.values[first] != candidates.values[second])
+    if len(conflicts):
+        rows = candidates.rows[first[conflicts[0]]], candidates.rows[second[conflicts[0]]]
         problem = f"class: found the place of row {rows[0]} again with another class, expected one"
         raise TableError(candidates.path, problem, row=int(rows[1]))
     return candidates.take(np.delete(np.arange(len(candidates)), second))
 
 
 def choose(candidates: Points, negatives: int | None, seed: int) -> NDArray[np.int64]:
-    """Choose every candidate of class 1, and so many of class 0 for each of them.
+    """Choose every candidate of class 1, and a number of class 0 for each of them.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def choose(candidates: Points, negatives: int | None, seed: int) -> NDArray[np.i
     negatives
         How many of class 0 to draw, over all scans, for each of class 1; None chooses them all.
     seed
-        Of the draw. With one seed, fewer negatives are a part of more.
+        Seed of the draw. With one seed, fewer negatives are a subset of more.
 
     Returns
     -------
@@ -219,7 +219,7 @@ def _rows(path: Path, file: TextIO, value: str) -> Iterator[list[str]]:
     names = (SERIES, *COORDINATES, value)
     missing = [name for name in names if name not in header]
     if missing:
-        columns = shown(", ".join(header), 200)
+        columns = printable(", ".join(header), 200)
         found = f"found the columns {columns}" if header else "found an empty file"
         raise TableError(path, f"{found}, expected {', '.join(names)}")
     places = [header.index(name) for name in names]
@@ -238,6 +238,8 @@ def _numbers(path: Path, row: int, fields: list[str], names: Sequence[str]) -> l
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
-            raise TableError(path, f"{name}: found {shown(text)!r}, expected a number", row=row)
+            raise TableError(
+                path, f"{name}: found '{printable(text, 60)}', expected a number", row=row
+            )
         numbers.append(number)
     return numbers

@@ -1,0 +1,37 @@
+"""The layout of a patch file: CT patches with labels, groups and splits in one HDF5 file.
+
+Layout (N patches):
+
+========  ============================  ======================================  ========
+data set  shape                         type                                    needed
+========  ============================  ======================================  ========
+`X`       (N, 50, 50) or (N, 50, 50, 1)  uint8 in 0..255, or float in 0..1       yes
+`Y`       (N, 2) one-hot, or (N,)       any number; column 1 is the nodule      to train
+`group`   (N,)                          integer or string: the scan or patient  no
+`split`   (N,)                          string: train, val or test              no
+========  ============================  ======================================  ========
+
+No group spans two splits. Files that the `split` stage writes also hold `index`, the row of
+each patch in the data set.
+
+Inside the program a patch is always uint8: floats are rounded to the nearest of 256 grey levels,
+which is finer than CT noise and loses nothing of what was an 8-bit image once.
+
+A patch file may come from anybody. Everything is read from that one file, links are refused, and
+memory is allocated only for data that the file stores.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+PATCH_SIZE = 50
+SPLITS = ("train", "val", "test")
+CLASSES = ("non_nodule", "nodule")
+# 4,096 patches are 10 MB as uint8: large enough for speed, small enough for any machine.
+BLOCK_PATCHES = 4096
+Patches = NDArray[np.uint8]
+Labels = NDArray[np.uint8]
+Columns = Mapping[str, np.dtype]
+Groups = NDArray[np.int64] | NDArray[np.uint64] | NDArray[np.object_]

@@ -1,0 +1,29 @@
+"""The eight symmetries of a square patch: a section through a nodule has no up or left."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def symmetric_view(patches: NDArray, view: int) -> NDArray:
+    """Return squares, turned or mirrored.
+
+    Parameters
+    ----------
+    patches
+        (..., k, k).
+    view
+        0 to 3 quarter turns; 4 to 7 the same, then transposed. 0 changes nothing.
+
+    Returns
+    -------
+    (..., k, k)
+        A view of the same memory.
+    """
+    turned = np.rot90(patches, view % 4, axes=(-2, -1))
+    return np.swapaxes(turned, -2, -1) if view >= 4 else turned
+
+
+def view_permutations(size: int) -> NDArray[np.intp]:
+    """Return the (8, size * size) places that the pixels of each view come from."""
+    square = np.arange(size * size).reshape(size, size)
+    return np.array([symmetric_view(square, view).ravel() for view in range(8)])

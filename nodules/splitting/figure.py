@@ -1,0 +1,58 @@
+"""The picture of duplicates in different splits."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from nodules.patches.grid import SAMPLES_PER_ROW, patch_grid, save_figure, show_patch
+from nodules.patches.layout import SPLITS
+from nodules.patches.reader import PatchFile
+from nodules.splitting.assignment import Assignment
+from nodules.splitting.leaks import Crossings
+
+MAX_PAIRS = 2 * SAMPLES_PER_ROW
+
+
+def draw_duplicates(
+    patches: PatchFile, crossings: Crossings, assignment: Assignment, path: Path
+) -> None:
+    """Show duplicates in different splits, one above the other, or write that there are none.
+
+    Parameters
+    ----------
+    patches
+        The data set.
+    crossings
+        Its duplicates across splits, of which the first `MAX_PAIRS` are shown.
+    assignment
+        (N,) positions in `SPLITS`.
+    path
+        PNG to write.
+    """
+    pairs = crossings.examples[:MAX_PAIRS]
+    if not pairs:
+        figure = Figure(figsize=(6, 1))
+        sentence = "No patch of one split is a duplicate or near-duplicate of a patch of another."
+        figure.text(0.5, 0.5, sentence, ha="center", va="center", fontsize=8)
+        save_figure(figure, path)
+        return
+    bands = -(-len(pairs) // SAMPLES_PER_ROW)
+    figure, grid = patch_grid(2 * bands, SAMPLES_PER_ROW, caption_inches=0.25)
+    counts = f"{crossings.exact:,} exact and {crossings.near:,} near-duplicates"
+    figure.suptitle(f"Pairs in different splits: {counts}; shown: {len(pairs)}", fontsize=8)
+    for number, (first, second, pair) in enumerate(pairs):
+        band, column = divmod(number, SAMPLES_PER_ROW)
+        likeness = "exact" if pair is None else f"r = {pair.correlation:.3f}"
+        captions = {
+            first: f"{likeness}\n{_place(first, assignment)}",
+            second: _place(second, assignment),
+        }
+        for offset, (row, caption) in enumerate(captions.items()):
+            axes = grid[2 * band + offset, column]
+            show_patch(axes, patches.read(row, row + 1)[0])
+            axes.set_title(caption, fontsize=5, pad=2)
+    save_figure(figure, path)
+
+
+def _place(row: int, assignment: Assignment) -> str:
+    return f"{SPLITS[assignment[row]]} #{row}"
