@@ -1,11 +1,14 @@
 """How Sphinx builds the documentation: `make docs`."""
 
+import logging
 import os
 import sys
 import tomllib
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # autodoc imports TensorFlow, which logs
+# Autodoc imports libraries that log.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+logging.getLogger("faiss.loader").setLevel(logging.WARNING)
 
 DOCS = Path(__file__).parent
 REPOSITORY = DOCS.parent
@@ -27,7 +30,6 @@ extensions = [
     "sphinx.ext.napoleon",
 ]
 exclude_patterns = ["_build", "generated/*.md", "generated/api/modules.rst"]
-myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
 apidoc_modules = [

@@ -7,6 +7,7 @@ that nothing in the reference can differ from the code.
 import argparse
 import inspect
 import re
+import shutil
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +37,8 @@ def write_pages(_: Sphinx) -> None:
     text = (REPOSITORY / "params.yaml").read_text(encoding="utf-8")
     params = yaml.load(text)
     stages = yaml.load(REPOSITORY / "dvc.yaml")["stages"]
-    GENERATED.mkdir(exist_ok=True)
+    shutil.rmtree(GENERATED, ignore_errors=True)  # it may hold pages of modules that are gone
+    GENERATED.mkdir()
     for name, lines in (
         ("commands", commands(_parser(), level=2)),
         ("params", parameters(Params, params, comments(text))),
@@ -179,5 +181,5 @@ def stage_table(stages: dict[str, Any]) -> Iterator[str]:
             for out in stage.get(kind, [])
         ]
         params = [param for param in stage["params"] if isinstance(param, str)]
-        cells = (", ".join(f"`{each}`" for each in cell) for cell in (data, params, outs))
+        cells = ("<br>".join(f"`{each}`" for each in cell) for cell in (data, params, outs))
         yield f"| `{name}`: {stage['desc']} | {' | '.join(cells)} |"

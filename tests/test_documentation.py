@@ -91,7 +91,7 @@ def test_a_log_has_a_figure_of_its_present_rows_and_a_page(source: Path) -> None
         header, *rows = csv.reader(file)
     assert rows
     assert all(len(row) == len(header) for row in rows)
-    assert Image.open(source.with_suffix(".png")).text[HASH_KEY] == source_hash(source)
+    assert Image.open(source.with_suffix(".png")).info[HASH_KEY] == source_hash(source)
     pages = "".join(path.read_text(encoding="utf-8") for path in EXPERIMENTS.glob("*.md"))
     assert f"]({source.name})" in pages
     assert f"]({source.stem}.png)" in pages

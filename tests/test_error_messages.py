@@ -173,7 +173,7 @@ def _no_file(make: Callable[[Path], object]) -> Command:
 
 @case("truncated array in an archive")
 def _truncated_array() -> Command:
-    arrays = {
+    arrays: dict[str, Any] = {
         f"{split}_{kind}": values
         for split in ("train", "val", "test")
         for kind, values in (("images", np.zeros((4, 28, 28), np.uint8)), ("labels", Y[:4]))

@@ -39,9 +39,9 @@ def source_hash(source: Path) -> str:
     return hashlib.sha256(source.read_bytes()).hexdigest()
 
 
-def _figure(height: float, columns: int = 1, **options: bool) -> tuple[Figure, list[Axes]]:
+def _figure(height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(8, height), layout="constrained")
-    axes = figure.subplots(1, columns, squeeze=False, **options)[0]
+    axes = figure.subplots(1, columns, squeeze=False, sharey=True)[0]
     return figure, list(axes)
 
 
@@ -81,7 +81,7 @@ def _curves(axes: Axes, rows: Rows, by: str, x: str, y: str, colours: list[str])
 
 def real_patches(rows: Rows) -> Figure:
     """AUC and sensitivity of each training, with one view and with eight."""
-    figure, axes = _figure(3.4, 2, sharey=True)
+    figure, axes = _figure(3.4, 2)
     for each, x in zip(axes, ("auc_all", "sensitivity_all"), strict=True):
         _dots(
             each,
@@ -111,7 +111,7 @@ def initial_weights(rows: Rows) -> Figure:
 
 def running_statistics(rows: Rows) -> Figure:
     """AUC and loss on test for each kind of statistics."""
-    figure, axes = _figure(3.6, 2, sharey=True)
+    figure, axes = _figure(3.6, 2)
     _dots(axes[0], rows, "auc_test", lambda row: f"{row['network']}: {row['statistics']}")
     _dots(axes[1], rows, "loss_test", lambda row: f"{row['network']}: {row['statistics']}")
     return figure
@@ -119,7 +119,7 @@ def running_statistics(rows: Rows) -> Figure:
 
 def ablation(rows: Rows) -> Figure:
     """AUC on val and test, and sensitivity, of each recipe."""
-    figure, axes = _figure(4.2, 3, sharey=True)
+    figure, axes = _figure(4.2, 3)
     for each, x in zip(axes, ("auc_val", "auc_test", "sensitivity_test"), strict=True):
         _dots(each, rows, x, lambda row: f"{row['network']}: {row['recipe']}")
     return figure
@@ -127,7 +127,7 @@ def ablation(rows: Rows) -> Figure:
 
 def recipe_search(rows: Rows) -> Figure:
     """AUC and sensitivity of each attempt."""
-    figure, axes = _figure(3.8, 2, sharey=True)
+    figure, axes = _figure(3.8, 2)
     for each, x in zip(axes, ("auc_all", "sensitivity_all"), strict=True):
         _dots(each, rows, x, lambda row: _attempt(row))
     return figure
@@ -140,7 +140,7 @@ def _attempt(row: dict[str, str]) -> str:
 
 def constant_rate(rows: Rows) -> Figure:
     """AUC by epoch for each average, one panel per learning rate."""
-    figure, axes = _figure(3.2, 2, sharey=True)
+    figure, axes = _figure(3.2, 2)
     colours = ["#cde5f7", "#8fc1e9", BLUE, "#1f5f91", "#0b2f4d"]
     for each, rate in zip(axes, ("0.002", "0.004"), strict=True):
         mine = [row for row in rows if row["learning_rate"] == rate]
@@ -163,7 +163,7 @@ def time_to_auc(rows: Rows) -> Figure:
 
 def throughput(rows: Rows) -> Figure:
     """Patches per second of each program."""
-    figure, axes = _figure(3.2, 2, sharey=True)
+    figure, axes = _figure(3.2, 2)
     for each, name in zip(axes, COLOURS, strict=True):
         mine = [row for row in rows if row["network"] == name]
         values = [float(row["patches_per_s"]) for row in mine]
