@@ -64,9 +64,6 @@ suppress_warnings = ["ref.python"]
 
 html_theme = "furo"
 html_title = "nodules"
-html_static_path = ["_static"]
-html_css_files = ["tables.css"]
 html_copy_source = False
-templates_path: list[str] = []
 # Sphinx prints the name `numpy.object_` of a type as text, where the underscore marks a link.
 rst_epilog = ".. _numpy.object: https://numpy.org/doc/stable/reference/arrays.scalars.html"
