@@ -1,15 +1,16 @@
-# Sets up the environment and runs the pipeline, on a machine with nothing but Python, git and make.
+# Sets up the environment and runs the pipeline on a machine with only Python, git and make.
 #
-#   make repro                     the whole pipeline: whatever changed, and only that
-#   make test                      the test suite
-#   make fuzz SECONDS=60           damaged models, scans and DICOM files for a minute each
-#   make lint                      what CI checks beside the tests
-#   make table                     the experiments, in columns that fit a terminal
-#   make environment               after an upgrade by hand: versions that results depend on
-#   make report BASE=main          what a pull request is told: HEAD against main, in report/
-#   make verify                    the pipeline twice for each model and recipe: the same bytes?
-#   make verify EPOCHS=1           the same, for people in a hurry
-#   make repro PYTHON=python3.12   with a certain Python, where .venv does not stand yet
+#   make repro                     run the stages of the pipeline that a change affects
+#   make test                      run the tests
+#   make docs                      build the documentation in docs/_build/html
+#   make table                    list experiments in columns that fit a terminal
+#   make environment               record the installed versions of what decides results
+#   make lint                      run the linters
+#   make fuzz SECONDS=60           read damaged models, scans and DICOM files for a minute each
+#   make report BASE=main          compare HEAD with main, as on a pull request, in report/
+#   make verify                    run the pipeline twice for each model and recipe, compare hashes
+#   make verify EPOCHS=1           the same with one epoch
+#   make repro PYTHON=python3.12   with a certain Python, if .venv does not exist yet
 #   make repro GPU=1               with TensorFlow for NVIDIA GPUs (Linux), in .venv-gpu
 
 PYTHON ?= python3
@@ -17,8 +18,8 @@ BASE ?= main
 SECONDS ?= 60
 SEED ?= 0
 FUZZED := models metaimage dicom
-# What a person or a branch name brings is text. Make would expand a $(shell ...) in it, and a shell
-# a quote, so make takes it as it stands and recipes read it from the environment.
+# Values from users and branch names are text. Make would expand $(shell ...) in them, and a shell
+# quotes, so make takes them unexpanded and recipes read them from the environment.
 override BASE := $(value BASE)
 override EPOCHS := $(value EPOCHS)
 override GPU := $(value GPU)
@@ -27,7 +28,7 @@ export BASE EPOCHS PYTHON
 VENV := .venv$(if $(GPU),-gpu)
 LOCK := requirements$(if $(GPU),-gpu).lock
 INSTALLED := $(VENV)/installed
-# What the page of `dvc plots` draws with; without it, the page needs a network.
+# The page of `dvc plots` draws with Vega; without this copy, it needs a network.
 VEGA := .dvc/tmp/vega.js
 # The stages in dvc.yaml call `python`, which must be the environment's.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -36,7 +37,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # and, by --only-changed, parameters that all rows share.
 DROPPED := /|^(Created|threshold|leaks|training|validation|train|val|step|epochs|best_epoch|parameters|multiply_adds)\b|^test\.(?!(auc|auc_low|auc_high|sensitivity|specificity)$$)
 
-.PHONY: repro test fuzz lint table report verify setup environment lock $(FUZZED:%=fuzz-%)
+.PHONY: repro test docs fuzz lint table report verify setup environment lock $(FUZZED:%=fuzz-%)
 
 repro: setup environment
 	dvc repro
@@ -44,7 +45,11 @@ repro: setup environment
 test: setup
 	python -m pytest
 
-# Side by side, one process per target; the first finding fails.
+# Warnings are errors; -n also reports references to names that do not exist.
+docs: setup
+	sphinx-build --quiet --fail-on-warning --keep-going --nitpicky docs docs/_build/html
+
+# One process per target, in parallel; any finding fails.
 fuzz: setup
 	@$(MAKE) --no-print-directory --jobs=$(words $(FUZZED)) --keep-going $(FUZZED:%=fuzz-%)
 

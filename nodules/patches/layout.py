@@ -2,14 +2,14 @@
 
 Layout (N patches):
 
-========  ============================  ======================================  ========
-data set  shape                         type                                    needed
-========  ============================  ======================================  ========
+========  =============================  ======================================  ========
+data set  shape                          type                                    needed
+========  =============================  ======================================  ========
 `X`       (N, 50, 50) or (N, 50, 50, 1)  uint8 in 0..255, or float in 0..1       yes
-`Y`       (N, 2) one-hot, or (N,)       any number; column 1 is the nodule      to train
-`group`   (N,)                          integer or string: the scan or patient  no
-`split`   (N,)                          string: train, val or test              no
-========  ============================  ======================================  ========
+`Y`       (N, 2) one-hot, or (N,)        any number; column 1 is the nodule      to train
+`group`   (N,)                           integer or string: the scan or patient  no
+`split`   (N,)                           string: train, val or test              no
+========  =============================  ======================================  ========
 
 No group spans two splits. Files that the `split` stage writes also hold `index`, the row of
 each patch in the data set.
