@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -25,6 +25,15 @@ TINY = {
 }
 SCORES = {"auc", "accuracy", "average_precision", "sensitivity", "specificity", "precision"}
 SCORES |= {"npv", "f1", "brier", "ece", "sensitivity_at_specificity"}
+
+
+def flat(metrics: dict, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted names of metrics."""
+    for key, value in metrics.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
 
 
 def stages_to_run(copy: RepositoryCopy) -> list[str]:
@@ -66,8 +75,8 @@ def test_metrics_hold_what_the_design_promises(reproduced: RepositoryCopy) -> No
     assert evaluated["test"]["auc_low"] <= evaluated["test"]["auc"] <= evaluated["test"]["auc_high"]
     assert 0 < evaluated["threshold"] < 1
     trained = json.loads((reproduced.path / "metrics/train/metrics.json").read_text())
-    assert trained["train"].keys() == {"loss", "accuracy"}
-    assert trained["val"].keys() == {"loss", "accuracy", "auc"}
+    assert trained["training"].keys() == {"loss", "accuracy"}
+    assert trained["validation"].keys() == {"loss", "accuracy", "auc"}
     assert trained["epochs"] == 2
     assert trained["best_epoch"] in (1, 2)
     assert trained["parameters"] > 1000
@@ -78,6 +87,13 @@ def test_metrics_hold_what_the_design_promises(reproduced: RepositoryCopy) -> No
     assert sum(counts["patches"] for counts in split.values()) == 240
     assert sum(counts["groups"] for counts in split.values()) == 24
     assert sum(counts["nodules"] for counts in split.values()) == 72
+
+
+def test_no_two_metrics_share_a_name(reproduced: RepositoryCopy) -> None:
+    # DVC would put their paths before them, in each table.
+    files = reproduced.json("dvc", "metrics", "show", "--json")[""]["data"].values()
+    names = [name for file in files for name in flat(file["data"])]
+    assert len(names) == len(set(names)) > 40
 
 
 def test_predictions_are_those_that_were_scored_with_rows_of_the_data_set(

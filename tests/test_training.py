@@ -55,16 +55,16 @@ def test_a_model_learns_discs_and_the_log_describes_the_saved_weights(files, cap
     with open_patches(files.val) as val:
         patches, labels = val.read(0, len(val)), val.labels
     probabilities = nodule_probabilities(load_model(files.model), patches)
-    assert roc_auc_score(labels, probabilities) == pytest.approx(metrics["val"]["auc"])
-    assert metrics["val"]["auc"] > 0.95
+    assert roc_auc_score(labels, probabilities) == pytest.approx(metrics["validation"]["auc"])
+    assert metrics["validation"]["auc"] > 0.95
     assert metrics["epochs"] == 4
     assert metrics["parameters"] == load_model(files.model).count_params()
     aucs, losses = (epochs_of(files, name) for name in ("auc", "loss"))
     assert len(aucs) == 4
     best = max(range(4), key=lambda epoch: (aucs[epoch], -losses[epoch]))
     assert metrics["best_epoch"] == best + 1
-    assert metrics["val"]["auc"] == aucs[best]
-    assert metrics["val"]["loss"] == losses[best]
+    assert metrics["validation"]["auc"] == aucs[best]
+    assert metrics["validation"]["loss"] == losses[best]
 
 
 def test_the_same_seed_gives_the_same_file_and_another_seed_another(files) -> None:
@@ -213,7 +213,7 @@ def test_an_average_of_the_weights_is_scored_and_saved(files) -> None:
     losses = {}
     for average in (0.1, 1.0):
         train_with(small_params(learning_rate=0.01, average=average, select="last"), files)
-        losses[average] = metrics_of(files)["val"]["loss"]
+        losses[average] = metrics_of(files)["validation"]["loss"]
     assert losses[0.1] < losses[1.0] - 0.05
 
 

@@ -84,7 +84,7 @@ def _train(files: TrainingFiles, strategy: str, **changes) -> dict:
         probabilities = nodule_probabilities(load_model(files.model), val.on_disk())
     return {
         "replicas": training_strategy(strategy).num_replicas_in_sync,
-        "loss": json.loads((files.log / "metrics.json").read_text())["train"]["loss"],
+        "loss": json.loads((files.log / "metrics.json").read_text())["training"]["loss"],
         "probabilities": probabilities.tolist(),
     }
 

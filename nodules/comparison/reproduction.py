@@ -13,6 +13,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from tqdm import tqdm
 
+from nodules import VARIABLES_SET
 from nodules.comparison.revisions import PREDICTIONS, WORKSPACE, Revision, read_revision, resolve
 from nodules.errors import ResultsMissingError, RevisionError
 from nodules.system.streams import printable
@@ -115,7 +116,7 @@ def _reproduce(name: str, commit: str, clone: Path, stage: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "repro", stage],
         cwd=clone,
-        env=os.environ | {"PATH": places},
+        env={k: v for k, v in os.environ.items() if k not in VARIABLES_SET} | {"PATH": places},
         stdin=subprocess.DEVNULL,
         # What is printed is the report; this is progress.
         stdout=sys.stderr.fileno(),

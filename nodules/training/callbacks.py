@@ -119,16 +119,18 @@ class History(keras.callbacks.Callback):
         """The epoch, from 1, whose weights are saved if this is the last one."""
         return len(self.epochs) if self._select == "last" else self.best_epoch
 
-    def summarise(self, **sizes: int) -> None:
-        """Write the scores of the selected epoch and the sizes to metrics.json."""
-        summary = {
-            **self.epochs[self.selected_epoch - 1],
+    def summary(self) -> dict[str, Any]:
+        """Return the scores of the selected epoch, for metrics.json.
+
+        Their names differ from those of `evaluate`, which DVC would otherwise prefix with paths.
+        """
+        scores = self.epochs[self.selected_epoch - 1]
+        return {
+            "training": {name: scores[f"train/{name}"] for name in ("loss", "accuracy")},
+            "validation": {name: scores[f"val/{name}"] for name in ("loss", "accuracy", "auc")},
             "epochs": len(self.epochs),
             "best_epoch": self.selected_epoch,
-            **sizes,
         }
-        for name, value in summary.items():
-            self._live.log_metric(name, value, plot=False)
 
 
 def _rank(scores: dict[str, float]) -> tuple[float, float]:

@@ -188,7 +188,6 @@ def train(
                         *callbacks,
                     ],
                 )
-            history.summarise(parameters=model.count_params(), **_cost(model))
             model.set_weights(history.selected_weights)
             save_model(model, files.model)
         refold(model, folded)
@@ -197,6 +196,9 @@ def train(
             taken = f"it took {len(history.epochs) * steps:,} steps"
             advice = "more epochs or more patches may help"
             print(f"warning: {files.model}: {problem}; {taken}: {advice}", file=sys.stderr)
+    # In place of dvclive's own summary: that is of the last epoch, not of the selected one.
+    sizes = {"parameters": model.count_params(), **_cost(model)}
+    write_json(files.log / "metrics.json", history.summary() | sizes)
     if files.provenance:
         write_json(files.provenance, _provenance(recipe, first_epoch, durations.seconds))
     if checkpoint:
