@@ -1,4 +1,4 @@
-"""The command line beside DVC: `python -m nodules compare | predict | inspect | import`."""
+"""The command line beside DVC: `nodules compare | predict | inspect | import`."""
 
 import argparse
 from typing import NoReturn
@@ -9,12 +9,12 @@ from nodules.system.streams import printable
 
 EPILOG = """\
 examples:
-  python -m nodules inspect data/mine.h5
-  python -m nodules import folder images --out data/mine.h5
-  python -m nodules import legacy train_again.h5 val_again.h5 --out data/legacy.h5
-  python -m nodules import luna16 --scans LUNA16 --candidates candidates_V2.csv --out data/luna16.h5
-  python -m nodules predict models/model.keras data/new.h5 --out scores.csv
-  python -m nodules compare main workspace --html report.html
+  nodules inspect data/mine.h5
+  nodules import folder images --out data/mine.h5
+  nodules import legacy train_again.h5 val_again.h5 --out data/legacy.h5
+  nodules import luna16 --scans LUNA16 --candidates candidates_V2.csv --out data/luna16.h5
+  nodules predict models/model.keras data/new.h5 --out scores.csv
+  nodules compare main workspace --html report.html
 
 The pipeline itself is DVC's: `dvc repro`, `dvc exp run`, `dvc metrics diff`. README.md says how.
 """

@@ -194,6 +194,12 @@ def test_every_command_has_help(command: str) -> None:
     assert "usage: nodules" in result.stdout
 
 
+def test_the_package_installs_its_command() -> None:
+    command = [Path(sys.executable).parent / "nodules", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "usage: nodules" in result.stdout
+
+
 def test_help_waits_for_no_library() -> None:
     code = "import sys, nodules.__main__; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0

@@ -191,12 +191,15 @@ def _truncated_array() -> Command:
 # Models
 
 CONFIG = {
+    "margin": 0,
     "stem_filters": 4,
     "stem_stride": 2,
     "fires": [[2, 2]],
     "pool_before": [0],
     "bypass": True,
     "batch_norm": True,
+    "batch_norm_momentum": 0.9,
+    "pooling": "average",
     "dropout": 0.5,
 }
 KERNEL, VARIANCE = "layers/conv2d/vars/0", "layers/batch_normalization/vars/3"

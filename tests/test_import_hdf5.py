@@ -165,7 +165,7 @@ def test_the_error_for_another_size_names_the_command_that_mends_it(
     assert stop.value.code == 1
     assert capsys.readouterr().err == (
         f"error: {path}: X: found shape (6, 64, 64), expected (N, 50, 50) or (N, 50, 50, 1) "
-        "(python -m nodules import hdf5 resizes)\n"
+        "(nodules import hdf5 resizes)\n"
     )
     run(monkeypatch, "import", "hdf5", path, "--out", out)
     assert capsys.readouterr().out.splitlines() == [
@@ -189,7 +189,7 @@ def test_patches_to_score_need_no_labels(
     run(monkeypatch, "import", "hdf5", path, "--window", -1000, 400, "--out", out)
     assert capsys.readouterr().out.splitlines()[1:] == [
         "next:",
-        f"  python -m nodules predict models/model.keras {out} --out scores.csv",
+        f"  nodules predict models/model.keras {out} --out scores.csv",
     ]
     with open_patches(out, labelled=False) as patches:
         assert patches.known_labels is None

@@ -1,4 +1,4 @@
-"""The commands of `python -m nodules`, a file each.
+"""The commands of `nodules`, one per file.
 
 `add_to` declares a command and its options. What it needs is imported as it runs, so that help and
 wrong options cost nothing: TensorFlow alone takes seconds.

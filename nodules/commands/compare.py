@@ -1,4 +1,4 @@
-"""`python -m nodules compare`: whether revisions differ, or were merely lucky."""
+"""`nodules compare`: whether revisions differ, or were merely lucky."""
 
 import argparse
 from pathlib import Path

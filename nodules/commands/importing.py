@@ -1,4 +1,4 @@
-"""`python -m nodules import`: other layouts turned into a patch file, a sub-command each."""
+"""`nodules import`: other layouts turned into a patch file, a sub-command each."""
 
 import argparse
 import math
@@ -264,7 +264,7 @@ def _print_written(out: Path, lines: Sequence[str], *, labelled: bool = True) ->
     print("\n".join(printable(line) for line in (f"wrote {out}: {summary}", *notes)))
     folder, file = shell_word(out.parent), shell_word(out)
     if not labelled:
-        print(f"next:\n  python -m nodules predict models/model.keras {file} --out scores.csv")
+        print(f"next:\n  nodules predict models/model.keras {file} --out scores.csv")
         return
     print(f"next:\n  dvc add {file}\n  git add {file}.dvc {folder}/.gitignore")
     print(f"  dvc exp run --set-param {shell_word(f'dataset={hydra_word(str(out))}')}")

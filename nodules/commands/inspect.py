@@ -1,4 +1,4 @@
-"""`python -m nodules inspect`: what a patch file holds, or what is wrong with it."""
+"""`nodules inspect`: what a patch file holds, or what is wrong with it."""
 
 import argparse
 from pathlib import Path

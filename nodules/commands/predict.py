@@ -1,4 +1,4 @@
-"""`python -m nodules predict`: the probability of a nodule for each patch of a file."""
+"""`nodules predict`: the probability of a nodule for each patch of a file."""
 
 import argparse
 from pathlib import Path

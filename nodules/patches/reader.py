@@ -206,7 +206,7 @@ def _patch_data(file: Hdf5File) -> StoredArray:
     square = (PATCH_SIZE, PATCH_SIZE)
     if data.shape[1:] not in (square, (*square, 1)):
         problem = f"found shape {data.shape}, expected {expected}"
-        problem = f"{problem} (python -m nodules import hdf5 resizes)"
+        problem = f"{problem} (nodules import hdf5 resizes)"
         raise PatchFileError(file.path, problem, dataset="X")
     if data.shape[0] == 0:
         raise PatchFileError(file.path, "found no patches, expected at least one", dataset="X")

@@ -1,1 +1,1 @@
-"""What `python -m nodules compare` prints and draws."""
+"""What `nodules compare` prints and draws."""

@@ -64,6 +64,9 @@ def one_line_errors() -> Iterator[None]:
             raise SystemExit(CLOSED_PIPE) from None
         exit_in_one_line(str(error))
     except KeyboardInterrupt as interruption:
+        # An object that the signal caught in its constructor, such as a progress bar, may fail to
+        # be destroyed.
+        sys.unraisablehook = lambda _: None
         number = signal_of(interruption)
         exit_in_one_line(sentence_of(number), 128 + number, cause=interruption)
     except Exception as error:
