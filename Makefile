@@ -33,9 +33,10 @@ VEGA := .dvc/tmp/vega.js
 # The stages in dvc.yaml call `python`, which must be the environment's.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-# `dvc exp show` has a column for each file, parameter and metric. This drops files, metrics but four
-# and, by --only-changed, parameters that all rows share.
-DROPPED := /|^(Created|threshold|leaks|training|validation|train|val|step|epochs|best_epoch|parameters|multiply_adds)\b|^test\.(?!(auc|auc_low|auc_high|sensitivity|specificity)$$)
+# `dvc exp show` has a column for each file, parameter and metric. SHOWN stay; of the others, only the
+# parameters that differ between the rows.
+SHOWN := (Experiment|model|recipe|test\.(auc|auc_low|auc_high))$$
+DROPPED := .*/|(Created|threshold|leaks|training|validation|train|val|test|step|epochs|best_epoch|parameters|multiply_adds)\b
 
 .PHONY: repro test docs fuzz lint table report verify setup environment lock $(FUZZED:%=fuzz-%)
 
@@ -66,7 +67,7 @@ lint: setup
 	zizmor --quiet --offline .github
 
 table: setup
-	dvc exp show --only-changed --no-pager --drop '$(DROPPED)'
+	dvc exp show --only-changed --no-pager --keep '$(SHOWN)' --drop '$(DROPPED)'
 
 report: setup
 	@python -m nodules.report.pull_request -- "$$BASE"

@@ -195,8 +195,8 @@ def test_every_command_has_help(command: str) -> None:
 
 
 def test_the_package_installs_its_command() -> None:
-    command = [Path(sys.executable).parent / "nodules", "--help"]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    command = Path(sys.executable).parent / "nodules"
+    result = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
     assert "usage: nodules" in result.stdout
 
 
