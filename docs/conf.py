@@ -43,6 +43,7 @@ apidoc_modules = [
         "max_depth": 1,
     }
 ]
+autodoc_inherit_docstrings = False  # those of Keras's callbacks are not ours
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_default_options = {"exclude-members": "model_config"}

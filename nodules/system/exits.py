@@ -79,7 +79,7 @@ def one_line_errors() -> Iterator[None]:
 def exit_in_one_line(
     sentence: str, status: int = 1, *, cause: BaseException | None = None
 ) -> NoReturn:
-    """Print `error: `, a sentence and the notes on its cause as one printable line, and exit."""
+    """Print `error:`, a sentence and the notes on its cause as one printable line, and exit."""
     notes = getattr(cause, "__notes__", [])
     print(printable("; ".join([f"error: {sentence}", *notes])), file=sys.stderr, flush=True)
     raise SystemExit(status) from None
