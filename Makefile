@@ -86,6 +86,7 @@ $(INSTALLED): $(LOCK)
 	@# With this, .venv/bin/dvc works without activation too: its stages find the same python.
 	@printf '%s\n' 'import os, sys; os.environ["PATH"] = os.pathsep.join([sys.prefix + "/bin", os.environ.get("PATH", "")])' \
 		> "$$(python -c 'import site; print(site.getsitepackages()[0])')/environment-on-path.pth"
+	python -m nodules.system.environment
 	@touch $@
 
 # Writes environment.yaml only if a version has changed; `dvc repro` runs what depends on it.

@@ -133,7 +133,7 @@ def table(dataset: Path, models: Sequence[str]) -> None:
         val_auc, auc, sensitivity, ece = (
             [float(result[key]) for result in results]
             for key in (
-                "metrics/evaluate/metrics.json:val.auc",
+                "val.auc",
                 "test.auc",
                 "test.sensitivity_at_specificity",
                 "test.ece",

@@ -52,7 +52,8 @@ class RepositoryCopy:
                 (path / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(REPOSITORY / name, path / name)
         copy = cls(path)
-        copy.change_params(changes or {})
+        if changes:
+            copy.change_params(changes)
         copy("git", "init", "--quiet")
         copy.commit("everything")
         return copy

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -47,7 +47,7 @@ class Params(Block):
     def recipe_of(self, model: str, recipe: str) -> Recipe:
         """Return a recipe with a model's changes applied."""
         changes = self.models[model].recipes.get(recipe, {})
-        return Recipe.model_validate(_merged(self.recipes[recipe].model_dump(), changes))
+        return self.recipes[recipe].changed(changes)
 
     @property
     def chosen_class_weights(self) -> ClassWeights:
@@ -95,15 +95,6 @@ def read_params(path: Path = PARAMS_FILE) -> Params:
             except ValidationError as error:
                 raise _params_error(path, error, prefix=f"{key}.{recipe}") from None
     return params
-
-
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with the values of `changes`, merged mapping by mapping."""
-    merged = dict(base)
-    for key, value in changes.items():
-        both_mappings = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merged(merged[key], value) if both_mappings else value
-    return merged
 
 
 def _check_choice(path: Path, key: str, found: str, known: Mapping[str, object]) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nodules.statistics.constant_predictions import constant_predictions
+from nodules.inference.constant_predictions import constant_predictions
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -427,11 +426,13 @@ def test_a_documented_message_is_what_the_program_prints(
     Path("params.yaml").write_text(params.replace("data/phantom.h5", "mine.h5"), encoding="utf-8")
     command = CASES[cause]()
     if cause == "standard output on a full disk":
-        printed = _run_with_full_output(command)
+        printed = _run_apart("nodules", *command, stdout="/dev/full")
+    elif command[0].startswith("stages."):
+        printed = _run_apart(*command)
     else:
         monkeypatch.setattr(sys, "argv", ["nodules", *command])
         with pytest.raises(SystemExit) as exit_status:
-            _run(command)
+            main()
         assert exit_status.value.code == 1
         printed = capsys.readouterr().err
     *progress, message = printed.splitlines()
@@ -440,19 +441,13 @@ def test_a_documented_message_is_what_the_program_prints(
     assert _masked(message) == _masked(f"error: {DOCUMENTED[cause]}")
 
 
-def _run(command: Command) -> None:
-    if command[0].startswith("stages."):
-        runpy.run_module(command[0], run_name="__main__")
-    else:
-        main()
-
-
-def _run_with_full_output(command: Command) -> str:
-    with Path("/dev/full").open("w", encoding="utf-8") as full:
+def _run_apart(*command: str, stdout: str = os.devnull) -> str:
+    """Run a module in a process of its own; return what it prints to standard error."""
+    with Path(stdout).open("w", encoding="utf-8") as output:
         run = subprocess.run(
-            [sys.executable, "-m", "nodules", *command],
+            [sys.executable, "-m", *command],
             env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-            stdout=full,
+            stdout=output,
             stderr=subprocess.PIPE,
             text=True,
             check=False,

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from benchmarks.repository_copy import RepositoryCopy
+from benchmarks.repository_copy import REPOSITORY, RepositoryCopy
 from nodules.evaluation.metrics import score
 
 TINY = {
@@ -188,8 +189,14 @@ def test_another_model_is_an_experiment_and_is_compared(reproduced: RepositoryCo
             "HEAD",
             "mobile",
         }
-        shown = reproduced("dvc", "exp", "show", "--csv")
-        assert "mobile" in shown
+        makefile = (REPOSITORY / "Makefile").read_text()
+        (kept,) = re.findall(r"(?m)^SHOWN := (.*)$", makefile)
+        (dropped,) = re.findall(r"(?m)^DROPPED := (.*)$", makefile)
+        options = ("--only-changed", "--keep", kept.replace("$$", "$"), "--drop", dropped)
+        header, *rows = csv.reader(reproduced("dvc", "exp", "show", "--csv", *options).splitlines())
+        assert {"Experiment", "model", "recipe", "test.auc"} <= set(header)
+        assert len(header) <= 12
+        assert any("mobile" in row for row in rows)
     finally:
         reproduced("git", "checkout", "--quiet", ".")
         reproduced("dvc", "checkout")

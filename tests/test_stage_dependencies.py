@@ -22,7 +22,7 @@ UNTRACKED_FOLDER = REPOSITORY / "nodules/system"
 # Packages of which the same holds.
 UNTRACKED_PACKAGES = {"pydantic", "ruamel.yaml", "tqdm"}
 # What a package computes with.
-BENEATH = {"matplotlib": "pillow"}
+BENEATH = {"matplotlib": "pillow", "scikit-learn": "scipy"}
 DISTRIBUTIONS = importlib.metadata.packages_distributions()
 
 
@@ -107,6 +107,25 @@ def test_the_environment_is_the_installed_one_and_the_lock_holds_the_same_versio
                 rf"(?m)^{package}(?:\[.*\])?==(\S+)", (REPOSITORY / lock).read_text()
             )
             assert locked == [version], f"{lock}: {package}"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (None, "no such file"),
+        ("<<<<<<< ours\nnumpy: 1\n", "not valid YAML"),
+        ("- numpy\n", "found a list, expected `package: version` per line"),
+        ("", "found nothing, expected"),
+    ],
+)
+def test_an_environment_of_another_form_is_one_line(
+    tmp_path: Path, text: str | None, problem: str
+) -> None:
+    path = tmp_path / "environment.yaml"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(NodulesError, match=re.escape(f"{path}: {problem}")):
+        update_environment(path)
 
 
 def test_an_upgrade_is_refused_until_the_environment_says_so(tmp_path: Path) -> None:

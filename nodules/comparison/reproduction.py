@@ -16,6 +16,7 @@ from tqdm import tqdm
 from nodules import VARIABLES_SET
 from nodules.comparison.revisions import PREDICTIONS, WORKSPACE, Revision, read_revision, resolve
 from nodules.errors import ResultsMissingError, RevisionError
+from nodules.system.environment import ENVIRONMENT_FILE, update_environment
 from nodules.system.streams import printable
 
 
@@ -112,6 +113,9 @@ def _reproduce(name: str, commit: str, clone: Path, stage: str) -> None:
         except (DvcException, OSError) as error:
             tqdm.write(printable(f"{name}: not all of it could be fetched ({error})"), sys.stderr)
     Repo(str(clone)).checkout(allow_missing=True)
+    # With the versions of the commit, its stages would refuse those that are installed.
+    if (clone / ENVIRONMENT_FILE).exists():
+        update_environment(clone / ENVIRONMENT_FILE)
     places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "repro", stage],

@@ -19,13 +19,13 @@ from nodules.evaluation.metrics import (
 )
 from nodules.evaluation.params import EvaluateParams
 from nodules.evaluation.predictions import COLUMNS, new_table, write_split
+from nodules.inference.constant_predictions import constant_predictions
 from nodules.inference.folding import fold_batch_norm
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import load_model
 from nodules.patches.layout import CLASSES, SPLITS, Groups, Labels
 from nodules.patches.reader import PatchRows, open_patches
 from nodules.statistics.bootstrap import auc_interval
-from nodules.statistics.constant_predictions import constant_predictions
 
 # Predictions of the train split say little and would make the table five times as long.
 PREDICTED_SPLITS = ("val", "test")

@@ -40,7 +40,8 @@ def nodule_probabilities(
         Patches scored at once on one core, at least 1; fewer if their feature maps would be too
         large. Memory grows with the batch size and the number of cores.
     views
-        1 scores each patch itself; 8 averages over `symmetric_views`, at eight times the cost.
+        1 scores each patch itself; 8 averages over its eight symmetric views, at eight times
+        the cost.
 
     Returns
     -------

@@ -15,7 +15,7 @@ from nodules.comparison.verdict import (
     compare_classifiers,
 )
 from nodules.errors import RevisionError
-from nodules.statistics.constant_predictions import constant_predictions
+from nodules.inference.constant_predictions import constant_predictions
 from nodules.statistics.estimate import Estimate
 
 SCORE_NAMES = {

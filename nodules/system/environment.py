@@ -2,17 +2,20 @@
 
     python -m nodules.system.environment
 
-writes the installed versions into environment.yaml. `make setup` and `make repro` do that, so that
-`dvc repro` runs again what an upgrade may have changed.
+writes the installed versions into environment.yaml. `make setup`, after it has installed packages,
+and `make repro` do that, so that `dvc repro` runs again what an upgrade may have changed.
 """
 
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from nodules.errors import NodulesError
 from nodules.system.atomic import replacing
+from nodules.system.exits import one_line_errors
+from nodules.system.streams import error_text
 
 ENVIRONMENT_FILE = Path("environment.yaml")
 HEADER = (
@@ -68,8 +71,25 @@ def update_environment(path: Path = ENVIRONMENT_FILE) -> None:
 
 
 def _read(path: Path) -> dict[str, str]:
-    return YAML(typ="base", pure=True).load(path) or {}
+    """Read the versions as text.
+
+    Raises
+    ------
+    EnvironmentFileError
+        If the file is missing or is not a mapping.
+    """
+    try:
+        content = YAML(typ="base", pure=True).load(path)
+    except FileNotFoundError:
+        raise EnvironmentFileError(f"{path}: no such file, expected versions of packages") from None
+    except YAMLError as error:
+        raise EnvironmentFileError(f"{path}: not valid YAML: {error_text(error)}") from None
+    if not isinstance(content, dict):
+        found = "nothing" if content is None else f"a {type(content).__name__}"
+        raise EnvironmentFileError(f"{path}: found {found}, expected `package: version` per line")
+    return content
 
 
 if __name__ == "__main__":
-    update_environment()
+    with one_line_errors():
+        update_environment()

@@ -14,7 +14,7 @@ from nodules.runtime import is_deterministic
 
 REPOSITORY = Path(__file__).parents[2]
 # Libraries whose version may change bits.
-LIBRARIES = ("h5py", "keras", "numpy", "scikit-learn", "tensorflow")
+LIBRARIES = ("dvclive", "h5py", "keras", "numpy", "scikit-learn", "scipy", "tensorflow")
 # Environment variables that change bits. The package sets defaults for the first two; the third
 # limits oneDNN to an older instruction set.
 SETTINGS = ("TF_NUM_INTRAOP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA")

@@ -1,6 +1,7 @@
 """The entries of `recipes` and `class_weights` in params.yaml: how a network is trained."""
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PlainValidator, model_validator
@@ -104,6 +105,16 @@ class Recipe(Block):
     patience: Annotated[int, Field(ge=0)]
     augmentation: AugmentationParams
 
+    def changed(self, changes: Mapping[str, Any]) -> Self:
+        """Return a recipe with other values, given as nested mappings.
+
+        Raises
+        ------
+        pydantic.ValidationError
+            If a value is invalid.
+        """
+        return self.model_validate(_merged(self.model_dump(), changes))
+
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
         if self.optimizer == "adam" and self.weight_decay:
@@ -111,3 +122,12 @@ class Recipe(Block):
         if self.warmup_epochs > self.epochs:
             raise ValueError("found more warmup_epochs than epochs, expected at most as many")
         return self
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with the values of `changes`, merged mapping by mapping."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both_mappings = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if both_mappings else value
+    return merged

@@ -12,6 +12,7 @@ import tensorflow as tf
 from dvclive import Live
 
 from nodules.errors import ParamsError, PatchFileError, TrainingError
+from nodules.inference.constant_predictions import constant_predictions
 from nodules.inference.folding import fold_batch_norm, refold
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import save_model
@@ -22,7 +23,6 @@ from nodules.patches.layout import CLASSES
 from nodules.patches.reader import PatchFile, open_patches
 from nodules.runtime import usable_processors
 from nodules.schema import PARAMS_FILE
-from nodules.statistics.constant_predictions import constant_predictions
 from nodules.system.atomic import write_json
 from nodules.training.accelerated_model import AcceleratedModel, accelerate
 from nodules.training.callbacks import (
