@@ -156,6 +156,23 @@ def test_a_change_reruns_the_stages_that_read_it_alone(
     assert stages_to_run(reproduced) == stages
 
 
+@pytest.mark.parametrize(
+    ("package", "stages"),
+    [("tensorflow", ["train", "evaluate"]), ("scikit-learn", ["split", "train", "evaluate"])],
+)
+def test_an_upgrade_reruns_the_stages_that_compute_with_the_package(
+    reproduced: RepositoryCopy, package: str, stages: list[str]
+) -> None:
+    environment = reproduced.path / "environment.yaml"
+    before = environment.read_text(encoding="utf-8")
+    try:
+        upgraded = before.replace(f'{package}: "', f'{package}: "9.')
+        environment.write_text(upgraded, encoding="utf-8")
+        assert stages_to_run(reproduced) == stages
+    finally:
+        environment.write_text(before, encoding="utf-8")
+
+
 @pytest.mark.usefixtures("params_put_back")
 def test_a_wrong_parameter_stops_the_stage_with_one_line(reproduced: RepositoryCopy) -> None:
     reproduced.change_params({"evaluate": {"hardest": 0}})
