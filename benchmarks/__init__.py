@@ -1,6 +1,6 @@
-"""Measurements that the documentation quotes: scripts that print figures, and what they share."""
+"""Benchmark scripts whose figures the documentation quotes, and their shared helpers."""
 
-import nodules as nodules  # sets TensorFlow's environment, before a module imports TensorFlow
+import nodules as nodules  # sets environment variables before TensorFlow is imported
 
-# Entries of `models` in params.yaml that are measured where nothing else is asked for.
+# Default models to measure, as named under `models` in params.yaml.
 MODELS = ("squeezenet", "mobilenet")

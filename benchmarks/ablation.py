@@ -1,12 +1,12 @@
-"""What each ingredient of the tuned recipe is worth: experiments, and the table they add up to.
+"""Ablation of the tuned recipe: queue the DVC experiments and tabulate their results.
 
 python -m benchmarks.ablation queue data/luna16.h5
 dvc queue start
 python -m benchmarks.ablation table data/luna16.h5
 
-The data set has to be under `dvc add`, with its .dvc file in git, and to bring its split: else the
-seed divides it anew. The table shows the experiments of the commit that is checked out. Whole are
-the trainings of the tuned recipe and of the published one, short those without one ingredient.
+Add the data set with `dvc add` and commit its .dvc file. It must define its own split; otherwise
+each seed would draw a different one. The table shows the experiments of the checked-out commit. The
+tuned and published recipes are trained in full, the ablations for fewer epochs.
 """
 
 import argparse
@@ -30,7 +30,7 @@ SEEDS = (1, 2, 3)
 
 
 class Run(NamedTuple):
-    """An experiment: what the table calls it, its model and seed, and what else it changes."""
+    """One experiment: its table row, model, seed and other parameter changes."""
 
     row: str
     model: str
@@ -38,16 +38,16 @@ class Run(NamedTuple):
     changes: tuple[str, ...] = ()
 
     def name(self, dataset: Path) -> str:
-        """Under which DVC keeps it on a data set; letters, digits and dashes alone."""
+        """Return the DVC experiment name for a data set: only letters, digits and dashes."""
         name = f"{PREFIX}-{dataset.with_suffix('')}-{self.model}-{self.row}-{self.seed}"
         return "".join(letter if letter.isalnum() else "-" for letter in name)
 
 
-# Whole trainings of every row would take hours more than what they tell is worth.
+# Training every ablation in full would take many hours and add little information.
 SHORT_EPOCHS = 12
 SHORT = f"{SHORT_EPOCHS} epochs"
 
-# Each takes one ingredient away, or puts another in its place.
+# Each entry removes or replaces one ingredient of the recipe.
 CHANGES = {
     "no average": ("recipes.tuned.average=0.0",),
     "no ghost batches": ("recipes.tuned.ghost_batches=1",),
@@ -65,12 +65,12 @@ CHANGES = {
     "bfloat16": ("recipes.tuned.precision=mixed_bfloat16",),
 }
 
-# What the networks' recipes differ in; a row gives each that of the other.
+# Settings that differ between the two networks; one row swaps them.
 SCHEDULE = ("schedule", "learning_rate", "average")
 
 
 def runs(models: Sequence[str]) -> Iterator[Run]:
-    """List the experiments for some models: seeds, ablations, the published ones."""
+    """Yield the experiments for the given models: seeds, ablations and published recipes."""
     params = read_params()
     shorter = (f"recipes.tuned.epochs={SHORT_EPOCHS}",)
     for model in models:
@@ -90,13 +90,13 @@ def runs(models: Sequence[str]) -> Iterator[Run]:
 
 
 def _where_it_counts(setting: str, model: str, own: Mapping[str, Any]) -> str:
-    """Move a setting of the tuned recipe to the model's own changes, if it is among those."""
+    """Redirect a recipe setting to the model's own overrides if the model overrides it."""
     key = setting.partition("=")[0].removeprefix("recipes.tuned.")
     return f"models.{model}.{setting}" if key in own else setting
 
 
 def queue(dataset: Path, models: Sequence[str]) -> None:
-    """Queue every experiment of this commit that has not been run and is not waiting to be."""
+    """Queue every experiment of this commit that is not yet finished, running or queued."""
     if subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "params.yaml"]).returncode:
         raise ParamsError(PARAMS_FILE, "", "found uncommitted changes, expected none: commit them")
     done = _experiments("Success", "Queued", "Running")
@@ -111,16 +111,17 @@ def queue(dataset: Path, models: Sequence[str]) -> None:
 
 
 def _experiments(*states: str) -> dict[str, dict[str, Any]]:
-    """Give the experiments of this commit in one of some states, by name."""
+    """Return the experiments of this commit that are in one of the given states, by name."""
     rows = (row for row in dvc.api.exp_show() if row.get("Experiment"))
     return {row["Experiment"]: row for row in rows if (row.get("State") or "Success") in states}
 
 
 def table(dataset: Path, models: Sequence[str]) -> None:
-    """Print the table of what has been run on a data set, in Markdown: a row an ingredient.
+    """Print the finished experiments on a data set as a Markdown table, one row per ingredient.
 
-    The recipe may choose its epoch on the val split, not on the test split. Means over seeds, which
-    change the initial weights, order, augmentation and dropout, with the lowest and highest AUC.
+    Values are means over seeds, with the lowest and highest AUC. The seed changes the initial
+    weights, order, augmentation and dropout. A recipe may select its epoch on the val split, never
+    on the test split.
     """
     found = _experiments("Success")
     print("| model | recipe | seeds | val AUC | test AUC | test sensitivity | test ECE |")
@@ -147,7 +148,7 @@ def table(dataset: Path, models: Sequence[str]) -> None:
 
 
 def _mean_and_range(values: list[float]) -> str:
-    """Write a mean, and the lowest and highest where there are several."""
+    """Format the mean, followed by the range if there are several values."""
     mean = f"{statistics.mean(values):.4f}"
     return mean if len(values) == 1 else f"{mean} ({min(values):.4f} to {max(values):.4f})"
 

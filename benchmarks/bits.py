@@ -1,4 +1,4 @@
-"""Whether settings of the environment change bits: hashes of a network after a few steps.
+"""Check whether environment settings change results: hash a network after a few steps.
 
 TF_NUM_INTRAOP_THREADS=2 python -m benchmarks.bits
 ONEDNN_MAX_CPU_ISA=AVX2 taskset -c 0 python -m benchmarks.bits --models mobilenet
@@ -23,7 +23,7 @@ PATCHES = 192
 
 
 def hashes(params: Params, model: str) -> tuple[str, str]:
-    """Give the hash of the weights after training, and that of the predictions before it."""
+    """Return the hashes of the weights after training and of the untrained predictions."""
     params = params.model_copy(update={"model": model})
     recipe, entry = params.chosen_recipe, params.chosen_model
     network = build_model(model, entry.builder, entry.config, seed=1, precision=recipe.precision)

@@ -1,4 +1,4 @@
-"""What a checkpoint costs: the time to write one as a share of an epoch of the default data.
+"""Checkpoint cost: time to write one, as a fraction of an epoch on the default data.
 
 python -m benchmarks.checkpoint_cost
 """
@@ -22,14 +22,14 @@ from nodules.training.train import compiled_for_training
 
 
 def measure(params: Params, model: str, steps: int) -> tuple[float, float, int]:
-    """Time a checkpoint and a training step in turns.
+    """Time checkpoints and training steps in alternation.
 
     Returns
     -------
     checkpoint, step
-        Median seconds.
+        Median durations in seconds.
     size
-        Bytes of the file.
+        File size in bytes.
     """
     params = params.model_copy(update={"model": model})
     recipe, entry = params.chosen_recipe, params.chosen_model
@@ -56,7 +56,7 @@ def measure(params: Params, model: str, steps: int) -> tuple[float, float, int]:
 
 
 def main() -> None:
-    """Print the shares in Markdown."""
+    """Print the fractions as a Markdown table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", nargs="+", default=MODELS, metavar="MODEL")
     arguments = parser.parse_args()
@@ -64,7 +64,7 @@ def main() -> None:
         be_deterministic()
         params = read_params()
         patches = params.phantom.scans * params.phantom.patches_per_scan * params.split.train
-        print("| model | checkpoint, MB | ms | training step, ms | share of an epoch |")
+        print("| model | checkpoint, MB | ms | training step, ms | fraction of an epoch |")
         print("| --- | ---: | ---: | ---: | ---: |")
         for model in arguments.models:
             steps = steps_per_epoch(int(patches), params.recipe_of(model, params.recipe).batch_size)

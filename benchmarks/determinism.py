@@ -1,9 +1,9 @@
-"""What determinism costs: training steps with TensorFlow's deterministic operations and without.
+"""Cost of determinism: training speed with and without TensorFlow's deterministic operations.
 
 python -m benchmarks.determinism
 
-Two processes, which take turns. The ratio of each round is that of two bursts one after the other,
-so that what else the machine does touches both.
+Two processes take turns. Each round yields the ratio of two consecutive bursts, so that other load
+on the machine affects both.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from nodules.training.train import compiled_for_training
 
 
 def work(model: str, seconds: float, *, deterministic: bool) -> None:
-    """Train for some seconds at each line on stdin; print the steps a second."""
+    """Train for `seconds` per line on stdin; print the steps per second."""
     if deterministic:
         be_deterministic()
     params = read_params().model_copy(update={"model": model})
@@ -58,7 +58,7 @@ def work(model: str, seconds: float, *, deterministic: bool) -> None:
 
 
 def ratios(model: str, rounds: int, seconds: float) -> list[float]:
-    """Give the speed with determinism over that without, a ratio a round."""
+    """Return the speed with determinism divided by that without, one ratio per round."""
     with ExitStack() as stack:
         processes = []
         for setting in ("on", "off"):
@@ -73,7 +73,7 @@ def ratios(model: str, rounds: int, seconds: float) -> list[float]:
             process.stdout.readline()
         found = []
         for number in range(rounds):
-            # Who is first in a round is second in the next.
+            # The order alternates between rounds.
             order = processes if number % 2 else processes[::-1]
             speeds = {process.pid: _burst(process) for process in order}
             found.append(speeds[processes[0].pid] / speeds[processes[1].pid])
@@ -92,11 +92,11 @@ def _burst(process: "subprocess.Popen[str]") -> float:
 
 
 def main() -> None:
-    """Print the ratios in Markdown."""
+    """Print the ratios as a Markdown table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", nargs="+", default=MODELS, metavar="MODEL")
     parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of a burst")
+    parser.add_argument("--seconds", type=float, default=3.0, help="duration of a burst")
     parser.add_argument("--work", choices=("on", "off"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     with one_line_errors():

@@ -1,12 +1,12 @@
-"""Kill the pipeline again and again, in each stage, at random moments; check the result.
+"""Kill the pipeline repeatedly, in every stage at random times, and check the result.
 
 python -m benchmarks.kills --kills 20
 
-It works in a temporary copy with a small network and few patches. First the pipeline runs in
-peace. Then it is started afresh and killed (SIGKILL, DVC and stage together) some time after a
-stage has begun, at most as long as that stage took in peace, or when the stage is done. That is
-done as often as asked for, the stages in their order. At last the pipeline runs to its end. Exits
-with status 1 if an output differs.
+Runs in a temporary copy with a small network and few patches. The pipeline first runs
+uninterrupted. It then restarts from scratch and is killed `--kills` times, stage by stage. Each
+SIGKILL hits DVC and the stage together, at a random time within the stage's uninterrupted duration,
+or when the stage ends if that is earlier. Finally the pipeline runs to completion. Exits with
+status 1 if an output differs.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from nodules.system.exits import one_line_errors
 
 
 class Run(NamedTuple):
-    """Whether a run was killed, how long each stage took in seconds, and what was printed."""
+    """Whether a run was killed, the duration of each stage in seconds, and the output."""
 
     killed: bool
     durations: dict[str, float]
@@ -61,11 +61,11 @@ def run(copy: RepositoryCopy, *arguments: str, kill_in: str = "", seconds: float
     Parameters
     ----------
     copy
-        Where.
+        Repository copy to run in.
     arguments
-        Of `dvc repro`.
+        Further arguments of `dvc repro`.
     kill_in, seconds
-        The stage to be killed in, and how long after its beginning; by default none.
+        Stage to kill, and the delay after its start; by default the run is not killed.
     """
     began: dict[str, float] = {}
     lines = []
@@ -91,16 +91,16 @@ def run(copy: RepositoryCopy, *arguments: str, kill_in: str = "", seconds: float
     return Run(process.returncode != 0, durations, "".join(lines))
 
 
-def start_afresh(copy: RepositoryCopy) -> None:
-    """Forget all results, those in DVC's cache and lock file too."""
+def restart_from_scratch(copy: RepositoryCopy) -> None:
+    """Delete all results, including DVC's cache and lock file."""
     copy("git", "checkout", "--quiet", ".")
     copy("git", "clean", "--quiet", "-dfx", "--exclude=.dvc/tmp")
-    # What the committed lock file names is in no cache here, so that every stage has to run.
+    # The outputs in the committed lock file are not cached here, so every stage has to run.
     (copy.path / "dvc.lock").unlink()
 
 
 def place_of(run: Run) -> list[str]:
-    """Say where a run was killed: the stage, and the epochs that a training had begun."""
+    """Return where a run was killed: the stage and, in training, the epoch."""
     stage = ["nothing", *run.durations][-1]
     said = run.output.splitlines()
     resumed = [line for line in said if line.startswith("resuming")]
@@ -109,25 +109,25 @@ def place_of(run: Run) -> list[str]:
 
 
 def main() -> None:
-    """Print a line a kill, and the verdict."""
+    """Print one line per kill, then the verdict."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the kill times")
     arguments = parser.parse_args()
     moments = random.Random(arguments.seed)
     kills = 0
     done: set[str] = set()
     with one_line_errors(), tempfile.TemporaryDirectory() as folder:
         copy = RepositoryCopy.create(Path(folder), SMALL)
-        start_afresh(copy)
-        peaceful = run(copy)
+        restart_from_scratch(copy)
+        uninterrupted = run(copy)
         expected = copy.output_hashes()
-        took = ", ".join(f"{stage} {span:.1f}" for stage, span in peaceful.durations.items())
-        print(f"in peace: {len(expected)} outputs; seconds: {took}", flush=True)
-        start_afresh(copy)
+        took = ", ".join(f"{stage} {span:.1f}" for stage, span in uninterrupted.durations.items())
+        print(f"uninterrupted: {len(expected)} outputs; seconds: {took}", flush=True)
+        restart_from_scratch(copy)
         for number in range(arguments.kills):
             stage = STAGES[number * len(STAGES) // arguments.kills]
-            seconds = moments.uniform(0, peaceful.durations[stage])
+            seconds = moments.uniform(0, uninterrupted.durations[stage])
             again = ("--single-item", "--force", stage) if stage in done else ()
             killed = run(copy, *again, kill_in=stage, seconds=seconds)
             if not killed.killed or place_of(killed)[0] != stage:
@@ -140,7 +140,7 @@ def main() -> None:
         different = differing([expected, found])
         left = [path.name for path in (copy.path / ".dvc/tmp/training").glob("*")]
     print(f"after {kills} kills, run to the end ({', '.join(place_of(last))}):", end=" ")
-    print(f"{len(found) - len(different)} of {len(found)} outputs as in peace")
+    print(f"{len(found) - len(different)} of {len(found)} outputs match the uninterrupted run")
     if different or left:
         sys.exit(f"error: outputs that differ: {different}; checkpoints left: {left}")
 

@@ -1,10 +1,10 @@
-"""What near-duplicates in different splits flatter a network by: AUC with and without them.
+"""Optimism due to near-duplicates across splits: test AUC with and without them.
 
 python -m benchmarks.leak_cost REAL.h5 --copies 0 3 --seeds 1 2
 
-Splits REAL.h5 at random, once as it comes (`report`) and once with near-duplicates kept together,
-trains a small network for a few epochs on each, and scores its test split. `--copies 3` first adds
-three turned copies of every nodule to the file, as some published sets hold.
+Splits REAL.h5 at random, once as is (`report`) and once with near-duplicates kept together. Trains
+a small network for a few epochs on each and scores its test split. `--copies 3` first adds three
+rotated or mirrored copies of every nodule, as some published data sets contain.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def main() -> None:
 
 def _params(seed: int, mode: str, epochs: int) -> Params:
     params = read_params()
-    # Augmentation would hide from the network which patches it has seen before.
+    # Augmentation would make copies of training patches harder to recognise.
     recipe = params.recipes["tuned"].model_copy(
         update={"epochs": epochs, "augmentation": params.recipes["published"].augmentation}
     )

@@ -1,4 +1,4 @@
-"""How far the phantom goes: train on synthetic patches alone, score real ones.
+"""Transfer from the phantom: train on synthetic patches only, score real ones.
 
 python -m benchmarks.phantom_transfer REAL.h5 --scans 160 --seeds 1 2 3
 """
@@ -23,11 +23,13 @@ from nodules.system.exits import one_line_errors
 
 
 def main() -> None:
-    """Print the AUC on real patches for each seed, and its mean."""
+    """Print the AUC on real patches for each seed, and the mean."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("real", type=Path, help="patch file with real patches and labels")
     parser.add_argument("--model", default="squeezenet", choices=list(read_params().models))
-    parser.add_argument("--scans", type=int, default=160, help="of the phantom, 25 patches each")
+    parser.add_argument(
+        "--scans", type=int, default=160, help="number of phantom scans, 25 patches each"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     arguments = parser.parse_args()
     be_deterministic()

@@ -1,4 +1,4 @@
-"""The stages from data set to trained model, run in a folder of a benchmark's own."""
+"""Run the stages from data set to trained model in a separate folder."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,23 +19,23 @@ def run_training(
     folder: Path,
     callbacks: Iterable[keras.callbacks.Callback] = (),
 ) -> TrainingFiles:
-    """Split a data set, weigh its classes and train, as the stages do.
+    """Split a data set, compute class weights and train, as the stages do.
 
     Parameters
     ----------
     params
-        What the stages would read from params.yaml, `dataset` excepted.
+        Parameters as in params.yaml; `dataset` is ignored.
     dataset
-        A patch file.
+        Patch file.
     folder
-        Where everything is written.
+        Output folder.
     callbacks
-        Of the training, as for `nodules.training.train.train`.
+        Callbacks for `nodules.training.train.train`.
 
     Returns
     -------
     TrainingFiles
-        What was written, beside `folder / "test.h5"`.
+        Paths of the files written. The test split is `folder / "test.h5"`.
     """
     split_patches(dataset, folder, params.split, params.seed)
     files = files_in(folder)
@@ -49,7 +49,7 @@ def run_training(
 def train_with(
     params: Params, files: TrainingFiles, callbacks: Iterable[keras.callbacks.Callback] = ()
 ) -> None:
-    """Train as the `train` stage does: with what params.yaml chooses."""
+    """Train as the `train` stage does, with the selected model and recipe."""
     train(
         files,
         model_name=params.model,
@@ -63,7 +63,7 @@ def train_with(
 
 
 def files_in(folder: Path) -> TrainingFiles:
-    """Name the files of a training so that all lie in one folder."""
+    """Return the paths of a training whose files are all in one folder."""
     return TrainingFiles(
         train=folder / "train.h5",
         val=folder / "val.h5",

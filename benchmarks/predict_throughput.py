@@ -1,9 +1,9 @@
-"""How fast `predict` scores a large file, against the model alone, and in how much memory.
+"""Speed and memory of `predict` on a large file, compared with the bare model.
 
 python -m benchmarks.predict_throughput --patches 100000
 
-The rate of `predict` includes loading the model and writing the table. The model alone scores
-batches that lie in memory: as Keras loads it, and as `predict` does with its normalisations folded.
+The rate of `predict` includes loading the model and writing the table. The bare model scores
+batches already in memory, both as loaded by Keras and with folded batch norm as in `predict`.
 """
 
 import argparse
@@ -35,7 +35,7 @@ RESIDENT_BATCHES = 200
 
 
 def main() -> None:
-    """Print, for each model, both rates, their ratio, and the peak memory at two sizes."""
+    """Print the rates, their ratios and the peak memory at two sizes for each model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--patches", type=int, default=100_000)
     known = list(read_params().models)
@@ -54,7 +54,7 @@ def main() -> None:
             save_model(model, path)
             memory = [_peak_megabytes(path, file, folder) for file in (small, large)]
             alone = (model, fold_batch_norm(model))
-            # The machine may slow down or speed up meanwhile: the model alone before and after.
+            # Measured before and after, because the speed of the machine may drift.
             before = [_resident_rate(each) for each in alone]
             began = time.perf_counter()
             predict_file(path, large, folder / "scores.csv")
@@ -82,7 +82,7 @@ def _write_noise(path: Path, count: int) -> Path:
 
 
 def _resident_rate(model: keras.Model) -> float:
-    """Patches a second of the model alone: each processor scores a batch that lies in memory."""
+    """Return patches/s of the bare model when every processor scores a batch in memory."""
     batch = tf.zeros((BATCH_SIZE, PATCH_SIZE, PATCH_SIZE, 1))
     score = tf.function(lambda patches: model(patches, training=False))
 
@@ -97,7 +97,7 @@ def _resident_rate(model: keras.Model) -> float:
 
 
 def _peak_megabytes(model: Path, patches: Path, folder: Path) -> int:
-    """Peak resident memory of the command, in a process of its own."""
+    """Return the peak resident memory of the command, run in a separate process."""
     predict = ["predict", str(model), str(patches), "--out", str(folder / "scores.csv")]
     command = [sys.executable, "-m", "nodules", *predict]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""A copy of this repository in a temporary folder, in which the pipeline can run and be killed."""
+"""A temporary copy of this repository in which the pipeline can run and be killed."""
 
 import json
 import os
@@ -16,34 +16,34 @@ _YAML = YAML(typ="safe", pure=True)
 
 
 class RepositoryCopy:
-    """A git repository with the files of this one.
+    """A git repository with the files of this repository.
 
     Parameters
     ----------
     path
-        Its folder, which exists.
+        Existing folder of the copy.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         author = {"NAME": "Nobody", "EMAIL": "nobody@localhost"}
-        # A stage that runs this, or a repository around the copy, must not be seen by its DVC.
+        # DVC in the copy must not see a surrounding stage or repository.
         self._environment = {k: v for k, v in os.environ.items() if not k.startswith("DVC_")} | {
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-            "PYTHONUNBUFFERED": "1",  # for the last lines of a killed stage
+            "PYTHONUNBUFFERED": "1",  # keeps the last lines of a killed stage
             **{f"GIT_{role}_{k}": v for role in ("AUTHOR", "COMMITTER") for k, v in author.items()},
         }
 
     @classmethod
     def create(cls, path: Path, changes: Mapping[str, Any] | None = None) -> "RepositoryCopy":
-        """Copy the files that git tracks or would add, uncommitted changes included, and commit.
+        """Copy and commit all files not ignored by git, including uncommitted changes.
 
         Parameters
         ----------
         path
-            An empty folder.
+            Empty folder for the copy.
         changes
-            To params.yaml, as nested mappings: a value replaces the present one.
+            New values for params.yaml, as nested mappings.
         """
         listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         names = subprocess.run(listed, cwd=REPOSITORY, capture_output=True, text=True, check=True)
@@ -59,12 +59,12 @@ class RepositoryCopy:
         return copy
 
     def __call__(self, *command: str, status: int = 0) -> str:
-        """Run a command and return its standard output, or all its output if it is to fail.
+        """Run a command and return its standard output, plus stderr if it is expected to fail.
 
         Raises
         ------
         AssertionError
-            If it exits with another status than `status`.
+            If the exit status is not `status`.
         """
         result = subprocess.run(
             command,
@@ -80,11 +80,11 @@ class RepositoryCopy:
         return result.stdout if status == 0 else result.stdout + result.stderr
 
     def json(self, *command: str) -> Any:
-        """Run a command and parse its standard output."""
+        """Run a command and parse its standard output as JSON."""
         return json.loads(self(*command))
 
     def start_dvc(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start DVC in a session of its own, whose processes can be killed together."""
+        """Start DVC in a new session, so that all its processes can be killed together."""
         return subprocess.Popen(
             [sys.executable, "-m", "dvc", *arguments],
             cwd=self.path,
@@ -109,7 +109,7 @@ class RepositoryCopy:
         _YAML.dump(content, file)
 
     def output_hashes(self) -> dict[str, str]:
-        """Return the hash in dvc.lock of each output of each stage, by path."""
+        """Return the hash in dvc.lock of every output, by path."""
         lock = _YAML.load(self.path / "dvc.lock")
         outs = (out for stage in lock["stages"].values() for out in stage["outs"])
         return {out["path"]: out["md5"] for out in outs}

@@ -1,10 +1,10 @@
-"""Run the pipeline twice for each model and recipe; print the hashes of all outputs.
+"""Run the pipeline twice for each model and recipe and compare the hashes of all outputs.
 
 python -m benchmarks.reproducibility             # or: make verify
 python -m benchmarks.reproducibility --epochs 1  # or: make verify EPOCHS=1
 
-It works in a temporary copy, uncommitted changes included, on the embedded data set. Exits with
-status 1 if an output differs.
+Runs on the built-in data set in a temporary copy, including uncommitted changes. Exits with status
+1 if an output differs.
 """
 
 import argparse
@@ -22,12 +22,12 @@ RECIPES = ("tuned", "published")
 
 
 def run_twice(copy: RepositoryCopy) -> list[dict[str, str]]:
-    """Run every stage twice, whatever DVC remembers.
+    """Run every stage twice, ignoring DVC's caches.
 
     Returns
     -------
     list of dict
-        For each run, the hash of each output by path.
+        Output hashes by path, one dict per run.
     """
     runs = []
     for _ in range(2):
@@ -40,13 +40,13 @@ def run_twice(copy: RepositoryCopy) -> list[dict[str, str]]:
 
 
 def differing(runs: list[dict[str, str]]) -> list[str]:
-    """Name the outputs that are not the same in all runs."""
+    """Return the paths of the outputs that differ between runs."""
     paths = {path for run in runs for path in run}
     return sorted(path for path in paths if len({run.get(path) for run in runs}) > 1)
 
 
 def table(runs: list[dict[str, str]]) -> str:
-    """Lay out the hashes of two runs in Markdown."""
+    """Return the hashes of two runs as a Markdown table."""
     lines = ["| output | first run | second run | |", "| --- | --- | --- | --- |"]
     different = differing(runs)
     for path in sorted({path for run in runs for path in run}):
@@ -61,8 +61,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", nargs="+", default=MODELS, metavar="MODEL")
     parser.add_argument("--recipes", nargs="+", default=RECIPES, metavar="RECIPE")
-    parser.add_argument("--epochs", type=int, help="fewer epochs than the recipe, to be quick")
-    parser.add_argument("--scans", type=int, help="fewer scans in the data set, to be quick")
+    parser.add_argument("--epochs", type=int, help="number of epochs, instead of the recipe's")
+    parser.add_argument("--scans", type=int, help="number of scans in the data set")
     arguments = parser.parse_args()
     found: list[str] = []
     with one_line_errors():

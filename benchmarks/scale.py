@@ -1,11 +1,11 @@
-"""How split, class weights, training input and predict grow with the data set, in time and memory.
+"""Time and memory of split, class weights, training input and predict by data set size.
 
 python -m benchmarks.scale --patches 10000 100000
 
-Each step runs in a process of its own. Patches are mixtures of two phantom patches; few are near
-enough to each other to count as near-duplicates. A plain chunked copy of the same file is what
-writing the splits is held against. The network is tiny, so that its input is what is measured.
-Files go to --folder and are deleted.
+Each step runs in a separate process. Patches are mixtures of two phantom patches; few of them are
+near-duplicates. A plain chunked copy of the file is the baseline for writing the splits. The
+network is tiny, so that training measures the input pipeline. Files in --folder are deleted
+afterwards.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from nodules.patches.reader import open_patches
 from nodules.patches.writer import new_patch_file
 
 PHANTOM_SCANS = 40
-PATCHES_PER_SCAN = 600  # as in LUNA16's list of candidates
+PATCHES_PER_SCAN = 600  # as in LUNA16's candidate list
 CHUNK = (64, PATCH_SIZE, PATCH_SIZE)
 TINY = ModelParams(
     builder="squeezenet",
@@ -50,7 +50,7 @@ TINY = ModelParams(
 
 
 class Usage(NamedTuple):
-    """Of a process: wall-clock and processor seconds, peak resident memory in megabytes."""
+    """Wall-clock and CPU seconds and peak resident memory (MB) of a process."""
 
     seconds: float
     processor: float
@@ -58,10 +58,12 @@ class Usage(NamedTuple):
 
 
 def main() -> None:
-    """Print a table of the steps, sizes and ways to store, or run one step."""
+    """Print a table of all sizes, storage types and steps, or run one step."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--patches", type=int, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--folder", type=Path, help="for the files; a temporary one by default")
+    parser.add_argument(
+        "--folder", type=Path, help="folder for the files; a temporary one by default"
+    )
     parser.add_argument("--storage", nargs="+", choices=STORAGE, default=list(STORAGE))
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
@@ -70,7 +72,7 @@ def main() -> None:
     if arguments.step:
         STEPS[arguments.step](arguments.work)
         return
-    print("| patches | stored | step | seconds | processor s | us a patch | peak MB |")
+    print("| patches | stored | step | seconds | processor s | us per patch | peak MB |")
     print("| ---: | --- | --- | ---: | ---: | ---: | ---: |", flush=True)
     for count in arguments.patches:
         for storage in arguments.storage:
@@ -95,11 +97,11 @@ def write_patches(path: Path, count: int, *, compression: str | None) -> None:
     Parameters
     ----------
     path
-        The file.
+        File to write.
     count
-        Patches.
+        Number of patches.
     compression
-        HDF5's name of the method, or None for a contiguous `X`.
+        HDF5 name of the compression filter; None for a contiguous `X`.
     """
     from nodules.phantom.params import PhantomParams
     from nodules.phantom.patch_file import write_phantom
@@ -140,7 +142,7 @@ def _run(step: str, work: Path) -> Usage:
 
 
 def _copy(work: Path) -> None:
-    """Copy `X` in blocks as HDF5 gives and takes it."""
+    """Copy `X` block by block with h5py."""
     target = work / "copy.h5"
     with h5py.File(work / "patches.h5") as source, h5py.File(target, "w") as file:
         data = source["X"]
@@ -183,7 +185,7 @@ def _train(work: Path) -> None:
 
     be_deterministic()
     files = files_in(work / "splits")
-    # A hundred patches to score after the epoch: its input is what is measured.
+    # Only 100 val patches, so that scoring hardly counts.
     with open_patches(files.val) as val:
         rows = np.r_[np.flatnonzero(val.labels)[:50], np.flatnonzero(val.labels == 0)[:50]]
         pixels, labels = val.on_disk()[rows], val.labels[rows]
@@ -202,7 +204,7 @@ def _predict(work: Path) -> None:
 
 
 def _shuffling(work: Path) -> None:
-    """Say how well the rows are shuffled: in each epoch, and from one to the next."""
+    """Write a table of shuffling quality, within epochs and between consecutive ones."""
     from scipy.stats import chisquare, hypergeom, spearmanr
 
     from nodules.training.input_pipeline import epoch_order, steps_per_epoch
@@ -214,7 +216,7 @@ def _shuffling(work: Path) -> None:
     steps = steps_per_epoch(len(labels), size)
     lines = [
         "| epoch | rank correlation with the file | with the epoch before "
-        "| nodules a batch, mean and SD | SD of a fair draw | p of a fair draw |",
+        "| nodules per batch, mean and SD | SD of a fair draw | p of a fair draw |",
         "| ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     places = np.arange(len(labels))
@@ -225,13 +227,13 @@ def _shuffling(work: Path) -> None:
         with_last = spearmanr(np.argsort(before), np.argsort(order)).statistic
         nodules = labels[order[: steps * size]].reshape(steps, size).sum(axis=1)
         fair = hypergeom(len(labels), int(labels.sum()), size)
-        # Cells that a fair draw fills at least five times each, as the test wants.
+        # The chi-squared test needs at least five expected counts per cell.
         expected = fair.pmf(np.arange(size + 1)) * steps
         cells = np.minimum(np.cumsum(expected) // 5, expected.sum() // 5 - 1).astype(int)
         _, cells = np.unique(cells, return_inverse=True)
         counts = np.bincount(cells, np.bincount(nodules, minlength=size + 1))
-        shares = np.bincount(cells, expected)
-        p = chisquare(counts, shares / shares.sum() * counts.sum()).pvalue
+        expected_counts = np.bincount(cells, expected)
+        p = chisquare(counts, expected_counts / expected_counts.sum() * counts.sum()).pvalue
         lines.append(
             f"| {epoch + 1} | {with_file:+.4f} | {'' if not epoch else f'{with_last:+.4f}'} "
             f"| {nodules.mean():.2f}, {nodules.std():.2f} | {fair.std():.2f} | {p:.2f} |"

@@ -1,12 +1,11 @@
-"""What the networks learn from few patches: test AUC by the number of patches.
+"""Learning from few patches: test AUC by the number of patches.
 
 python -m benchmarks.small_data --sizes 6x2 10x10 29x20 --seeds 1 3
 
-Draws phantoms of so many scans and patches per scan and trains on them, by the recipe `tuned` the
-networks of params.yaml, by `published` those as published. A row is printed as soon as its training
-has ended. It shows the range of the probabilities too: where they are all alike, the network has
-learned nothing, whatever its AUC. Few patches have few test patches: below a hundred or so, the AUC
-says little.
+Generates phantoms of the given numbers of scans and patches per scan and trains on them. The recipe
+`published` trains the published variants of the networks. Each row is printed when its training
+ends. Rows include the range of the probabilities: if all are nearly equal, the network has learned
+nothing, whatever its AUC. With fewer than about 100 test patches, the AUC is unreliable.
 """
 
 import argparse

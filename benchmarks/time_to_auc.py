@@ -1,9 +1,9 @@
-"""How long training takes to reach an AUC on the val split: both recipes in one run.
+"""Training time needed to reach a target AUC on the val split, for each recipe.
 
 python -m benchmarks.time_to_auc data/luna16.h5 --target 0.97
 
-By the recipe `published` it trains the networks as published, by any other those of params.yaml's
-own. A table is printed as soon as its training has ended.
+The recipe `published` trains the published variants of the networks. Each table is printed when its
+training ends.
 """
 
 import argparse
@@ -24,12 +24,12 @@ from nodules.system.exits import one_line_errors
 
 
 class Curve(keras.callbacks.Callback):
-    """Notes when each epoch ended, scoring included, and the AUC that it reached.
+    """Records the time and the AUC after each epoch, scoring included.
 
     Attributes
     ----------
     seconds, aucs
-        A value an epoch; seconds since training began.
+        Seconds since training began, and val AUC; one value per epoch.
     """
 
     def __init__(self) -> None:
@@ -43,14 +43,14 @@ class Curve(keras.callbacks.Callback):
         self._began = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Note the time and the AUC."""
+        """Record the time and the AUC."""
         assert logs is not None
         self.seconds.append(time.perf_counter() - self._began)
         self.aucs.append(logs["val_auc"])
 
 
 def main() -> None:
-    """Train each model by each recipe and print the curves and what they took, in Markdown."""
+    """Train each model with each recipe; print the curves and times as Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("dataset", type=Path, help="patch file")
     params = read_params()
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument(
         "--recipes", nargs="+", choices=list(params.recipes), default=list(params.recipes)
     )
-    parser.add_argument("--target", type=float, default=0.97, help="AUC to wait for")
+    parser.add_argument("--target", type=float, default=0.97, help="target AUC")
     arguments = parser.parse_args()
     be_deterministic()
     print(f"On {usable_processors()} processors, {arguments.dataset.name}, seed {params.seed}:")

@@ -1,3 +1,3 @@
-"""The test suite: a module for each module or command that it tests."""
+"""The test suite: one module per tested module or command."""
 
-import nodules as nodules  # sets TensorFlow's environment, before a module imports TensorFlow
+import nodules as nodules  # sets environment variables before TensorFlow is imported

@@ -1,4 +1,4 @@
-"""Opening a page in headless Chromium without a network."""
+"""Open pages in headless Chromium without network access."""
 
 import re
 import shutil
@@ -14,13 +14,13 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromi
 
 
 class OpenedPage(NamedTuple):
-    """The document after its scripts have run, and what they said on the console."""
+    """The document after its scripts have run, and its console messages."""
 
     document: str
     console: list[str]
 
     def curves(self) -> list[str]:
-        """Give the paths of all lines that Vega has drawn as SVG."""
+        """Return the SVG paths of all lines drawn by Vega."""
         lines = re.findall(r'<g class="mark-line role-mark[^"]*"[^>]*>(.*?)</g>', self.document)
         return [path for line in lines for path in re.findall(r' d="(M[^"]*L[^"]*)"', line)]
 
@@ -31,9 +31,9 @@ def open_offline(page: Path, profile: Path) -> OpenedPage:
     Parameters
     ----------
     page
-        HTML file.
+        HTML file to open.
     profile
-        Folder that Chromium may write to.
+        Writable folder for the Chromium profile.
     """
     assert CHROMIUM is not None
     options = [

@@ -1,4 +1,4 @@
-"""Patch files to test with, and the limits that every test runs under."""
+"""Shared fixtures, and the limits under which all tests run."""
 
 import os
 import resource
@@ -11,12 +11,12 @@ import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
 
-# How long an example takes depends on what else the machine does.
+# No deadline: the duration of an example depends on the load of the machine.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
-# Of a worker, or of a process that it starts; a worker takes 0.5 GB. A test that generates too much
-# fails by it, before the system ends another process for want of memory.
+# Limit for a worker or a process that it starts; a worker takes 0.5 GB. A test that allocates too
+# much fails before the system kills another process.
 MAX_DATA_BYTES = 4 * 2**30
 
 SLOWEST = {"test_pipeline", "test_reproducibility", "test_strategy", "test_training"}
@@ -25,10 +25,10 @@ PatchFileFactory = Callable[..., Path]
 
 
 def pytest_configure() -> None:
-    """Limit the memory of this process.
+    """Limit the data segment of this process.
 
-    Not its address space, most of which TensorFlow reserves and never uses. The drivers of a GPU
-    map more than they use in any case.
+    The address space cannot be limited, because TensorFlow reserves much more than it uses. With a
+    GPU there is no limit, because its drivers map too much memory.
     """
     if not Path("/dev/nvidiactl").exists():
         _, most = resource.getrlimit(resource.RLIMIT_DATA)
@@ -37,13 +37,13 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take minutes, so that no worker is left with one at the end."""
+    """Run the slowest files first, to balance the load between workers."""
     items.sort(key=lambda item: item.path.stem not in SLOWEST)  # a stable sort
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_probe_process() -> Iterator[None]:
-    """Open HDF5 files without a probe in another process, which takes half a second for each."""
+    """Open HDF5 files without the probe process, which takes half a second per file."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nodules.patches.probe._probe_once", lambda *_: None)
         yield
@@ -51,7 +51,7 @@ def no_probe_process() -> Iterator[None]:
 
 @pytest.fixture
 def patch_file(tmp_path: Path) -> PatchFileFactory:
-    """Give a function that writes an HDF5 file from its arguments; None leaves a data set out."""
+    """Return a function that writes an HDF5 file; data sets that are None are omitted."""
 
     def write(name: str = "patches.h5", **data_sets: NDArray | list | None) -> Path:
         path = tmp_path / name
@@ -66,7 +66,7 @@ def patch_file(tmp_path: Path) -> PatchFileFactory:
 
 @pytest.fixture
 def unprivileged() -> Iterator[None]:
-    """Run the test as somebody who may not read and write everything, if it is root's."""
+    """Run the test as an unprivileged user if the current user is root."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)
@@ -78,6 +78,6 @@ def unprivileged() -> Iterator[None]:
 
 @pytest.fixture
 def random_patches() -> Callable[[int], NDArray[np.uint8]]:
-    """Give a function that makes n random uint8 patches."""
+    """Return a function that draws n random uint8 patches."""
     rng = np.random.default_rng(0)
     return lambda count: rng.integers(0, 256, (count, 50, 50), dtype=np.uint8)

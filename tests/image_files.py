@@ -1,4 +1,4 @@
-"""Image files written byte by byte, where no library writes what a test needs."""
+"""Write image files byte by byte, for cases that no library can write."""
 
 import struct
 import zlib
@@ -26,20 +26,20 @@ def tiff(
     rows_per_strip: int = 20,
     tags: Tags | None = None,
 ) -> bytes:
-    """Return a TIFF of one channel, its samples in the type of `stored`.
+    """Return a single-channel TIFF with the sample type of `stored`.
 
     Parameters
     ----------
     stored
-        (H, W)
+        (H, W) pixels.
     order
-        Order of bytes, `<` or `>`.
+        Byte order, `<` or `>`.
     compression, photometric
-        As in TIFF 6.0.
+        Values of these tags, as in TIFF 6.0.
     rows_per_strip
-        Rows in all strips but the last.
+        Number of rows in every strip but the last.
     tags
-        Further tags, or others in their place: `B`, `H` or `I`, and the values.
+        Additional or replacement tags: `B`, `H` or `I`, and the values.
     """
     height, width = stored.shape
     ordered = stored.astype(stored.dtype.newbyteorder(order))
@@ -83,14 +83,14 @@ def tiff(
 def png(
     pixels: bytes, width: int, height: int, *, bits: int = 8, colour: int = 0, chunks: bytes = b""
 ) -> bytes:
-    """Return a PNG of the given scan lines, each after its filter byte, and further chunks."""
+    """Return a PNG with the given scan lines, including filter bytes, and further chunks."""
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     data = chunk(b"IDAT", zlib.compress(pixels, 9))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunks + data + chunk(b"IEND", b"")
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
-    """Return a chunk of a PNG."""
+    """Return a PNG chunk."""
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
@@ -100,16 +100,16 @@ def ct(
     pixels: bytes | None = None,
     **attributes: Any,
 ) -> Dataset:
-    """Return a CT slice in DICOM with slope 1 and intercept -1024.
+    """Return a CT slice in DICOM format with slope 1 and intercept -1024.
 
     Parameters
     ----------
     stored
-        (H, W) stored values.
+        Stored values, (H, W).
     syntax, pixels
-        The transfer syntax, and PixelData where they are not those of `stored`.
+        Transfer syntax, and PixelData if different from `stored`.
     attributes
-        Further elements; None leaves one out.
+        Further elements; None omits an element.
     """
     data = Dataset()
     data.file_meta = FileMetaDataset()

@@ -1,11 +1,11 @@
-"""Readers of images that fail as decoders do, for calls under limits."""
+"""Image readers that fail like decoders, for tests of calls under limits."""
 
 import os
 from pathlib import Path
 
 
 def read_badly(path: Path, *arguments: str) -> bytes:
-    """Do what the name of the file says; return its name."""
+    """Fail in the way named by the file; otherwise return its name."""
     if path.stem == "endless":
         while True:
             pass

@@ -1,8 +1,8 @@
-"""A process that reads patch files, each in a fork of its own: damaged ones may crash HDF5.
+"""Read patch files, each in a forked process, because damaged ones may crash HDF5.
 
 python -m tests.read_apart
 
-Answers each path on its standard input with a line: `read`, `refused SENTENCE`, `killed SIGNAL`, or
+Answers each path on stdin with one line: `read`, `refused SENTENCE`, `killed SIGNAL`, or
 `failed ERROR`.
 """
 
@@ -19,7 +19,7 @@ CPU_SECONDS = 2
 
 
 def outcome(path: Path) -> str:
-    """Say how reading all of a file ends."""
+    """Return the outcome of reading a whole file."""
     try:
         with open_patches(path) as patches:
             for _ in patches.blocks():
@@ -32,7 +32,7 @@ def outcome(path: Path) -> str:
 
 
 def read_in_fork(path: Path) -> str:
-    """Say how reading all of a file ends, though it may crash."""
+    """Return the outcome of reading a whole file that may crash the process."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

@@ -1,4 +1,4 @@
-"""A training that takes seconds: a small network, a short recipe, discs to be found in noise."""
+"""A training that takes seconds: a small network, a short recipe, and discs in noise."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def small_params(**recipe_changes) -> Params:
 
 
 def write_discs(path: Path, count: int, seed: int) -> None:
-    """Write patches of noise, half of them with a bright disc in the middle."""
+    """Write noise patches, half of them with a bright disc at the centre."""
     rng = np.random.default_rng(seed)
     labels = (np.arange(count) % 2).astype(np.uint8)
     distance = np.hypot(*(np.mgrid[:50, :50] - 24.5))
@@ -53,7 +53,7 @@ def write_discs(path: Path, count: int, seed: int) -> None:
 
 
 def write_training_files(folder: Path) -> TrainingFiles:
-    """Write a train split of 160 discs and noise, a val split of 60, and equal class weights."""
+    """Write a train split of 160 patches, a val split of 60, and equal class weights."""
     files = files_in(folder)
     write_discs(files.train, 160, seed=1)
     write_discs(files.val, 60, seed=2)
@@ -62,16 +62,16 @@ def write_training_files(folder: Path) -> TrainingFiles:
 
 
 class Stopped(BaseException):
-    """Stands for the end of the process: nothing may catch it."""
+    """Simulates the end of the process; must not be caught."""
 
 
 class StopIn(keras.callbacks.Callback):
-    """Ends a training in an epoch (from 1), at a step or, at -1, when all is done for the epoch.
+    """Stops a training in an epoch (from 1) at a step; -1 stands for the end of the epoch.
 
     Attributes
     ----------
     epochs
-        Those that have begun, from 1.
+        Epochs that have begun, counted from 1.
     """
 
     def __init__(self, epoch: int, step: int = -1) -> None:
@@ -91,5 +91,5 @@ class StopIn(keras.callbacks.Callback):
             self.stop()
 
     def stop(self) -> None:
-        """End the training; another way is another class."""
+        """Stop the training. Subclasses override how."""
         raise Stopped

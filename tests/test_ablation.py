@@ -1,4 +1,4 @@
-"""The ablation: that every experiment changes what it says, and has a name of its own."""
+"""Ablation experiments: unique names, and each changes the intended setting."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ RUNS = list(runs(MODELS))
 
 
 def changed(run: Run) -> Params:
-    """Apply an experiment's settings as `dvc exp run --set-param` does."""
+    """Apply the settings of an experiment, as `dvc exp run --set-param` does."""
     yaml = YAML(typ="safe", pure=True)
     content = yaml.load(PARAMS_FILE)
     for setting in (f"model={run.model}", f"seed={run.seed}", *run.changes):
@@ -36,7 +36,7 @@ def test_names_differ_and_are_names_of_git_references() -> None:
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run.model}, {run.row}, {run.seed}")
-def test_each_experiment_differs_from_what_it_is_set_beside(run: Run) -> None:
+def test_each_experiment_differs_from_its_reference(run: Run) -> None:
     short = run.row.startswith(SHORT) and run.row != SHORT
     beside = next(other for other in RUNS if other.row == (SHORT if short else "tuned"))
     found = changed(run)

@@ -1,4 +1,4 @@
-"""The accelerated model computes the same as its network, for each part of a batch."""
+"""The accelerated model matches the original network on every ghost batch."""
 
 from itertools import pairwise
 from typing import Any
@@ -34,7 +34,7 @@ def network(name: str) -> keras.Model:
 
 
 def gradients(model: keras.Model, patches: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return the outputs in training, and the gradients of the first class's mean probability."""
+    """Return the training outputs and the gradients of the mean probability of class 0."""
     with tf.GradientTape() as tape:
         outputs = model(patches, training=True)
         mean = tf.reduce_mean(outputs[:, 0])
@@ -46,19 +46,19 @@ def intensities(random_patches, count: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["squeezenet", "mobilenet", "mobilenet_published"])
-def test_a_copy_has_the_outputs_and_gradients_of_keras_own_layers(name, random_patches) -> None:
+def test_outputs_and_gradients_match_keras_layers(name, random_patches) -> None:
     model = network(name)
     patches = intensities(random_patches, 6)
     outputs, found = gradients(accelerate(model), patches)
     expected_outputs, expected = gradients(model, patches)
-    # Where a ReLU sits on its edge, rounding decides.
+    # Rounding decides the gradient of a ReLU near zero.
     assert outputs == pytest.approx(expected_outputs, abs=1e-3)
     for variable, mine, theirs in zip(model.trainable_variables, found, expected, strict=True):
         difference = np.linalg.norm(mine - theirs) / np.linalg.norm(theirs)
         assert difference < 0.05, variable.path
 
 
-def test_the_tuned_networks_are_trained_by_the_faster_layers() -> None:
+def test_the_tuned_networks_use_the_faster_layers() -> None:
     for name in ("squeezenet", "mobilenet"):
         kinds = {type(layer) for layer in accelerate(network(name)).network.layers}
         assert {FusedBatchNormalization, WeightedSum} <= kinds
@@ -66,7 +66,7 @@ def test_the_tuned_networks_are_trained_by_the_faster_layers() -> None:
 
 
 @pytest.mark.parametrize("parts", [2, 3])
-def test_ghost_batches_are_batches_of_their_own(parts: int, random_patches) -> None:
+def test_ghost_batches_are_normalised_separately(parts: int, random_patches) -> None:
     model = small_model()
     patches = intensities(random_patches, 7)
     outputs, found = gradients(accelerate(model, ghost_batches=parts), patches)
@@ -79,7 +79,7 @@ def test_ghost_batches_are_batches_of_their_own(parts: int, random_patches) -> N
         assert gradient == pytest.approx(sum(pieces), abs=1e-6)
 
 
-def test_a_network_without_normalisation_does_not_notice_ghost_batches(random_patches) -> None:
+def test_ghost_batches_do_not_affect_a_network_without_normalisation(random_patches) -> None:
     model = small_model(batch_norm=False)
     patches = intensities(random_patches, 8)
     whole, parts = (gradients(accelerate(model, ghost_batches=n), patches) for n in (1, 4))
@@ -89,7 +89,7 @@ def test_a_network_without_normalisation_does_not_notice_ghost_batches(random_pa
 
 
 def train_on(copy: AcceleratedModel, batches: list[np.ndarray]) -> None:
-    """Take a step for each batch, at a learning rate that leaves the weights as they are."""
+    """Take one step per batch, with a learning rate too small to change the weights."""
     copy.compile(keras.optimizers.SGD(0.0), "mse")
     copy.optimizer.build(copy.trainable_variables)
     for batch in batches:
@@ -102,7 +102,7 @@ def normalised(shape: tuple[int, ...], **options: Any) -> keras.Model:
     return keras.Model(inputs, keras.layers.BatchNormalization(name="norm", **options)(inputs))
 
 
-# The first is fused, the others are Keras's own.
+# The first normalisation is fused, the others are Keras layers.
 NORMALISATIONS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "fused": ((2, 2, 3), {}),
     "no scale": ((2, 2, 3), {"scale": False}),
@@ -117,7 +117,7 @@ def test_running_statistics_are_the_weighted_mean_of_the_batches(
 ) -> None:
     copy = accelerate(normalised(shape, momentum=0.9, **options), ghost_batches=ghost_batches)
     rng = np.random.default_rng(0)
-    # Equal parts, so that the mean over them is that of the batch, and so is the mean variance.
+    # Parts of equal size, so that their mean statistics are those of the batch.
     batches = [
         np.tile(rng.normal(step, 1 + step, (25, *shape)), (4, *[1] * len(shape)))
         for step in range(60)
@@ -131,11 +131,11 @@ def test_running_statistics_are_the_weighted_mean_of_the_batches(
         variance = (1 - rate) * variance + rate * batch.var(axis=axes)
     norm = copy.network.get_layer("norm")
     assert norm.moving_mean.numpy() == pytest.approx(mean, rel=1e-4)
-    # The fused operation's variance is the unbiased one.
+    # The fused operation returns the unbiased variance.
     assert norm.moving_variance.numpy() == pytest.approx(variance, rel=0.05)
 
 
-def test_what_a_normalisation_starts_from_is_forgotten_in_one_step() -> None:
+def test_initial_running_statistics_are_discarded_after_one_step() -> None:
     values = np.tile(np.array([[7.0, 8.0, 9.0]], np.float32), (8, 1))
     copy = accelerate(normalised((3,), momentum=0.99))
     train_on(copy, [values])
@@ -144,7 +144,7 @@ def test_what_a_normalisation_starts_from_is_forgotten_in_one_step() -> None:
     assert norm.moving_variance.numpy() == pytest.approx(0, abs=1e-5)
 
 
-def test_after_many_steps_the_running_statistics_are_kerass_own() -> None:
+def test_after_many_steps_the_running_statistics_match_keras() -> None:
     rng = np.random.default_rng(0)
     batches = [rng.normal(step / 100, 1, (8, 3)).astype(np.float32) for step in range(500)]
     model = normalised((3,), momentum=0.97)
@@ -163,7 +163,7 @@ def test_weights_fit_the_model_in_its_order(random_patches) -> None:
         assert np.array_equal(mine, theirs)
 
 
-def test_fused_normalisation_trains_as_keras_own_does() -> None:
+def test_fused_normalisation_trains_as_keras_does() -> None:
     rng = np.random.default_rng(0)
     patches = rng.uniform(0, 255, (16, 50, 50, 1)).astype(np.float32)
     labels = np.eye(2, dtype=np.float32)[np.arange(16) % 2]
@@ -177,7 +177,7 @@ def test_fused_normalisation_trains_as_keras_own_does() -> None:
         model.compile(keras.optimizers.SGD(0.01), "categorical_crossentropy")
         losses.append([float(model.train_on_batch(patches, labels)) for _ in range(3)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    # The running statistics differ: those of the copy have forgotten where they started.
+    # The running statistics differ: those of the copy no longer depend on their initial values.
     for one, two in zip(plain.trainable_weights, fused.trainable_weights, strict=True):
         assert two.numpy() == pytest.approx(one.numpy(), rel=0.02, abs=1e-3)
     plain.set_weights(fused.get_weights())

@@ -1,4 +1,4 @@
-"""Bad input to the commands a person types: one line, exit status 1, at once, and nothing left."""
+"""Bad command-line input: a fast one-line error, exit status 1, and no files left behind."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 REPOSITORY = Path(__file__).parent.parent
 HEAVY = ("tensorflow", "keras", "sklearn", "scipy", "matplotlib", "pandas", "dvc", "distributed")
 
-# Runs a module as `python -m` does, and notes which heavy modules it has imported by its end.
+# Runs a module as `python -m` does and reports the heavy modules that it has imported.
 WATCHED = f"""\
 import atexit, pathlib, runpy, sys
 def note():
@@ -79,7 +79,7 @@ def test_bad_input_is_refused_in_one_line_before_anything_heavy_is_loaded(
     assert set(tmp_path.rglob("*")) - before == {tmp_path / "imported.txt"}
 
 
-def test_a_file_name_commands_no_terminal(tmp_path: Path) -> None:
+def test_a_file_name_cannot_control_the_terminal(tmp_path: Path) -> None:
     name = "a\x1b]0;title\x07\nb.h5"
     (tmp_path / name).write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     for missing in ("", "missing-"):

@@ -1,4 +1,4 @@
-"""Class weights: the formula, the fixed numbers, and the file between two stages."""
+"""Class weights: the balanced formula, fixed weights, and the file between two stages."""
 
 import numpy as np
 import pytest

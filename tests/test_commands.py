@@ -1,4 +1,4 @@
-"""The command line as a person types it: output, exit status, and what is left behind."""
+"""The command line: output, exit status and files left behind."""
 
 import csv
 import subprocess
@@ -44,7 +44,7 @@ def test_inspect_says_what_is_wrong_with_a_file(patch_file, random_patches) -> N
     assert_one_line_error(nodules("inspect", path), str(path), "Y: row 2: found 2, expected 0 or 1")
 
 
-def test_inspect_is_light(patch_file, random_patches) -> None:
+def test_inspect_imports_no_heavy_module(patch_file, random_patches) -> None:
     path = patch_file(X=random_patches(5), Y=LABELS)
     code = (
         "import sys; from pathlib import Path; from nodules.commands.inspect import describe;"
@@ -166,7 +166,7 @@ def test_predict_averages_eight_views_where_asked(
     assert found == pytest.approx(expected, abs=1e-6)
 
 
-def test_predict_refuses_what_is_no_model_and_no_patch_file(
+def test_predict_refuses_invalid_models_and_patch_files(
     patch_file, random_patches, model_path: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "scores.csv"
@@ -200,6 +200,6 @@ def test_the_package_installs_its_command() -> None:
     assert "usage: nodules" in result.stdout
 
 
-def test_help_waits_for_no_library() -> None:
+def test_help_imports_no_heavy_library() -> None:
     code = "import sys, nodules.__main__; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""Posting the report's comment, on servers of 127.0.0.1 that play GitHub and GitLab."""
+"""Posting the report as a comment, to mock GitHub and GitLab servers on 127.0.0.1."""
 
 import json
 import os
@@ -25,18 +25,18 @@ PERSON = {"id": 8, "login": "someone", "type": "User"}
 
 
 class Played:
-    """A server that keeps comments as a forge does.
+    """A mock server that stores comments as GitHub or GitLab does.
 
     Parameters
     ----------
     comments_path, comment_path
-        Where comments are listed and created; where one is changed, up to its number.
+        Path to list and create comments; path to change one, up to its number.
     changes
-        The method that changes one.
+        HTTP method that changes a comment.
     authorised
-        The header that a request must carry.
+        Header that a request must carry.
     author
-        The key of a comment that holds who wrote it.
+        Key of a comment that holds its author.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Played:
 
 @contextmanager
 def served(answer: Callable[..., tuple[int, Any]]) -> Iterator[str]:
-    """Serve JSON on a free port and give its address."""
+    """Serve JSON on a free port and yield the address."""
 
     class Handler(BaseHTTPRequestHandler):
         def handle_one(self) -> None:
@@ -106,7 +106,7 @@ def served(answer: Callable[..., tuple[int, Any]]) -> Iterator[str]:
         do_GET = do_POST = do_PATCH = do_PUT = handle_one  # noqa: N815
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Suppress logging."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -244,7 +244,7 @@ def test_a_server_that_is_not_there_is_named_in_one_line() -> None:
         (f"{MARKER}\n" + "x" * 65_536, "expected 65,536 at most"),
     ],
 )
-def test_what_is_no_comment_of_ours_is_not_posted(text: str, problem: str, tmp_path: Path) -> None:
+def test_only_our_own_comments_are_posted(text: str, problem: str, tmp_path: Path) -> None:
     path = tmp_path / "comment.md"
     path.write_text(text)
     with pytest.raises(NodulesError, match=re.escape(problem)):
@@ -254,7 +254,7 @@ def test_what_is_no_comment_of_ours_is_not_posted(text: str, problem: str, tmp_p
 
 
 @pytest.mark.parametrize("line", ["/close", "  /label ~bug", "/merge"])
-def test_a_comment_gives_gitlab_no_commands(line: str, tmp_path: Path) -> None:
+def test_a_comment_contains_no_gitlab_commands(line: str, tmp_path: Path) -> None:
     path = tmp_path / "comment.md"
     path.write_text(f"{MARKER}\nand/or\n{line}\n")
     with pytest.raises(NodulesError, match=r"found /\w+ at a line's start, expected no quick"):
@@ -292,7 +292,7 @@ def test_a_comment_names_the_page_and_the_picture_where_they_are(tmp_path: Path)
 
 
 @pytest.mark.parametrize("ref", ["refs/heads/main", "refs/pull/5/merge/../6", "refs/pull/x/merge"])
-def test_a_run_that_is_for_no_pull_request_is_refused(ref: str) -> None:
+def test_a_run_without_a_pull_request_is_refused(ref: str) -> None:
     environment = github_environment("http://127.0.0.1:9") | {"GITHUB_REF": ref}
     with pytest.raises(NodulesError, match="expected refs/pull/NUMBER/merge"):
         forge_and_run(environment)
@@ -302,11 +302,11 @@ def test_a_run_that_is_for_no_pull_request_is_refused(ref: str) -> None:
         forge_and_run({})
 
 
-def test_the_job_that_posts_needs_nothing_but_python(tmp_path: Path) -> None:
+def test_the_posting_job_needs_only_python(tmp_path: Path) -> None:
     played = github()
     comment = tmp_path / "comment.md"
     comment.write_text(f"{MARKER}\nnaïve\n", encoding="utf-8")
-    # -S leaves all installed packages out.
+    # -S excludes all installed packages.
     command = [sys.executable, "-S", "-m", "nodules.report.comment", str(comment)]
     with served(played.answer) as url:
         done = [

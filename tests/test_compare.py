@@ -1,4 +1,4 @@
-"""Comparing revisions as a person does, in a repository whose pipeline takes no time."""
+"""Comparing revisions from the command line, in a repository with a trivial pipeline."""
 
 import json
 import os
@@ -34,13 +34,13 @@ from nodules.report.text import as_text
 from tests.browser import needs_chromium, open_offline
 from tests.tiny_project import PARAMS, REPOSITORY, Project, data_taken_away
 
-# Where the page of `dvc plots` looks for Vega.
+# URL from which the page of `dvc plots` loads Vega.
 VEGA = ".dvc/tmp/vega.js"
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Give a repository with one commit and its experiments."""
+    """Return a repository with one commit and its experiments."""
     project = Project.create(tmp_path_factory.mktemp("project"))
     project.experiment("second", "model=second", "skill=2.5", "luck=2")
     project.experiment("lucky", "luck=3")
@@ -52,7 +52,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture
 def inside(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Give the repository as the current folder."""
+    """Make the repository the current folder."""
     monkeypatch.chdir(project.path)
     return project
 
@@ -152,7 +152,7 @@ def test_a_revision_whose_network_has_learned_nothing_is_a_warning_in_every_form
     assert theirs["warning"].startswith(problem)
 
 
-def test_in_markdown_names_mention_nobody() -> None:
+def test_in_markdown_names_trigger_no_mentions() -> None:
     assert escaped("by @someone, see #12 and !3") == "by @\u200bsomeone, see #\u200b12 and !\u200b3"
     assert escaped("a_b*") == "a\\_b\\*"
 
@@ -246,7 +246,7 @@ def test_the_patches_that_were_scored_count_and_not_those_split_since(tmp_path: 
 HOSTILE = "\x1b]0;title\x07\x1b[31m\u202e\udcff http://evil.example www.evil.example @all"
 
 
-def test_names_and_values_command_no_terminal_and_link_nowhere(
+def test_names_and_values_cannot_control_the_terminal_or_create_links(
     inside: Project, tmp_path: Path
 ) -> None:
     first, second = read_revisions(["HEAD", "second"])
@@ -298,12 +298,12 @@ def test_a_refusal_is_one_line(project: Project) -> None:
 
 @pytest.fixture
 def emptied(inside: Project, tmp_path: Path) -> Iterator[Project]:
-    """Give the repository without its cache and data."""
+    """Yield the repository without its cache and data."""
     with data_taken_away(inside, tmp_path):
         yield inside
 
 
-def test_missing_predictions_are_named_with_the_command_that_gets_them(emptied: Project) -> None:
+def test_missing_predictions_are_named_with_the_command_that_fetches_them(emptied: Project) -> None:
     commit = emptied.run("git", "rev-parse", "--short=7", "HEAD").strip()
     with pytest.raises(RevisionError) as missing:
         read_revision("HEAD")
@@ -311,7 +311,7 @@ def test_missing_predictions_are_named_with_the_command_that_gets_them(emptied: 
     assert str(missing.value) == expected + f"git switch --detach {commit} && dvc repro"
     with pytest.raises(RevisionError, match=r"get it with: dvc repro$"):
         read_revision("workspace")
-    # What the message says is true.
+    # Following the message resolves the error.
     emptied.run("dvc", "repro", "--quiet", "--force")
     assert len(read_revision("HEAD").predictions.index) == 400
 
@@ -357,7 +357,7 @@ def test_the_page_draws_every_curve_without_a_network(inside: Project, tmp_path:
     inside.compare("HEAD", "second", "lucky", "--html", str(page))
     opened = open_offline(page, tmp_path / "profile")
     assert opened.console == []
-    # Of three revisions: ROC, precision-recall, calibration and the loss; and two diagonals.
+    # ROC, precision-recall, calibration and loss curves of three revisions, and two diagonals.
     assert len(opened.curves()) == 4 * 3 + 2
     assert "second against HEAD: better in AUC" in opened.document
     assert opened.document.count("data:image/png;base64,") == 2 * 12
@@ -383,7 +383,7 @@ def test_names_and_values_cannot_become_markup(inside: Project, tmp_path: Path) 
 
 
 class _Elements(HTMLParser):
-    """The sources of the pictures in a document."""
+    """Collects the image sources of a document."""
 
     def __init__(self) -> None:
         super().__init__()

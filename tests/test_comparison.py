@@ -1,4 +1,4 @@
-"""The statistics of a comparison against published figures, definitions and simulations."""
+"""Comparison statistics, checked against published figures, definitions and simulations."""
 
 import csv
 from pathlib import Path
@@ -25,10 +25,11 @@ MARKERS = ("wfns", "s100b", "ndka")
 
 @pytest.fixture(scope="module")
 def asah() -> tuple[np.ndarray, np.ndarray]:
-    """Give the outcome and three markers of 113 patients with subarachnoid haemorrhage.
+    """Return the outcome and three markers of 113 patients with subarachnoid haemorrhage.
 
-    Turck et al. (2010), Intensive Care Medicine 36:107-115; the example of R's package pROC (Robin
-    et al. (2011), BMC Bioinformatics 12:77), whose documentation and tests hold the figures below.
+    Turck et al. (2010), Intensive Care Medicine 36:107-115. It is the example of the R package pROC
+    (Robin et al. (2011), BMC Bioinformatics 12:77), whose documentation and tests contain the
+    figures below.
     """
     with (Path(__file__).parent / "asah.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -68,7 +69,7 @@ def test_delongs_test_gives_the_figures_in_print(
 
 @st.composite
 def paired_predictions(draw) -> tuple[np.ndarray, np.ndarray]:
-    """Draw labels, two of each class at least, and two sets of probabilities with ties."""
+    """Draw labels, at least two per class, and two sets of probabilities with ties."""
     labels = [0, 0, 1, 1, *draw(st.lists(st.integers(0, 1), max_size=30))]
     tenths = st.lists(st.integers(0, 10), min_size=len(labels), max_size=len(labels))
     return np.array(labels, np.uint8), np.array([draw(tenths), draw(tenths)]) / 10
@@ -97,14 +98,14 @@ def test_the_covariance_is_that_of_the_placement_values(case) -> None:
 def draw_binormal(
     rng: np.random.Generator, patches: int, separations: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw labels, and two correlated scores that separate the classes by so many deviations."""
+    """Draw labels and two correlated scores; separations are in standard deviations."""
     labels = (np.arange(patches) % 4 == 0).astype(np.uint8)
     shared = rng.normal(size=patches)
     own = rng.normal(size=(2, patches))
     return labels, 0.7 * shared + 0.7 * own + np.outer(separations, labels)
 
 
-def test_without_a_difference_one_run_in_twenty_looks_like_one() -> None:
+def test_delongs_test_rejects_five_percent_of_true_null_hypotheses() -> None:
     rng = np.random.default_rng(1)
     runs = 2000
     rejected = sum(
@@ -114,7 +115,8 @@ def test_without_a_difference_one_run_in_twenty_looks_like_one() -> None:
         < 0.05
         for _ in range(runs)
     )
-    # Of 2,000 true hypotheses between 3.5% and 6.5% are rejected, but for one time in 400.
+    # The rejection rate over 2,000 true null hypotheses is within 3.5% to 6.5%, except for one run
+    # in 400.
     assert 0.035 < rejected / runs < 0.065
 
 
@@ -122,11 +124,11 @@ def test_without_a_difference_one_run_in_twenty_looks_like_one() -> None:
 def test_the_covariance_of_groups_is_obuchowskis(case, data) -> None:
     labels, probabilities = case
     groups = np.array([data.draw(st.integers(0, 4)) for _ in labels])
-    # Two groups of each class at least.
+    # At least two groups per class.
     groups[:4] = [0, 1, 0, 1]
     assert can_be_clustered(labels, groups)
     measured = correlated_aucs(labels, probabilities, groups)
-    # In the words of the paper: X are the placements of the diseased, Y those of the others.
+    # In the notation of the paper, X are the placements of the diseased, Y those of the others.
     m, n = int(labels.sum()), int((1 - labels).sum())
     members = np.unique(groups)
     sums = np.zeros((2, 2, len(members)))
@@ -147,7 +149,7 @@ def test_the_covariance_of_groups_is_obuchowskis(case, data) -> None:
             assert measured.covariance[r, s] == pytest.approx(expected, abs=1e-12)
 
 
-def test_where_every_patch_is_a_group_obuchowskis_test_is_delongs(asah) -> None:
+def test_with_one_patch_per_group_obuchowskis_test_is_delongs(asah) -> None:
     labels, scores = asah
     alone = correlated_aucs(labels, scores)
     grouped = correlated_aucs(labels, scores, np.arange(len(labels)))
@@ -170,7 +172,7 @@ def test_where_scans_differ_obuchowskis_test_keeps_its_level_and_delongs_does_no
     for _ in range(runs):
         labels, scores = draw_binormal(rng, scans * patches, (1.2, 1.2))
         order = rng.permutation(len(labels))
-        # What a network makes of a scan as a whole.
+        # A random effect of each scan on the score.
         of_scans = rng.normal(size=(2, scans))[:, groups]
         labels, scores = labels[order], scores[:, order] + of_scans
         for test, units in (("obuchowski", groups), ("delong", None)):
@@ -180,7 +182,7 @@ def test_where_scans_differ_obuchowskis_test_keeps_its_level_and_delongs_does_no
     assert rejected["delong"] / runs > 0.08
 
 
-def test_the_number_of_patches_that_is_asked_for_sees_the_difference_in_four_of_five_runs() -> None:
+def test_the_required_sample_gives_80_percent_power() -> None:
     rng = np.random.default_rng(2)
     separations = (1.0, 1.3)
     large = compare_aucs(
@@ -212,8 +214,8 @@ def test_equal_rankings_are_no_difference(asah) -> None:
 
 
 def test_equal_aucs_of_other_rankings_are_no_difference() -> None:
-    # The nodules outrank 1, 2 and 3 of ten others, or 3, 3 and none: shares whose floats do not
-    # add up to the same.
+    # The nodules outrank 1, 2 and 3 of ten others, or 3, 3 and none. In floating point, the two
+    # sums of fractions differ.
     labels = np.repeat([0, 1], [10, 3])
     others = np.arange(1.0, 11.0)
     probabilities = np.stack([[*others, 1.5, 2.5, 3.5], [*others, 3.5, 3.5, 0.5]])
@@ -299,7 +301,7 @@ def test_a_verdict_needs_the_groups_to_agree() -> None:
     assert alone.comparisons[0].verdict == Verdict.BETTER
     back = compare_classifiers(labels, None, classifiers[::-1], resamples=1000)
     assert back.comparisons[0].verdict == Verdict.WORSE
-    # The same patches fifty times over are no more patients, whatever DeLong's test makes of them.
+    # Repeating the patches fifty times adds no patients, although DeLong's p-value falls.
     few, copies = 24, 50
     labels, scores = draw_binormal(np.random.default_rng(6), few, (1.0, 1.3))
     classifiers = [Classifier(np.tile(row, copies), 0.5) for row in scores]
@@ -319,16 +321,16 @@ def test_a_single_group_is_no_evidence_however_small_delongs_p_value() -> None:
     assert compared.comparisons[0].verdict == Verdict.NO_EVIDENCE
 
 
-def test_with_more_candidates_a_difference_takes_more_patches_to_see() -> None:
+def test_with_more_candidates_the_required_sample_grows() -> None:
     labels, scores = draw_binormal(np.random.default_rng(5), 400, (1.0, 1.1))
     baseline, candidate = (Classifier(row, 0.5) for row in scores)
     sizes = []
     for count in (1, 2):
         several = [baseline, *[candidate] * count]
         compared = compare_classifiers(labels, None, several, resamples=100)
-        size = compared.comparisons[0].patches_to_see
+        size = compared.comparisons[0].required_sample
         assert size is not None
         sizes.append(size)
-    # Of the normal quantiles at 1 - 0.05 / 2, at 1 - 0.05 / 4 and, for the power, at 0.8.
+    # From the normal quantiles at 1 - 0.05 / 2, at 1 - 0.05 / 4 and, for the power, at 0.8.
     one, two = (1.9600 + 0.8416) ** 2, (2.2414 + 0.8416) ** 2
     assert sizes[1] / sizes[0] == pytest.approx(two / one, rel=1e-2)

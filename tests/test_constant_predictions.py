@@ -1,4 +1,4 @@
-"""Which predictions count as all the same."""
+"""Detection of constant predictions."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from nodules.inference.constant_predictions import constant_predictions
         [0.165, 0.1655],
     ],
 )
-def test_probabilities_that_are_all_alike_are_told(probabilities: list[float]) -> None:
+def test_constant_probabilities_are_detected(probabilities: list[float]) -> None:
     said = constant_predictions(np.array(probabilities, np.float32), "val patches")
     assert said is not None
     assert said.startswith(f"the probabilities of all {len(probabilities)} val patches lie within ")
@@ -32,5 +32,5 @@ def test_probabilities_that_are_all_alike_are_told(probabilities: list[float]) -
         [0.3],  # a single patch
     ],
 )
-def test_weak_networks_are_not(probabilities: list[float]) -> None:
+def test_weak_networks_are_not_called_constant(probabilities: list[float]) -> None:
     assert constant_predictions(np.array(probabilities, np.float32), "val patches") is None

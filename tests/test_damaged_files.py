@@ -1,4 +1,4 @@
-"""Patch files that are changed at random: each is read, or refused in one line."""
+"""Randomly damaged patch files are read or rejected with a one-line error."""
 
 import ast
 import math
@@ -24,7 +24,7 @@ ROWS = 4
 
 @pytest.fixture(scope="module")
 def read_apart() -> Iterator[Callable[[Path], str]]:
-    """Give a function that says how reading a file ends, in a process that may crash."""
+    """Return a function that reads a file in a separate process and returns the outcome."""
     with subprocess.Popen(
         [sys.executable, "-m", "tests.read_apart"],
         cwd=REPOSITORY,
@@ -47,7 +47,7 @@ def read_apart() -> Iterator[Callable[[Path], str]]:
 
 
 def write_compact(path: Path, libver: str) -> bytes:
-    """Write a valid file that is mostly structure: filters, texts, chunks and an attribute."""
+    """Write a valid file that is mostly metadata: filters, strings, chunks and an attribute."""
     with h5py.File(path, "w", libver=libver) as file:
         patches = np.full((ROWS, 50, 50), 0.5, np.float32)
         filters = {"compression": "gzip", "shuffle": True, "fletcher32": True}
@@ -68,7 +68,7 @@ def test_a_file_with_changed_bytes_is_read_or_refused_in_one_line(
     assert read_apart(path) == "read"
     ends: set[str] = set()
 
-    # Most of the structure, and so of what can go wrong, is at the start.
+    # Most metadata, and so most ways to fail, are at the start of the file.
     places = st.integers(0, 3000) | st.integers(0, len(whole) - 1)
     changes = st.lists(st.tuples(places, st.integers(0, 255)), min_size=1, max_size=4)
 
@@ -81,7 +81,7 @@ def test_a_file_with_changed_bytes_is_read_or_refused_in_one_line(
         path.write_bytes(content[:length])
         end = read_apart(path)
         ends.add(end.split()[0])
-        # A crash becomes a line by `probe`, which has a test of its own.
+        # `probe`, which is tested elsewhere, turns crashes into errors.
         assert end == "read" or end.startswith((f"refused {path}: ", "killed "))
         assert end.isprintable()
 
@@ -90,7 +90,7 @@ def test_a_file_with_changed_bytes_is_read_or_refused_in_one_line(
 
 
 def how_it_ends(path: Path) -> str | None:
-    """Read a file, check what was read, and give the line that refuses it, if any."""
+    """Read and check a file; return the error message, if any."""
     try:
         with open_patches(path) as patches:
             rows = len(patches)
@@ -106,14 +106,14 @@ def how_it_ends(path: Path) -> str | None:
 
 DTYPES = ["u1", "i1", "u2", "i8", ">f4", "f2", "f8", "c8", "?", "S3", "V4", "i4, f4"]
 LENGTHS = st.sampled_from([0, 1, 2, 3, ROWS, 49, 50])
-# All shapes of LENGTHS would be up to 50**4 values, and as many texts of 3,000 letters 19 GB.
+# Limits the size: with all shapes of LENGTHS, 50**4 strings of 3,000 letters would take 19 GB.
 MAX_VALUES = 20_000
 NAMES = ["X", "Y", "group", "split", "x", "ä\n\x1b[0m", "." * 300]
 
 
 @st.composite
 def values(draw: st.DrawFn) -> Any:
-    """Give something that can stand under a name: arrays of all types and shapes, and no arrays."""
+    """Draw the content of a data set name: arrays of any type and shape, or other objects."""
     shape = draw(
         st.sampled_from([(ROWS,), (ROWS, 2), (ROWS, 50, 50), (ROWS, 50, 50, 1), ()])
         | st.lists(LENGTHS, max_size=4)

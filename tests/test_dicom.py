@@ -1,4 +1,4 @@
-"""DICOM: which values are Hounsfield units, which files are refused, and what is bounded."""
+"""DICOM: detection of Hounsfield units, rejected files, and resource limits."""
 
 import io
 import struct
@@ -104,7 +104,7 @@ def test_hounsfield_units_are_found_wherever_ct_keeps_them(
         ({"Modality": "C?\x1b[31m"}, r"modality C?\x1b[31m"),
     ],
 )
-def test_what_is_no_hounsfield_unit_needs_a_window(
+def test_values_other_than_hounsfield_units_need_a_window(
     tmp_path: Path, attributes: dict[str, Any], found: str
 ) -> None:
     with warnings.catch_warnings():
@@ -215,11 +215,11 @@ def test_compressed_pixels_are_read_whole_or_refused(
 ) -> None:
     data = make()
     assert np.array_equal(read_image(save(tmp_path, data)).values, STORED - 1024.0)
-    # As many bytes, but of another shape: half of the image, or a picture that is cut in strips.
+    # The same number of bytes, but another shape: half of the image, or the image cut into strips.
     for rows, columns in ((25, 50), (25, 100)):
         data.Rows, data.Columns = rows, columns
         if (make, columns) == (run_length_encoded, 100) or (make, columns) == (deflated, 100):
-            continue  # nothing in the file tells
+            continue  # not detectable from the file
         with pytest.raises(FileError):
             read_image(save(tmp_path, data))
 
@@ -270,7 +270,7 @@ def test_lengths_of_gigabytes_are_refused(tmp_path: Path) -> None:
         read_image(path)
 
 
-def test_damaged_dicom_is_refused_or_read_as_it_says(tmp_path: Path) -> None:
+def test_damaged_dicom_is_refused_or_read_correctly(tmp_path: Path) -> None:
     attempt = fuzz.prepare(tmp_path)
     ends = {attempt(np.random.default_rng([0, number])) for number in range(100)}
     assert {"refused", "equal"} <= ends

@@ -1,4 +1,4 @@
-"""README and docs: figures, commands, links and logs that cannot go stale."""
+"""README and docs: figures, commands, links and logs are up to date."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ PROSE = {
     )
     if not {"_build", "generated"} & set(path.parts)
 }
-# In code blocks after `$ `, and in backticks.
+# Commands in code blocks (after `$ `) and in backticks.
 COMMAND = re.compile(r"^ *\$ (.+)$|`([a-z][^`\n]+ [^`\n]+)`", re.MULTILINE)
 
 
@@ -57,7 +57,7 @@ def test_the_readme_states_the_committed_results(split: str) -> None:
 @pytest.mark.parametrize(("page", "command"), commands("nodules"))
 def test_a_documented_command_parses(page: str, command: str) -> None:
     words = shlex.split(command, comments=True)[1:]
-    if not all(word.isidentifier() for word in words):  # a name alone is mentioned, not typed
+    if not all(word.isidentifier() for word in words):  # a command name without arguments
         _parser().parse_args(words)
 
 

@@ -1,4 +1,4 @@
-"""Every message that docs/reference/errors.md quotes is what the program prints."""
+"""The error messages quoted in docs/reference/errors.md match those of the program."""
 
 import io
 import json
@@ -37,7 +37,7 @@ CASES: dict[str, Case] = {}
 
 
 def case(cause: str, *arguments: Any, **named: Any) -> Callable[[Callable[..., Command]], Any]:
-    """Produce the message of a cause with a function and its arguments; it returns a command."""
+    """Register a function that sets up the cause of a message and returns the command."""
 
     def add(function: Callable[..., Command]) -> Callable[..., Command]:
         CASES[cause] = lambda: function(*arguments, **named)
@@ -370,7 +370,7 @@ def _scan(data: bytes = VOXELS.tobytes(), **changes: Any) -> Command:
         "ElementType": "MET_SHORT",
         "ElementDataFile": "s.raw",
     } | changes
-    header["ElementDataFile"] = header.pop("ElementDataFile")  # has to be the last key
+    header["ElementDataFile"] = header.pop("ElementDataFile")  # must be the last key
     lines = "".join(f"{key} = {value}\n" for key, value in header.items())
     Path("s.mhd").write_text(lines, encoding="utf-8")
     Path("s.zraw" if "CompressedData" in changes else "s.raw").write_bytes(data)
@@ -442,7 +442,7 @@ def test_a_documented_message_is_what_the_program_prints(
 
 
 def _run_apart(*command: str, stdout: str = os.devnull) -> str:
-    """Run a module in a process of its own; return what it prints to standard error."""
+    """Run a module in a separate process and return its stderr."""
     with Path(stdout).open("w", encoding="utf-8") as output:
         run = subprocess.run(
             [sys.executable, "-m", *command],
@@ -457,5 +457,5 @@ def _run_apart(*command: str, stdout: str = os.devnull) -> str:
 
 
 def _masked(message: str) -> str:
-    """Replace numbers: those of the page are examples."""
+    """Mask numbers, since those in the documentation are examples."""
     return re.sub(r"\d[\d,]*(\.\d+)?", "#", message)

@@ -1,4 +1,4 @@
-"""Failed writes: on a full disk, killed half way, or for what was read. They lose nothing."""
+"""Failed writes (full disk, killed process, bad input) keep the existing files."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ DISK_BYTES = 2**20
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """Give a disk of a megabyte."""
+    """Mount a disk of one megabyte."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
@@ -122,7 +122,7 @@ def test_a_disk_that_fills_up_at_the_very_end_leaves_whole_files_or_none(disk: P
             path.unlink()
             results.append("written")
         assert list(disk.iterdir()) == [filler]
-    # First there is no room, from some size on there is.
+    # The write fails on small disks and succeeds on large ones.
     assert results == sorted(results)
     assert set(results) == {"full", "written"}
 
@@ -217,14 +217,14 @@ def test_a_folder_that_may_not_be_written_is_one_line(unprivileged: None) -> Non
         assert str(error.value) == f"{folder}/out.csv: cannot be written: permission denied"
 
 
-def test_an_error_of_what_is_read_is_not_blamed_on_the_output(tmp_path: Path) -> None:
+def test_a_read_error_is_not_attributed_to_the_output(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "out") as temporary:
         temporary.write_text((tmp_path / "in").read_text())
     assert list(tmp_path.iterdir()) == []
 
 
 def leave_temporary(target: Path) -> Path:
-    """Leave what a process that is killed as it writes `target` leaves."""
+    """Create the temporary file of a process killed while writing `target`."""
     code = (
         "import os, sys; from pathlib import Path; from nodules.system.atomic import replacing\n"
         "with replacing(Path(sys.argv[1])) as path: path.write_text('half'); os._exit(9)"
@@ -235,7 +235,7 @@ def leave_temporary(target: Path) -> Path:
     return left
 
 
-def test_what_a_killed_process_left_is_swept_by_the_next_write(tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_process_are_removed_by_the_next_write(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     swept = leave_temporary(out)
     kept = [leave_temporary(tmp_path / name) for name in ("other.json", "out.csv", "x.out.json")]
@@ -245,7 +245,7 @@ def test_what_a_killed_process_left_is_swept_by_the_next_write(tmp_path: Path) -
 
 
 def test_a_file_that_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
-    """Whatever its host name and process number: only the lock counts."""
+    """Only the lock counts, regardless of host name and process ID."""
     out = tmp_path / "out.json"
     code = (
         "import sys; from pathlib import Path; from nodules.system.atomic import replacing\n"
@@ -269,7 +269,7 @@ def test_a_file_that_another_process_is_writing_is_left_alone(tmp_path: Path) ->
     assert process.returncode == 0
 
 
-def test_what_another_machine_left_is_swept_after_a_day(
+def test_temporary_files_of_another_machine_are_removed_after_a_day(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out.json"
@@ -297,7 +297,7 @@ def test_a_name_that_is_too_long_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "link to a device"])
-def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path, kind: str) -> None:
+def test_only_regular_files_are_replaced(tmp_path: Path, kind: str) -> None:
     target = tmp_path / "out.csv"
     if kind == "pipe":
         os.mkfifo(target)
@@ -305,7 +305,7 @@ def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path, kind: str) -> N
         target.symlink_to("/dev/null")
     else:
         try:
-            os.mknod(target, stat.S_IFCHR | 0o600, os.makedev(1, 3))  # what /dev/null is
+            os.mknod(target, stat.S_IFCHR | 0o600, os.makedev(1, 3))  # as is /dev/null
         except OSError:
             pytest.skip("may not make a device node")
     before = target.lstat()
@@ -318,11 +318,11 @@ def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path, kind: str) -> N
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path: Path) -> None:
+def test_a_link_is_kept_and_its_target_written(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     real, link = tmp_path / "elsewhere/real.json", tmp_path / "link.json"
     link.symlink_to("elsewhere/real.json")
-    for content in (1, 2):  # there is no such file at first
+    for content in (1, 2):  # the target does not exist yet
         write_json(link, content)
         assert link.is_symlink()
         assert real.read_text(encoding="utf-8") == f"{content}\n"
@@ -358,7 +358,7 @@ def test_a_link_to_what_dvc_caches_is_replaced_and_the_cache_unchanged(
     assert stat.S_IMODE(cached.stat().st_mode) == mode
     assert out.read_text(encoding="utf-8") == "1\n"
     assert not out.is_symlink()
-    assert stat.S_IMODE(out.stat().st_mode) == 0o644  # which DVC does not take for its own link
+    assert stat.S_IMODE(out.stat().st_mode) == 0o644  # not mistaken by DVC for its own link
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ def test_a_file_that_is_replaced_keeps_its_permissions(
     out.write_text("old", encoding="utf-8")
     out.chmod(before)
     with replacing(out) as temporary:
-        assert stat.S_IMODE(temporary.stat().st_mode) == 0o600  # private from its first byte
+        assert stat.S_IMODE(temporary.stat().st_mode) == 0o600  # never readable by others
         temporary.write_text("new", encoding="utf-8")
     assert stat.S_IMODE(out.stat().st_mode) == after
 
@@ -385,7 +385,7 @@ def test_a_new_file_follows_the_umask(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "out.json").stat().st_mode) == 0o640
 
 
-def test_a_file_of_somebody_else_stays_theirs(tmp_path: Path) -> None:
+def test_the_owner_of_a_replaced_file_is_kept(tmp_path: Path) -> None:
     if os.geteuid():
         pytest.skip("root alone may give files away")
     out = tmp_path / "out.json"
@@ -395,7 +395,7 @@ def test_a_file_of_somebody_else_stays_theirs(tmp_path: Path) -> None:
     assert (out.stat().st_uid, out.stat().st_gid) == (65534, 65534)
 
 
-# Reads two patches, says so, and waits to be killed.
+# Reads two patches, reports it, and waits to be killed.
 STUCK = """\
 import runpy, signal, sys
 from nodules.patches.reader import PatchFile

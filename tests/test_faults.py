@@ -1,4 +1,4 @@
-"""Signals, full and read-only disks, damaged files, two runs at once: one line, and no harm."""
+"""Signals, bad disks, damaged files and concurrent runs: one-line errors, no data loss."""
 
 import dataclasses
 import os
@@ -30,18 +30,18 @@ from tests.small_training import (
     write_training_files,
 )
 
-PATIENCE = 300  # seconds to wait for what takes one: other work may hold the machine up
+PATIENCE = 300  # seconds, for operations that take one second on an idle machine
 
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingFiles:
-    # dvclive looks for a repository from here upwards, and must not find this one.
+    # dvclive searches parent folders for a repository and must not find this one.
     monkeypatch.chdir(tmp_path)
     return dataclasses.replace(write_training_files(tmp_path), checkpoints=tmp_path / CHECKPOINTS)
 
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen) -> None:
-    """Wait until a condition holds, as long as a process runs."""
+    """Wait until a condition holds, while a process runs."""
     end = time.monotonic() + PATIENCE
     while not condition():
         assert process.poll() is None, "ended before"
@@ -50,7 +50,7 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen) -> None
 
 
 def one_error(text: str) -> str:
-    """Give the one line of an error output that is the error."""
+    """Return the single error line of an error output."""
     assert "Traceback" not in text, text
     assert "Exception ignored" not in text, text
     (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
@@ -62,14 +62,14 @@ def one_error(text: str) -> str:
 
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
-    """Heed SIGINT, here and in child processes, where the shell of the tests has it ignored."""
+    """Enable SIGINT here and in child processes, even if the parent shell ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 class Signal(StopIn):
-    """Sends this process a signal."""
+    """Sends a signal to this process."""
 
     def __init__(self, number: signal.Signals, epoch: int, step: int) -> None:
         super().__init__(epoch, step)
@@ -80,7 +80,7 @@ class Signal(StopIn):
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_signals_end_a_training_in_one_line_that_says_where_it_goes_on(
+def test_signals_end_a_training_in_one_line_that_says_where_it_resumes(
     files: TrainingFiles, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for number, epoch, status, name, rest in (
@@ -160,7 +160,7 @@ def test_sigterm_in_a_stage_leaves_no_temporary_file(tmp_path: Path) -> None:
     assert list(data.iterdir()) == []
 
 
-def test_what_loses_interruptions_while_it_is_imported_is_there_before_them() -> None:
+def test_libraries_that_lose_interruptions_on_import_are_imported_first() -> None:
     code = """
 import sys
 import numpy as np
@@ -178,7 +178,7 @@ with raised_interruptions():
 
 
 def test_a_stage_ends_when_the_dvc_that_runs_it_is_killed(tmp_path: Path) -> None:
-    """Stands for DVC: a process that starts a stage and is killed."""
+    """Simulates DVC with a process that starts a stage and is killed."""
     if sys.platform != "linux":
         pytest.skip("only Linux tells a process that its parent has died")
     child = "import stages, os, time; print(os.getpid(), flush=True); time.sleep(600)"
@@ -194,7 +194,7 @@ def test_a_stage_ends_when_the_dvc_that_runs_it_is_killed(tmp_path: Path) -> Non
         assert process.stdout is not None
         assert int(process.stdout.readline())
         process.kill()
-        # The pipe is closed when the stage, which holds it too, has ended.
+        # The pipe closes when the stage, which also holds it, has ended.
         _, errors = process.communicate(timeout=PATIENCE)
     assert errors == "error: stopped by SIGTERM\n"
 
@@ -204,7 +204,7 @@ def test_a_stage_ends_when_the_dvc_that_runs_it_is_killed(tmp_path: Path) -> Non
 
 @pytest.fixture
 def mounted() -> Iterator[Callable[..., Path]]:
-    """Give a function that mounts a file system in memory at a folder, with options."""
+    """Yield a function that mounts a tmpfs at a folder, with options."""
     with ExitStack() as stack:
 
         def mount(folder: Path, options: str) -> Path:
@@ -223,7 +223,7 @@ def mounted() -> Iterator[Callable[..., Path]]:
 
 
 def fill(folder: Path) -> Path:
-    """Fill the disk of a folder to the last byte, with a file."""
+    """Fill the disk of a folder with a file."""
     filler = folder / "filler"
     with suppress(OSError), filler.open("wb", buffering=0) as file:
         while True:
@@ -242,7 +242,7 @@ class Fill(StopIn):
         fill(self._folder)
 
 
-def test_a_full_disk_is_one_line_and_the_training_goes_on_when_there_is_room(
+def test_a_full_disk_is_one_line_and_the_training_resumes_when_there_is_room(
     files: TrainingFiles, mounted: Callable[..., Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert files.checkpoints is not None
@@ -259,7 +259,7 @@ def test_a_full_disk_is_one_line_and_the_training_goes_on_when_there_is_room(
     train_with(params, files, [rest])
     assert rest.epochs == [2, 3]
 
-    # The same model, evaluated on a full disk.
+    # The same model is evaluated on a full disk.
     folder = files.train.parent
     write_discs(folder / "discs.h5", 60, seed=3)
     split_patches(
@@ -313,11 +313,11 @@ def test_notes_on_an_error_follow_in_the_same_line(capsys: pytest.CaptureFixture
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> RepositoryCopy:
-    """Give a copy whose pipeline has not run."""
+    """Return a copy whose pipeline has not run."""
     return RepositoryCopy.create(tmp_path_factory.mktemp("copy"), SMALL)
 
 
-def test_of_two_pipelines_at_once_one_ends_well_and_the_other_too_or_in_dvcs_words(
+def test_of_two_concurrent_pipelines_one_succeeds_and_the_other_succeeds_or_fails_with_dvcs_message(
     copy: RepositoryCopy,
 ) -> None:
     processes = [copy.start_dvc("repro", "class_weights") for _ in range(2)]
@@ -340,7 +340,7 @@ def test_a_damaged_file_in_the_cache_is_noticed_and_its_stage_run_again(
     md5 = copy.output_hashes()[path]
     cached = copy.path / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
     good = cached.read_bytes()
-    # DVC trusts what is write-protected; what damages a file by accident often lifts that.
+    # DVC does not verify write-protected files; accidental damage often removes the protection.
     cached.chmod(0o644)
     cached.write_bytes(b"damaged")
     (copy.path / path).unlink()

@@ -1,4 +1,4 @@
-"""The copy that scores says what the network says, without its normalisations."""
+"""The folded model gives the same outputs as the network, without batch normalisation."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +16,12 @@ from tests.small_training import REPOSITORY
 
 PARAMS = read_params(REPOSITORY / "params.yaml")
 
-# From (batch, 50, 50, 1) to a feature map.
+# Functions from (batch, 50, 50, 1) to a feature map.
 Wiring = Callable[[KerasTensor], KerasTensor]
 
 
 def shaken(model: keras.Model, patches: np.ndarray, seed: int = 0) -> keras.Model:
-    """Give the normalisations the patches' statistics and scales of their own; spread outputs."""
+    """Set the normalisation statistics from patches, randomise scales, and spread the outputs."""
     rng = np.random.default_rng(seed)
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
@@ -71,7 +71,7 @@ def outputs(model: keras.Model, patches: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["squeezenet", "mobilenet", "mobilenet_published"])
-def test_no_normalisation_of_the_networks_is_left_and_their_outputs_stay(
+def test_all_normalisations_of_the_networks_are_folded_and_outputs_unchanged(
     name: str, random_patches
 ) -> None:
     patches = random_patches(8)
@@ -120,7 +120,7 @@ def test_a_network_without_normalisations_is_its_own_copy() -> None:
 
 
 def normalised_constants() -> layers.Normalization:
-    """Give a layer that computes with what it made of its weights when it was built."""
+    """Return a layer that uses a constant derived from its weights when it was built."""
     layer = layers.Normalization()
     layer.adapt(np.linspace(1, 3, 2500).reshape(1, 50, 50, 1))
     return layer
@@ -130,7 +130,7 @@ def by_name(x: KerasTensor) -> KerasTensor:
     return layers.BatchNormalization()(inputs=layers.Conv2D(3, 3)(inputs=x))
 
 
-# What it is: how many of its normalisations are left, and the network.
+# Description: (number of normalisations left after folding, network).
 NETWORKS: dict[str, tuple[int, Wiring]] = {
     "a bias": (0, chain(layers.Conv2D(3, 3), layers.BatchNormalization())),
     "neither scale nor offset": (
@@ -194,7 +194,7 @@ NETWORKS: dict[str, tuple[int, Wiring]] = {
 
 
 @pytest.mark.parametrize(("left", "wiring"), NETWORKS.values(), ids=NETWORKS)
-def test_of_any_network_that_is_folded_which_leaves_the_outputs(
+def test_folding_any_network_preserves_its_outputs(
     left: int, wiring: Wiring, random_patches, tmp_path: Path
 ) -> None:
     patches, path = random_patches(8), tmp_path / "model.keras"
@@ -207,7 +207,7 @@ def test_of_any_network_that_is_folded_which_leaves_the_outputs(
     assert outputs(copy, patches) == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_convolution_that_others_see_is_left() -> None:
+def test_a_convolution_with_several_consumers_is_not_folded() -> None:
     def wiring(x: KerasTensor) -> KerasTensor:
         seen = layers.Conv2D(3, 3)(x)
         return layers.Add()([seen, layers.BatchNormalization()(seen)])
@@ -216,14 +216,14 @@ def test_a_convolution_that_others_see_is_left() -> None:
     assert fold_batch_norm(model) is model
 
 
-def test_a_convolution_that_the_model_gives_out_is_left() -> None:
+def test_a_convolution_that_is_a_model_output_is_not_folded() -> None:
     inputs = keras.Input((50, 50, 1))
     given = layers.Conv2D(3, 3)(inputs)
     model = keras.Model(inputs, [given, layers.BatchNormalization()(given)])
     assert fold_batch_norm(model) is model
 
 
-def test_a_normalisation_of_two_convolutions_by_turns_is_left() -> None:
+def test_a_normalisation_shared_by_two_convolutions_is_not_folded() -> None:
     def wiring(x: KerasTensor) -> KerasTensor:
         normalisation = layers.BatchNormalization()
         return layers.Add()([normalisation(layers.Conv2D(3, 3)(x)) for _ in range(2)])
@@ -232,7 +232,7 @@ def test_a_normalisation_of_two_convolutions_by_turns_is_left() -> None:
     assert fold_batch_norm(model) is model
 
 
-def test_a_sequential_model_is_left() -> None:
+def test_a_sequential_model_is_not_folded() -> None:
     parts = [layers.Conv2D(3, 3), layers.BatchNormalization()]
     model = keras.Sequential([keras.Input((50, 50, 1)), *parts])
     assert fold_batch_norm(model) is model

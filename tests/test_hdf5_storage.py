@@ -1,4 +1,4 @@
-"""HDF5 data read without HDF5: the same as h5py reads, and refused where a file claims too much."""
+"""Reading HDF5 data directly: same values as h5py, and inflated sizes are rejected."""
 
 import struct
 import zlib
@@ -25,7 +25,7 @@ LABELS = (np.arange(ROWS) % 2).astype(np.uint8)
 
 @st.composite
 def layouts(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Draw how a file and a data set in it are made."""
+    """Draw creation options of a file and of a data set in it."""
     shape = tuple(draw(st.lists(st.integers(1, 12), min_size=1, max_size=3)))
     dtype = draw(st.sampled_from(["u1", "i1", "<u2", ">u2", "<i8", "u8", "f2", "<f4", ">f8", "?"]))
     step = draw(st.sampled_from([1, 7, 1000]))
@@ -38,7 +38,7 @@ def layouts(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
         options["maxshape"] = draw(st.sampled_from([None, (None, *shape[1:])]))
     file = {
         "libver": draw(st.sampled_from(["earliest", "v110", "latest"])),
-        "userblock_size": draw(st.sampled_from([0, 512])),  # as MATLAB's files have
+        "userblock_size": draw(st.sampled_from([0, 512])),  # as in MATLAB files
     }
     return file, options
 
@@ -62,7 +62,7 @@ def test_rows_are_those_that_h5py_reads(tmp_path: Path, layout, data) -> None:
 
 
 def refusals(path: Path, out: Path) -> set[str]:
-    """Return what different readers say of a file that all of them refuse."""
+    """Return the error messages of different readers, all of which must reject the file."""
     said = set()
     for read in (lambda: describe(path), lambda: import_hdf5(path, out)):
         with pytest.raises(PatchFileError) as caught:
@@ -73,7 +73,7 @@ def refusals(path: Path, out: Path) -> set[str]:
 
 
 def write_chunks(path: Path, name: str, values: np.ndarray, last: bytes, deflates: int) -> None:
-    """Write a data set of which the last chunk is `last`, and the others are as they should be."""
+    """Write a data set with valid chunks except for the last one, which is `last`."""
     rows = len(values) // 10
     with h5py.File(path, "a") as file:
         properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -118,7 +118,7 @@ def test_a_chunk_of_another_size_than_it_declares_is_refused(
         assert said.startswith(f"{path}: {name}: cannot be read: chunk 9: {found}")
 
 
-def test_a_deflate_stream_that_is_cut_or_goes_on_is_refused(tmp_path: Path) -> None:
+def test_a_deflate_stream_that_is_too_short_or_too_long_is_refused(tmp_path: Path) -> None:
     whole = zlib.compress(PATCHES[-30:].tobytes())
     for number, last in enumerate((whole[:-1], whole + b"\0", whole[:-4] + b"adle")):
         path = tmp_path / f"{number}.h5"
@@ -128,7 +128,7 @@ def test_a_deflate_stream_that_is_cut_or_goes_on_is_refused(tmp_path: Path) -> N
 
 
 def move(path: Path, place: int, target: int) -> None:
-    """Have whatever points at one place of a file point at another."""
+    """Replace all pointers to one file offset by another offset."""
     content = path.read_bytes()
     path.write_bytes(content.replace(struct.pack("<Q", place), struct.pack("<Q", target)))
 

@@ -1,4 +1,4 @@
-"""Patch files that somebody made to do harm: refused in one line, without effect."""
+"""Malicious patch files are rejected with a one-line error and no side effects."""
 
 import struct
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def refusal(path: Path) -> str:
 
 @pytest.fixture
 def elsewhere(patch_file) -> Path:
-    """Give a file that is none of the reader's business, though it could be read."""
+    """Return a readable file outside the data set that must not be read."""
     path = patch_file("elsewhere.h5", **GOOD)
     read_all(path)
     return path
@@ -94,7 +94,7 @@ def test_data_of_other_files_is_not_read(
     with h5py.File(path, "a") as file:
         hide(file, name, elsewhere)
     with h5py.File(path) as file:
-        assert file[name].shape == GOOD[name].shape  # anybody else would follow it
+        assert file[name].shape == GOOD[name].shape  # other readers would follow it
     assert f"{name}: {found}, expected the data itself in this file" in refusal(path)
 
 
@@ -133,7 +133,7 @@ def test_names_of_a_gigabyte_each_are_refused(patch_file) -> None:
     assert "group: found 0 chunks stored, expected 3" in refusal(path)
 
 
-def test_patches_that_unfold_to_a_hundred_times_their_size_are_refused(patch_file) -> None:
+def test_patches_compressed_more_than_a_hundredfold_are_refused(patch_file) -> None:
     path = patch_file(Y=np.zeros(30_000, np.uint8))
     with h5py.File(path, "a") as file:
         zeros = np.zeros((30_000, 50, 50), np.uint8)
@@ -165,7 +165,7 @@ def test_one_text_for_many_rows_is_refused_before_it_is_copied_for_each(patch_fi
 def test_a_file_on_which_hdf5_never_returns_is_refused(patch_file) -> None:
     path = patch_file(**(GOOD | {"group": ["a", "b", "c"]}))
     content = bytearray(path.read_bytes())
-    # The heap of texts: a header of 16 bytes, then its first object, whose size is 8 bytes further.
+    # The global heap has a 16-byte header; the size of its first object is 8 bytes further.
     place = content.index(b"GCOL") + 24
     assert struct.unpack_from("<Q", content, place) == (1,)
     struct.pack_into("<Q", content, place, 0)
@@ -175,7 +175,7 @@ def test_a_file_on_which_hdf5_never_returns_is_refused(patch_file) -> None:
     assert str(error.value) == f"{path}: {HDF5_FAILS}"
 
 
-def test_what_a_trial_finds_wrong_is_said_in_the_same_words(patch_file) -> None:
+def test_the_probe_reports_the_same_error(patch_file) -> None:
     text = np.array([b"a" * 2000, b"b", b"c"])
     good, bad = patch_file(**GOOD), patch_file("bad.h5", **(GOOD | {"group": text}))
     probe.probe(good)
@@ -184,7 +184,7 @@ def test_what_a_trial_finds_wrong_is_said_in_the_same_words(patch_file) -> None:
     assert str(error.value) == refusal(bad)
 
 
-def test_whatever_opens_hdf5_from_outside_tries_it_first(
+def test_hdf5_files_from_outside_are_probed_before_opening(
     patch_file, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: Path, *_: int) -> None:
@@ -205,10 +205,10 @@ def test_whatever_opens_hdf5_from_outside_tries_it_first(
             opener()
 
 
-def test_no_module_opens_hdf5_to_read_but_the_one_that_tries_it() -> None:
+def test_only_the_probing_module_opens_hdf5_to_read() -> None:
     modules = [*REPOSITORY.glob("nodules/**/*.py"), *REPOSITORY.glob("stages/*.py")]
     opening = [path.name for path in modules for _ in path.read_text().split("h5py.File(")[1:]]
-    # A writer, its own output without labels, and weights in memory.
+    # Exceptions: a writer, its own output without labels, and weights in memory.
     assert sorted(opening) == ["archive.py", "hdf5.py", "hdf5_file.py", "writer.py"]
 
 

@@ -1,4 +1,4 @@
-"""Sample formats of PNG, JPEG and TIFF, and images that are far larger than their files."""
+"""Sample formats of PNG, JPEG and TIFF, and decompression bombs."""
 
 import io
 import zlib
@@ -23,7 +23,7 @@ INTEGERS = ("u1", "i1", "u2", "i2", "u4", "i4")
 
 
 def ramp(dtype: str) -> NDArray:
-    """(50, 50) values over the whole range of a type, from the darkest to the brightest."""
+    """Return (50, 50) values over the full range of a type, from darkest to brightest."""
     kind = np.dtype(dtype)
     low, high = (-2000, 3000) if kind.kind == "f" else (np.iinfo(kind).min, np.iinfo(kind).max)
     return np.linspace(low, high, 2500).astype(kind).reshape(50, 50)
@@ -60,7 +60,7 @@ def test_a_window_is_of_stored_values_whatever_their_size(tmp_path: Path) -> Non
         path.write_bytes(tiff(ramp("u1").astype(dtype), photometric=WHITE_IS_ZERO))
         patches.append(image_patch(path, Window(0, 200)).patch)
     assert np.array_equal(patches[0], patches[1])
-    assert patches[0].min() == 0  # stored values from 200 on are black
+    assert patches[0].min() == 0  # stored values of 200 or more are black
 
 
 @pytest.mark.parametrize("dtype", ["i1", "u4", "i2", "f4"])
@@ -96,7 +96,7 @@ def test_pixels_that_contradict_their_checksum_are_refused(tmp_path: Path, name:
     Image.fromarray(ramp("u1")).save(path, compression="tiff_adobe_deflate")
     read_image(path)
     whole = path.read_bytes()
-    start = whole.index(b"\x78")  # where a zlib stream begins
+    start = whole.index(b"\x78")  # start of the zlib stream
     inflater = zlib.decompressobj()
     inflater.decompress(whole[start:])
     for place in range(start, len(whole) - len(inflater.unused_data)):
@@ -111,7 +111,9 @@ def test_libraries_print_nothing_about_a_damaged_image(
     path = tmp_path / "x.tif"
     Image.fromarray(ramp("u1")).save(path, compression="tiff_lzw")
     whole = path.read_bytes()
-    path.write_bytes(whole[:8] + bytes([255]) * 50 + whole[58:])  # of which libtiff has to say more
+    path.write_bytes(
+        whole[:8] + bytes([255]) * 50 + whole[58:]
+    )  # libtiff prints more messages about these
     with pytest.raises(FileError, match="not a readable PNG, JPEG or TIFF image"):
         list(image_patches([path], None))
     assert capfd.readouterr() == ("", "")
@@ -121,7 +123,7 @@ def test_large_tiles_of_a_small_tiff_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.tif"
     tags = {322: ("I", [60000]), 323: ("I", [60000]), 324: ("I", [8]), 325: ("I", [2500])}
     made = tiff(ramp("u1"), compression=DEFLATE, tags=tags)
-    # Without strips, which would be read instead.
+    # Strips are removed, since they would be read instead.
     path.write_bytes(made.replace(b"\x11\x01\x04\0", b"\xf1\xff\x04\0", 1))
     with pytest.raises(FileError, match=r"x\.tif: found tiles of 60,000 x 60,000"):
         read_image(path)
@@ -182,7 +184,7 @@ BOMB = zlib.compress(bytes(100_000_000), 9)
     ],
     ids=["169 megapixels", "400 megapixels", "zTXt", "iTXt", "iCCP"],
 )
-def test_a_png_that_unfolds_to_gigabytes_is_refused_before_it_does(
+def test_a_png_of_gigabytes_is_refused_before_decompression(
     tmp_path: Path, width: int, height: int, chunks: bytes, expected: str
 ) -> None:
     path = tmp_path / "x.png"

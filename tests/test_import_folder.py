@@ -1,4 +1,4 @@
-"""Import of image folders: real PNG, JPEG, TIFF and DICOM files, their grey values and order."""
+"""Import of image folders: PNG, JPEG, TIFF and DICOM files, their grey values and order."""
 
 import os
 import sys
@@ -31,7 +31,7 @@ Draw = Callable[..., NDArray]
 
 @pytest.fixture
 def draw() -> Draw:
-    """Give a function that makes random images: size, then the lowest value and the highest."""
+    """Return a function that draws random images from size, lowest and highest value."""
     rng = np.random.default_rng(5)
 
     def draw(size: Any = 50, low: int = 0, high: int = 255, dtype: Any = np.uint8) -> NDArray:
@@ -67,7 +67,7 @@ def write_dicom(
 
 @pytest.fixture
 def images(tmp_path: Path, draw: Draw) -> Path:
-    """A folder of four PNG images, two a class."""
+    """Return a folder of four PNG images, two per class."""
     for name in ("nodule/p1_a.png", "nodule/p2_a.png", "non_nodule/p1_b.png", "non_nodule/p3.png"):
         write(tmp_path / "images" / name, draw())
     return tmp_path / "images"
@@ -76,7 +76,7 @@ def images(tmp_path: Path, draw: Draw) -> Path:
 def import_one(
     tmp_path: Path, make: Callable[[Path], Path], window: Window | None = None
 ) -> NDArray[np.uint8]:
-    """Return the patch that becomes of one image."""
+    """Import one image and return its patch."""
     return image_patch(make(tmp_path / "one"), window).patch
 
 
@@ -86,18 +86,18 @@ def test_images_are_resampled_by_a_triangle_filter(draw: Draw, size: int) -> Non
     assert np.allclose(resample(image), filtered(image), rtol=0, atol=1e-2)
 
 
-def test_what_is_too_fine_for_a_patch_is_not_aliased() -> None:
+def test_resampling_does_not_alias() -> None:
     stripes = np.tile([0.0, 255.0], (200, 100))
     assert np.allclose(resample(stripes)[:, 1:-1], 127.5)
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 90), (90, 64), (50, 71)])
-def test_of_an_oblong_image_the_centre_is_taken(draw: Draw, height: int, width: int) -> None:
+def test_an_oblong_image_is_cropped_to_its_centre(draw: Draw, height: int, width: int) -> None:
     image = draw((height, width))
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     if (height + width) % 2:
-        # The centre lies half a pixel on: the mean of both neighbours, inside a linear filter.
+        # The centre is offset by half a pixel; a linear filter averages both neighbours.
         twice = np.repeat(image, 2, axis=1).astype(float)
         centre = twice[:, width - side : width + side]
         expected = centre.reshape(side, side, 2).mean(axis=2)
@@ -279,7 +279,7 @@ def test_other_modalities_need_a_window(tmp_path: Path, draw: Draw) -> None:
         ("TRUE", "false"),
     ],
 )
-def test_names_that_say_it_tell_the_nodules(
+def test_class_folder_names_identify_the_nodules(
     tmp_path: Path, draw: Draw, nodule: str, other: str
 ) -> None:
     write(tmp_path / "images" / nodule / "x.png", draw())
@@ -290,7 +290,7 @@ def test_names_that_say_it_tell_the_nodules(
     assert labels == {f"{nodule}/x.png": 1, f"{other}/x.png": 0}
 
 
-def test_an_option_tells_the_nodules_whatever_the_names_say(images: Path, tmp_path: Path) -> None:
+def test_an_option_overrides_the_class_folder_names(images: Path, tmp_path: Path) -> None:
     lines = import_folder(images, tmp_path / "out.h5", nodule="non_nodule")
     assert lines == ["2 nodules (non_nodule) and 2 others (nodule)"]
     with open_patches(tmp_path / "out.h5") as patches:
@@ -424,7 +424,7 @@ def test_a_broken_image_is_one_line_that_names_it(
         image_patch(broken, None)
     assert str(caught.value).startswith(f"{broken}: {expected}")
     assert "\n" not in str(caught.value)
-    # Decoders warn by themselves.
+    # Decoders may also print warnings.
     assert capfd.readouterr().err == ""
 
 

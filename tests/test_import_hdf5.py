@@ -1,4 +1,4 @@
-"""Import of HDF5 files whose patches have another size."""
+"""Import of HDF5 files with patches of other sizes."""
 
 import os
 import sys
@@ -76,7 +76,7 @@ def test_patches_of_the_right_size_stay_as_they_are(
             assert written.split is None
 
 
-def test_what_is_lost_is_said(patch_file, tmp_path: Path) -> None:
+def test_cropping_and_dropped_columns_are_reported(patch_file, tmp_path: Path) -> None:
     path = patch_file(X=SQUARE[:, :, 8:58], Y=COLUMNS["Y"], diameter_mm=np.arange(6))
     assert import_hdf5(path, tmp_path / "out.h5") == [
         "6 patches from 64x50 pixels",
@@ -126,7 +126,7 @@ def test_what_a_patch_file_may_not_hold_is_refused_here_too(
 
 
 @pytest.mark.parametrize("number", [np.inf, 1e300, -1e300])
-def test_a_window_takes_no_number_that_resampling_cannot(
+def test_a_window_rejects_numbers_that_resampling_cannot_handle(
     patch_file, tmp_path: Path, number: float
 ) -> None:
     stored = SQUARE.astype(float)
@@ -153,7 +153,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
     main()
 
 
-def test_the_error_for_another_size_names_the_command_that_mends_it(
+def test_the_error_for_another_size_names_the_command_that_fixes_it(
     patch_file,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,4 +1,4 @@
-"""Import of LUNA16: real MetaImage scans, tables, processes and clusters."""
+"""Import of LUNA16: MetaImage scans, tables, processes and clusters."""
 
 import csv
 import itertools
@@ -79,14 +79,14 @@ def contents(path: Path) -> dict[str, NDArray]:
         return {name: data[:] for name, data in file.items()}
 
 
-# The voxels along an axis at which a patch meets neither border, just meets one, or crosses it.
+# Voxels along an axis at which a patch misses, just touches or crosses the border.
 def telling(size: int) -> list[int]:
     return [0, 1, 24, 25, 26, size // 2, size - 26, size - 25, size - 24, size - 2, size - 1]
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Luna16:
-    """Four scans in two folders; candidates 0 to 42 interleaved, of which 3, 20 and 37 nodules."""
+    """Write four scans in two folders, with candidates 0 to 42; 3, 20 and 37 are nodules."""
     rng = np.random.default_rng(1)
     images = [
         write_scan(tmp_path / f"scans/subset{i % 2}/1.2.{i}.mhd", random_scan(seed=i))
@@ -176,7 +176,7 @@ def test_groups_candidates_and_labels_are_those_of_the_table(small: Luna16, tmp_
         str
     ).tolist()
     assert [int(table[i]["class"]) for i in found["candidate"]] == found["Y"].tolist()
-    # Scans in the order of the table, and candidates in that order within a scan.
+    # Scans are in table order, as are the candidates within each scan.
     assert found["candidate"].tolist() == sorted(range(43), key=lambda i: (i % 4, i))
 
 
@@ -213,7 +213,7 @@ def test_a_scan_is_read_once(
 
 @pytest.fixture
 def many(tmp_path: Path) -> Luna16:
-    """Twenty scans of fifty candidates: more than a pool of two processors takes at a time."""
+    """Write 20 scans of 50 candidates: more than a pool of two processes handles at a time."""
     rng = np.random.default_rng(2)
     rows = []
     for i in range(20):
@@ -235,9 +235,9 @@ def test_diameters_are_those_of_the_nodules_that_candidates_lie_in(tmp_path: Pat
     centre = np.array(ORIGIN) + 20
     rows = [
         ("a", *centre, 1),
-        ("a", *np.add(centre, (2.9, 0, 0)), 1),  # in the larger nodule, and nearer to the smaller
-        ("a", *np.add(centre, (0, 5.1, 0)), 1),  # in none: 10 mm is the diameter
-        ("a", *np.add(centre, (0, 0, -4.9)), 0),  # class 0, but in a nodule
+        ("a", *np.add(centre, (2.9, 0, 0)), 1),  # inside the larger nodule, closer to the smaller
+        ("a", *np.add(centre, (0, 5.1, 0)), 1),  # in neither: 10 mm is the diameter
+        ("a", *np.add(centre, (0, 0, -4.9)), 0),  # class 0, but inside a nodule
         ("a", *np.add(centre, 15), 0),
     ]
     nodules = [
@@ -259,7 +259,7 @@ def test_diameters_are_those_of_the_nodules_that_candidates_lie_in(tmp_path: Pat
     assert np.array_equal(contents(out)["diameter_mm"], expected, equal_nan=True)
 
 
-def test_what_lies_in_no_scan_is_refused_or_left_out(small: Luna16, tmp_path: Path) -> None:
+def test_series_without_a_scan_are_refused_or_left_out(small: Luna16, tmp_path: Path) -> None:
     partial = Luna16([tmp_path / "scans/subset1"], small.candidates)
     problem = r"2 of 4 series have no scan, the first 1\.2\.0; .*, or --skip-missing$"
     with pytest.raises(TableError, match=problem):
@@ -414,7 +414,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     for part in parts:
         assert part in str(caught.value)
     assert not list(tmp_path.glob("made/*"))
-    # Only the progress bar may be seen.
+    # Only the progress bar may be printed.
     shown = capfd.readouterr().err.splitlines()
     assert [line for line in shown if line and not line.startswith("import:")] == []
 
@@ -561,8 +561,8 @@ def test_the_command_says_what_to_do_next(
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
 
 
-# What each worker runs first: a scan takes long enough to be interrupted.
-# Each scan's patches are rounded to grey levels once.
+# Preload script of each worker: slows a scan down so that it can be interrupted.
+# The patches of a scan are rounded to grey levels once.
 SLOW_SCANS = """
 import time, numpy
 def slow(values, rint=numpy.rint):
@@ -580,7 +580,7 @@ StartCluster = Callable[..., tuple[str, list[subprocess.Popen]]]
 
 @pytest.fixture
 def start_cluster(tmp_path: Path) -> Iterator[StartCluster]:
-    """Give a function that starts `dask scheduler` and `dask worker`, far from this checkout."""
+    """Yield a function that starts `dask scheduler` and `dask worker` outside this checkout."""
     processes: list[subprocess.Popen] = []
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -596,7 +596,7 @@ def start_cluster(tmp_path: Path) -> Iterator[StartCluster]:
 
     def start_cluster(workers: int, preload: str, **variables: str) -> tuple:
         address_file = elsewhere / "scheduler.json"
-        # The time limits are for a test that is killed itself.
+        # The time limits end the processes if the test itself is killed.
         start(
             "scheduler --host 127.0.0.1 --port 0 --scheduler-file scheduler.json --idle-timeout 60",
             **variables,
@@ -650,7 +650,7 @@ def test_a_cluster_writes_the_same_file_though_a_worker_dies(
     assert importing.returncode == 0, errors
     assert worker.wait() == -9
     assert out.read_bytes() == expected.read_bytes()
-    # With one worker left, an error comes back as here.
+    # With one worker left, errors are reported as usual.
     truncated = next(Path(folder) / "1.3.0.raw" for folder in many.scans)
     os.truncate(truncated, 1000)
     with pytest.raises(FileError, match=r"1\.3\.0\.mhd: 1\.3\.0\.raw: found 1,000 b"):

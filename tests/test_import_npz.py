@@ -1,4 +1,4 @@
-"""Import of NumPy archives in MedMNIST's layout, as numpy writes them."""
+"""Import of NumPy archives in MedMNIST's layout."""
 
 import os
 import sys
@@ -61,7 +61,7 @@ def test_images_are_resampled_and_the_split_is_kept(
         assert_grey(patch, filtered(image), 0, 255)
 
 
-def test_the_option_tells_which_label_is_the_nodule(tmp_path: Path) -> None:
+def test_the_option_selects_the_nodule_label(tmp_path: Path) -> None:
     path = save(tmp_path / "set.npz", medmnist())
     assert import_npz(path, tmp_path / "out.h5", nodule=0) == [
         "train 7, val 4, test 3; 8 nodules (label 0)"
@@ -104,7 +104,7 @@ def test_floats_flat_labels_and_no_test_split_are_read(tmp_path: Path) -> None:
 
 
 class Unpickled:
-    """Leaves a trace where it is loaded."""
+    """Creates a file when it is unpickled."""
 
     def __reduce__(self) -> tuple:
         return Path.touch, (Path("unpickled"),)
@@ -238,7 +238,7 @@ def test_the_command_says_what_to_do_next(
 
 
 def npy(values: NDArray, shape: str | None = None, version: bytes = b"\1\0") -> bytes:
-    """Return an array as a member, its shape as a header of Python's states it."""
+    """Return an array as an .npy member with the given header."""
     descr = np.lib.format.dtype_to_descr(values.dtype)
     header = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape or values.shape}, }}\n"
     length = len(header).to_bytes(2 if version == b"\1\0" else 4, "little")
@@ -254,7 +254,7 @@ def replace_member(path: Path, name: str, content: bytes, method: int = zipfile.
 
 
 @pytest.mark.parametrize("version", [b"\1\0", b"\2\0", b"\3\0"])
-def test_arrays_of_python_2_and_of_each_format_are_read_without_a_word(
+def test_arrays_of_python_2_and_of_each_format_are_read_without_warnings(
     tmp_path: Path, version: bytes, recwarn: pytest.WarningsRecorder
 ) -> None:
     arrays = medmnist()
@@ -302,7 +302,7 @@ def test_a_header_that_does_not_fit_its_member_is_refused(
         (zipfile.ZIP_LZMA, 7, "found another compression than NumPy's, expected none or deflate"),
     ],
 )
-def test_members_that_unfold_without_bounds_are_refused(
+def test_members_of_unbounded_size_are_refused(
     tmp_path: Path, method: int, size: int, expected: str
 ) -> None:
     path = save(tmp_path / "set.npz", medmnist())

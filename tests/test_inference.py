@@ -1,4 +1,4 @@
-"""Scoring gives each patch what the network says of it, in the order of the patches."""
+"""Scoring returns the network output for each patch, in patch order."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Augmentation and batches: what changes, what stays, and that (seed, epoch, step) decides."""
+"""Augmentation and batches: effects, invariants, and dependence on (seed, epoch, step) only."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def test_symmetries_are_all_eight_and_no_other(random_patches) -> None:
     results = augmented(np.repeat(patch[None], 400, axis=0), symmetries=True)
     counts = [sum(np.array_equal(r, s) for r in results) for s in eight_symmetries(patch)]
     assert sum(counts) == 400
-    # 50 of each are expected; the chance of fewer than 20 of any is below one in a million.
+    # 50 of each are expected; the probability of fewer than 20 of any is below 1e-6.
     assert min(counts) >= 20
 
 
@@ -60,7 +60,7 @@ def test_a_shift_repeats_the_edge(random_patches) -> None:
 
 
 def turned_disc(degrees: float) -> np.ndarray:
-    """Draw a disc 15 pixels right of the centre, turned counter-clockwise about it."""
+    """Draw a disc 15 pixels right of the centre, rotated counter-clockwise about the centre."""
     angle = np.deg2rad(degrees)
     row, column = 24.5 - 15 * np.sin(angle), 24.5 + 15 * np.cos(angle)
     distance = np.hypot(np.arange(50)[:, None] - row, np.arange(50) - column)
@@ -92,7 +92,7 @@ def test_a_zoom_changes_sizes_by_up_to_its_factor_and_keeps_the_centre() -> None
 
 
 def test_changes_of_place_together_are_one_affine_map_with_the_move_last() -> None:
-    # A disc in the middle of a patch shows the move alone, however the patch is turned.
+    # A central disc shows only the shift, regardless of rotation.
     distance = np.hypot(*(np.mgrid[:50, :50] - 24.5))
     patches = np.repeat((255 * np.clip(8 - distance, 0, 1))[None], 300, axis=0)
     results = augmented(patches, symmetries=True, shift=3, rotation=45.0, zoom=0.2)
@@ -187,7 +187,7 @@ def test_an_epoch_holds_each_patch_once_with_its_label_and_weight() -> None:
         assert w == pytest.approx(np.where(labels[order], 0.6, 0.4))
 
 
-def test_label_smoothing_spreads_its_share_over_both_classes(random_patches) -> None:
+def test_label_smoothing_is_divided_between_both_classes(random_patches) -> None:
     y = batches(random_patches(8), np.ones(8, np.uint8), epochs=1, label_smoothing=0.1)[0][1]
     assert y == pytest.approx(np.tile([0.05, 0.95], (8, 1)))
 
@@ -201,5 +201,5 @@ def test_epochs_are_different_permutations() -> None:
     orders = [epoch_order(1000, seed=1, epoch=epoch) for epoch in range(3)]
     for order in orders:
         assert sorted(order) == list(range(1000))
-    # Two random permutations agree in one place on average, and hardly ever in ten.
+    # Two random permutations agree in one place on average, and very rarely in ten.
     assert (orders[0] == orders[1]).sum() < 10

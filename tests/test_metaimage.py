@@ -1,4 +1,4 @@
-"""MetaImage: valid files as SimpleITK reads them, and no voxel that the file does not hold."""
+"""MetaImage: valid files match SimpleITK, and missing voxels are never invented."""
 
 import gzip
 import os
@@ -160,7 +160,7 @@ def test_valid_headers_are_read_as_simpleitk_does(
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_what_simpleitk_writes_is_read(tmp_path: Path, compressed: bool) -> None:
+def test_files_written_by_simpleitk_are_read(tmp_path: Path, compressed: bool) -> None:
     image = SimpleITK.GetImageFromArray(np.random.default_rng(0).normal(0, 500, (9, 70, 80)))
     image.SetSpacing((1 / 3, 0.1, 1e-3))
     path = tmp_path / "scan.mhd"
@@ -291,7 +291,7 @@ def test_files_that_are_no_header_are_refused(tmp_path: Path, text: bytes) -> No
 
 @pytest.fixture
 def decoy(tmp_path: Path) -> Path:
-    """Return a folder for a scan, next to a file of the right size that it must not read."""
+    """Return a folder for a scan, next to a file of the right size that must not be read."""
     (tmp_path / "decoy.raw").write_bytes(voxels().tobytes())
     for name in ("1.raw", "2.raw", "3.raw", "4.raw"):
         (tmp_path / name).write_bytes(voxels()[0].tobytes())
@@ -332,7 +332,7 @@ def decoy(tmp_path: Path) -> Path:
         "scan.raw\nOffset = 9 9 9",
     ],
 )
-def test_a_header_leads_to_no_file_outside_its_folder(decoy: Path, name: str) -> None:
+def test_a_header_cannot_name_files_outside_its_folder(decoy: Path, name: str) -> None:
     path = write(decoy, ElementDataFile=name.format(up=decoy.parent))
     refused(path, "ElementDataFile: found ")
 
@@ -364,7 +364,7 @@ def test_a_link_that_a_person_made_is_followed(tmp_path: Path) -> None:
     assert np.array_equal(read(path), voxels())
 
 
-def test_kilobytes_that_would_unfold_to_gigabytes_are_refused_unread(tmp_path: Path) -> None:
+def test_kilobytes_that_decompress_to_gigabytes_are_refused_unread(tmp_path: Path) -> None:
     stream = zlib.compressobj(1)
     data = b"".join(stream.compress(bytes(2**20)) for _ in range(300)) + stream.flush()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

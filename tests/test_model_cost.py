@@ -1,4 +1,4 @@
-"""Multiply-adds: by hand for a small network, and the figure published for MobileNet."""
+"""Multiply-adds: counted by hand for a small network, and published for MobileNet."""
 
 import keras
 import pytest
@@ -26,7 +26,7 @@ def test_multiply_adds_are_those_counted_by_hand() -> None:
     assert multiply_adds(model) == stem + depthwise + grouped + 6 * 2
 
 
-def test_mobilenet_needs_as_many_as_its_authors_say() -> None:
+def test_mobilenets_multiply_adds_are_those_published() -> None:
     # Howard et al. (2017), https://arxiv.org/abs/1704.04861, table 8: 569 million.
     model = keras.applications.MobileNet((224, 224, 3), weights=None, classes=1000)
     assert multiply_adds(model) == pytest.approx(569e6, rel=0.01)

@@ -1,4 +1,4 @@
-"""Model files: what is loaded is what the builder makes, with the file's weights, or nothing."""
+"""Model files load as the builder's network with the stored weights, or are rejected."""
 
 import io
 import json
@@ -78,7 +78,7 @@ def tamper(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP
 
 
 def change_network(path: Path, **changes: Any) -> None:
-    """Change what the metadata say of the network."""
+    """Change the network metadata."""
     metadata = json.loads(members_of(path)["metadata.json"])
     metadata["network"] |= changes
     tamper(path, {"metadata.json": json.dumps(metadata).encode()})
@@ -141,7 +141,7 @@ def test_a_model_that_no_builder_made_is_not_saved(tmp_path: Path) -> None:
 
 @pytest.fixture
 def new_builder() -> Iterator[Callable[[registry.Builder], str]]:
-    """Give a function that registers a builder under a name of its own until the test ends."""
+    """Yield a function that registers a builder under a unique name until the test ends."""
     before = dict(registry._builders)
 
     def add(builder: registry.Builder) -> str:
@@ -154,7 +154,7 @@ def new_builder() -> Iterator[Callable[[registry.Builder], str]]:
 
 
 def mixture(*, seed: int) -> keras.Model:
-    """Build a network of unusual layers: without names, shared, random, adapted, with LoRA."""
+    """Build a network of unusual layers: unnamed, shared, random, adapted, with LoRA."""
     inputs = keras.Input((50, 50, 1))
     scale = layers.Normalization()
     scale.adapt(np.linspace(1, 200, 2500).reshape(1, 50, 50, 1))
@@ -172,7 +172,7 @@ def test_a_network_of_any_layers_can_be_saved_and_loaded(new_builder, tmp_path: 
     path = tmp_path / "model.keras"
     model = build_model("mine", new_builder(mixture), {}, seed=4, precision="mixed_bfloat16")
     rng = np.random.default_rng(0)
-    # As training would change them.
+    # Changed as training would.
     model.set_weights(
         [each + rng.uniform(0, 1, each.shape).astype(each.dtype) for each in model.get_weights()]
     )
@@ -210,7 +210,7 @@ def test_code_in_a_model_is_not_run(model_path: Path, tmp_path: Path) -> None:
     assert "config.json: found another network than squeezenet builds" in refusal(model_path)
     assert not mark.exists()
     keras.models.load_model(evil, safe_mode=False)
-    assert mark.exists()  # so it would have run
+    assert mark.exists()  # confirms that the code would run
 
 
 def test_nothing_of_a_model_is_deserialised(model_path: Path, monkeypatch) -> None:
@@ -247,7 +247,7 @@ def test_a_model_of_another_keras_is_refused_with_both_versions(model_path: Path
     members = members_of(model_path)
     metadata = members["metadata.json"].replace(keras.__version__.encode(), b"3.0.1")
     tamper(model_path, {"metadata.json": metadata})
-    load_model(model_path)  # nothing that matters has changed
+    load_model(model_path)  # nothing relevant has changed
     tamper(model_path, {"config.json": members["config.json"] + b" "})
     assert f"Keras 3.0.1 wrote it, and {keras.__version__} is installed" in refusal(model_path)
 
@@ -271,7 +271,7 @@ NOT_JSON = "metadata.json: not valid JSON"
         (b" " * (MAX_METADATA_BYTES + 1), "found a metadata.json above 262,144 bytes"),
     ],
 )
-def test_metadata_that_are_none_are_refused(model_path: Path, metadata: bytes, found: str) -> None:
+def test_invalid_metadata_are_refused(model_path: Path, metadata: bytes, found: str) -> None:
     tamper(model_path, {"metadata.json": metadata})
     assert found in refusal(model_path)
 
@@ -457,7 +457,7 @@ def test_members_that_are_compressed_or_damaged_are_refused(model_path: Path) ->
     assert "found the suffix .h5, expected .keras" in refusal(legacy)
 
 
-def test_what_another_process_finds_wrong_is_said_in_the_same_words(model_path: Path) -> None:
+def test_the_probe_process_reports_the_same_error(model_path: Path) -> None:
     change_weights(model_path, put(KERNEL, STEM, chunks=True))
     with pytest.raises(FileError) as error:
         check_archive(model_path)
@@ -467,7 +467,7 @@ def test_what_another_process_finds_wrong_is_said_in_the_same_words(model_path: 
 def test_weights_on_which_hdf5_never_returns_are_refused(model_path: Path, monkeypatch) -> None:
     change_weights(model_path, lambda file: file[KERNEL].attrs.update(dtype="bfloat16"))
     weights = bytearray(members_of(model_path)["model.weights.h5"])
-    # The size of the first object in the heap of texts that the attribute points to.
+    # Size of the first object in the global heap that the attribute points to.
     for heap in re.finditer(b"GCOL", bytes(weights)):
         weights[heap.start() + 24 : heap.start() + 32] = bytes(8)
     tamper(model_path, {"model.weights.h5": bytes(weights)})

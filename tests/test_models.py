@@ -1,4 +1,4 @@
-"""The networks: their sizes, their outputs, and the mistakes in their configuration."""
+"""The networks: sizes, outputs and configuration errors."""
 
 from pathlib import Path
 
@@ -115,7 +115,7 @@ MOBILE = {
 
 
 @pytest.mark.parametrize(("builder", "config"), [("squeezenet", SMALL), ("mobilenet", MOBILE)])
-def test_what_lies_in_the_margin_makes_no_difference(builder: str, config: dict) -> None:
+def test_pixels_in_the_margin_do_not_affect_the_output(builder: str, config: dict) -> None:
     patches = np.random.default_rng(0).uniform(0, 255, (4, 50, 50, 1))
     framed = patches.copy()
     framed[:, :4] = framed[:, -4:] = 0
@@ -144,11 +144,11 @@ def test_depthwise_pooling_starts_as_the_mean() -> None:
     mean = build_model("small", "squeezenet", SMALL, seed=3)
     weighted = build_model("small", "squeezenet", SMALL | {"pooling": "depthwise"}, seed=3)
     assert weighted(patches).numpy() == pytest.approx(mean(patches).numpy(), abs=1e-6)
-    # 13 x 13 places of 8 channels.
+    # 13 x 13 positions of 8 channels.
     assert weighted.count_params() == mean.count_params() + 13 * 13 * 8
 
 
-def test_mixed_precision_computes_in_bfloat16_and_answers_in_float32(tmp_path: Path) -> None:
+def test_mixed_precision_computes_in_bfloat16_and_returns_float32(tmp_path: Path) -> None:
     patches = np.random.default_rng(0).uniform(0, 255, (16, 50, 50, 1)).astype(np.float32)
     full = build_model("small", "squeezenet", SMALL, seed=3)
     mixed = build_model("small", "squeezenet", SMALL, seed=3, precision="mixed_bfloat16")
@@ -175,8 +175,8 @@ def test_layers_that_do_not_fit_the_patch_are_one_line() -> None:
 
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_every_layer_has_a_name_of_its_own(entry: str) -> None:
-    # Keras numbers a layer without a name by how many of its kind it has named before, so that a
-    # second model's layers would be called otherwise.
+    # Keras numbers unnamed layers globally, so the layers of a second model would have different
+    # names.
     params = ENTRIES[entry]
     build(entry)
     builder = registry._builders[params.builder]

@@ -1,4 +1,4 @@
-"""Duplicates: copies are found however they are turned or shifted, and strangers are left alone."""
+"""Near-duplicates: transformed copies are found, and unrelated patches are not."""
 
 import json
 from itertools import combinations
@@ -33,7 +33,7 @@ SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 
 
 def scene(seed: int, size: int = 90) -> NDArray[np.uint8]:
-    """Draw blobs, as vessels and nodules are, in soft noise."""
+    """Draw blobs, similar to vessels and nodules, in smooth noise."""
     rng = np.random.default_rng(seed)
     blobs = gaussian_filter((rng.random((size, size)) < 0.01) * 60.0, 2) * 25
     return np.clip(blobs + gaussian_filter(rng.normal(0, 60, (size, size)), 1) + 60, 0, 255).astype(
@@ -42,7 +42,7 @@ def scene(seed: int, size: int = 90) -> NDArray[np.uint8]:
 
 
 def patch(seed: int, down: int = 0, right: int = 0) -> NDArray[np.uint8]:
-    """Cut a patch out of a scene, aside from its middle."""
+    """Cut a patch from a scene, offset from the centre."""
     return scene(seed)[20 + down : 70 + down, 20 + right : 70 + right]
 
 
@@ -98,7 +98,7 @@ def test_copies_that_are_turned_and_shifted_are_found_at_their_alignment(
     assert pair[:2] == (0, 11)
     assert pair.correlation > 0.95
     assert pair.rms == 0
-    # Turned back, the copy's pixel (y, x) stands at (y + 7, x - 5) of the original.
+    # After undoing the symmetry, pixel (y, x) of the copy is at (y + 7, x - 5) in the original.
     assert (pair.down, pair.right) == (7, -5)
     assert (symmetric_view(shifted, pair.view) == patch(1, down=7, right=-5)).all()
     assert (duplicates.copies == np.arange(12)).all()
@@ -111,7 +111,7 @@ def test_copies_with_the_noise_of_jpeg_are_found(tmp_path: Path) -> None:
     assert near_pairs(path) == {(0, 2)}
 
 
-def test_patches_without_a_spot_are_no_near_duplicates(tmp_path: Path) -> None:
+def test_patches_without_blobs_are_no_near_duplicates(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     air = rng.integers(0, 5, (30, 50, 50)).astype(np.uint8)
     slope = np.linspace(40, 200, 50).astype(np.uint8)
@@ -121,11 +121,11 @@ def test_patches_without_a_spot_are_no_near_duplicates(tmp_path: Path) -> None:
     with open_patches(path) as patches:
         duplicates = find_duplicates(patches)
     assert not duplicates.pairs
-    # Patches of a single grey level show nothing: no copies of each other.
+    # Patches of a single grey level are not duplicates of each other.
     assert (duplicates.copies == np.arange(55)).all()
 
 
-def test_edges_alike_are_not_enough(tmp_path: Path) -> None:
+def test_similar_edges_are_not_near_duplicates(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     wall = np.where(np.arange(50) < 25, 40, 200)
     walls = [wall + gaussian_filter(rng.normal(0, 60, (50, 50)), 1) for _ in range(12)]
@@ -178,7 +178,7 @@ def test_a_large_search_in_parts_finds_the_same(
         expected.add((first, second))
     path = write(tmp_path / "large.h5", patches)
     assert near_pairs(path) == expected
-    # Several indexes in turn, each in cells instead of compared with one by one.
+    # Uses several indexes in turn, each divided into cells instead of searched exhaustively.
     monkeypatch.setattr("nodules.splitting.near_duplicates.INDEXED_KEYPOINTS", 1200)
     monkeypatch.setattr("nodules.splitting.near_duplicates.KEYPOINTS_PER_CELL", 60)
     assert near_pairs(path) == expected
@@ -208,7 +208,7 @@ def test_pairs_across_splits_are_counted_as_by_hand(copies: list[int], data) -> 
 
 
 def leaky(path: Path, **columns) -> tuple[Path, NDArray[np.int64]]:
-    """Write 40 scenes: of every fourth three patches, turned and shifted; give each one's scene."""
+    """Write 40 scenes, every fourth as three transformed patches; return each patch's scene."""
     rng = np.random.default_rng(5)
     scenes = np.array([s for s in range(40) for _ in range(3 if s % 4 == 0 else 1)])
     patches = [
@@ -261,13 +261,13 @@ def test_report_counts_the_pairs_across_splits_and_draws_them(tmp_path: Path) ->
         assert min(image.size) > 200
 
 
-def test_the_picture_says_so_where_there_are_none(tmp_path: Path) -> None:
+def test_the_picture_states_that_there_are_no_near_duplicates(tmp_path: Path) -> None:
     path = write(tmp_path / "clean.h5", [patch(seed) for seed in range(30)])
     picture = tmp_path / "pairs.png"
     counts = split_patches(path, tmp_path / "splits", params("fail"), 0, picture=picture)
     assert counts["leaks"] == {"groups": 0, "exact_duplicates": 0, "near_duplicates": 0}
     with Image.open(picture) as image:
-        assert np.asarray(image.convert("L")).min() < 100  # a sentence in dark letters
+        assert np.asarray(image.convert("L")).min() < 100  # dark text
 
 
 def test_fail_refuses_pairs_in_one_line_and_writes_nothing(tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_fail_refuses_pairs_in_one_line_and_writes_nothing(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_together_refuses_to_move_what_stands_in_a_split_of_its_own(tmp_path: Path) -> None:
+def test_together_refuses_to_move_patches_of_a_given_split(tmp_path: Path) -> None:
     patches = [patch(seed) for seed in range(12)]
     names = ["train"] * 4 + ["val"] * 4 + ["test"] * 4
     clean = write(tmp_path / "clean.h5", patches, split=names)
@@ -299,7 +299,7 @@ def test_a_chain_that_ties_up_the_data_set_is_refused(tmp_path: Path) -> None:
         split_patches(path, tmp_path / "splits", params("together"), 0)
 
 
-def test_many_units_are_dealt_by_the_shares(tmp_path: Path, monkeypatch) -> None:
+def test_many_units_are_divided_by_the_fractions(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("nodules.splitting.assignment.MAX_GROUPS_BY_SIZE", 50)
     groups = np.arange(2000) // 2
     pixels = np.broadcast_to((np.arange(2000) % 256)[:, None, None], (2000, 50, 50))
@@ -311,7 +311,7 @@ def test_many_units_are_dealt_by_the_shares(tmp_path: Path, monkeypatch) -> None
         assert counts[name]["patches"] == pytest.approx(2000 * share, abs=20)
 
 
-def test_the_criterion_is_what_the_module_says() -> None:
+def test_near_duplicates_meet_the_rms_and_correlation_limits() -> None:
     shown = compare(patch(1), patch(1, down=3), 0, 3, 0)
     assert shown is not None
     assert shown.rms <= MAX_RMS

@@ -1,4 +1,4 @@
-"""params.yaml: what is accepted, and how each mistake is named."""
+"""params.yaml: accepted values and error messages."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 def changed(tmp_path: Path, key: str, value: Any) -> Path:
-    """Write the repository's params.yaml with the value of a dotted key replaced."""
+    """Write the repository's params.yaml with the value of one dotted key replaced."""
     yaml = YAML()
     content = yaml.load(REPOSITORY / "params.yaml")
     *parents, last = key.split(".")
@@ -117,7 +117,7 @@ def test_a_mistake_is_one_line_that_names_the_key(
 
 
 def keys_of(block: Block) -> Iterator[tuple[str, ...]]:
-    """List the required keys of a block and of the blocks in it."""
+    """Return the required keys of a block and of its nested blocks."""
     for name in type(block).model_fields:
         if not (isinstance(block, ModelParams) and name == "recipes"):
             yield (name,)
@@ -139,7 +139,7 @@ def test_a_missing_key_is_named(tmp_path: Path, keys: tuple[str, ...]) -> None:
         block = block[key]
     del block[keys[-1]]
     path = tmp_path / "params.yaml"
-    path.write_text(json.dumps(content))  # which is YAML too
+    path.write_text(json.dumps(content))  # JSON is valid YAML
     with pytest.raises(ParamsError) as error:
         read_params(path)
     assert str(error.value) == f"{path}: {'.'.join(keys)}: missing"

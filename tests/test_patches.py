@@ -1,4 +1,4 @@
-"""The patch file: what is read from each layout, and how each broken one is refused."""
+"""The patch file: reading of each layout, and errors for invalid files."""
 
 import os
 from pathlib import Path
@@ -51,7 +51,7 @@ def test_blocks_are_all_patches_in_order(patch_file, random_patches, size: int) 
     patches=arrays(np.uint8, st.tuples(st.integers(1, 5), st.just(50), st.just(50))),
     data=st.data(),
 )
-def test_what_is_written_is_what_is_read(tmp_path: Path, patches, data) -> None:
+def test_written_patches_are_read_back_unchanged(tmp_path: Path, patches, data) -> None:
     count = len(patches)
     labels = data.draw(arrays(np.uint8, count, elements=st.integers(0, 1)))
     names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
@@ -89,7 +89,7 @@ GOOD_Y = np.array([0, 1, 0])
 
 
 def with_value(values: np.ndarray, place: tuple[int, ...], value: float) -> np.ndarray:
-    """Copy `values` with one of them replaced."""
+    """Return a copy of `values` with one value replaced."""
     copy = values.copy()
     copy[place] = value
     return copy

@@ -1,4 +1,4 @@
-"""The phantom: the same bytes for a seed, exact counts, grey levels and a scan's own noise."""
+"""The phantom: reproducible bytes, exact counts, grey levels and per-scan noise."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def pixels(scans: Iterator[PhantomScan]) -> bytes:
 
 
 def noise_of(patch: NDArray[np.uint8]) -> float:
-    """Return the median absolute residual of a smoothing, which few edges disturb."""
+    """Return the median absolute residual after smoothing, which is robust to edges."""
     grey = patch.astype(float)
     return float(np.median(np.abs(grey - ndimage.gaussian_filter(grey, 1.5))))
 
 
 @pytest.fixture(scope="module")
 def cohort() -> list[PhantomScan]:
-    """Return a cohort large enough to hold every finding."""
+    """Return a cohort large enough to contain every finding."""
     return list(generate_phantom(scans=100, patches_per_scan=6, nodule_fraction=0.4, seed=3))
 
 
@@ -46,7 +46,7 @@ def test_another_seed_gives_other_bytes() -> None:
 
 
 def test_scans_are_made_one_at_a_time() -> None:
-    # All million of them would take over an hour.
+    # Generating all million scans would take over an hour.
     scans = generate_phantom(scans=1_000_000, patches_per_scan=1, nodule_fraction=0.2, seed=0)
     assert next(scans).group == 0
 

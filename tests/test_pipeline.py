@@ -1,4 +1,4 @@
-"""The pipeline as a person runs it, through DVC, in a repository of its own."""
+"""The pipeline, run through DVC in a temporary repository."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ SCORES |= {"npv", "f1", "brier", "ece", "sensitivity_at_specificity"}
 
 
 def flat(metrics: dict, prefix: str = "") -> Iterator[str]:
-    """Yield the dotted names of metrics."""
+    """Yield the dotted names of all metrics."""
     for key, value in metrics.items():
         if isinstance(value, dict):
             yield from flat(value, f"{prefix}{key}.")
@@ -38,7 +38,7 @@ def flat(metrics: dict, prefix: str = "") -> Iterator[str]:
 
 
 def stages_to_run(copy: RepositoryCopy) -> list[str]:
-    """Name the stages whose inputs have changed; what follows depends on their outputs."""
+    """Return the stages whose own inputs have changed."""
     return [
         line.split("'")[1]
         for line in copy("dvc", "repro", "--dry").splitlines()
@@ -48,7 +48,7 @@ def stages_to_run(copy: RepositoryCopy) -> list[str]:
 
 @pytest.fixture(scope="module")
 def reproduced(tmp_path_factory: pytest.TempPathFactory) -> RepositoryCopy:
-    """Give a workspace in which a tiny pipeline was reproduced and committed."""
+    """Return a workspace in which a tiny pipeline was reproduced and committed."""
     copy = RepositoryCopy.create(tmp_path_factory.mktemp("copy"))
     copy.change_params(TINY)
     copy("dvc", "repro")
@@ -68,7 +68,7 @@ def test_repro_leaves_nothing_to_do_and_nothing_uncommitted(reproduced: Reposito
     assert stages_to_run(reproduced) == []
 
 
-def test_metrics_hold_what_the_design_promises(reproduced: RepositoryCopy) -> None:
+def test_metrics_have_the_expected_keys_and_ranges(reproduced: RepositoryCopy) -> None:
     evaluated = json.loads((reproduced.path / "metrics/evaluate/metrics.json").read_text())
     for split in ("train", "val", "test"):
         assert evaluated[split].keys() >= SCORES
@@ -91,7 +91,7 @@ def test_metrics_hold_what_the_design_promises(reproduced: RepositoryCopy) -> No
 
 
 def test_no_two_metrics_share_a_name(reproduced: RepositoryCopy) -> None:
-    # DVC would put their paths before them, in each table.
+    # Otherwise DVC prefixes them with their paths in every table.
     files = reproduced.json("dvc", "metrics", "show", "--json")[""]["data"].values()
     names = [name for file in files for name in flat(file["data"])]
     assert len(names) == len(set(names)) > 40
@@ -180,7 +180,7 @@ def test_a_wrong_parameter_stops_the_stage_with_one_line(reproduced: RepositoryC
     message = "error: params.yaml: evaluate.hardest: found 0, expected greater than or equal to 1"
     assert message in output
     assert "Traceback" not in output
-    # DVC removes the outputs of a stage before it runs it; they come back from its cache.
+    # DVC removes the outputs of a stage before running it; restore them from the cache.
     reproduced("git", "checkout", "--quiet", ".")
     reproduced("dvc", "checkout")
     assert reproduced("git", "status", "--porcelain") == ""
@@ -255,7 +255,7 @@ def test_what_was_pushed_is_pulled_elsewhere_and_leaves_nothing_to_do(
         assert (there.path / name).read_bytes() == (reproduced.path / name).read_bytes()
 
 
-def test_a_tagged_model_is_had_by_its_name(reproduced: RepositoryCopy, tmp_path: Path) -> None:
+def test_a_tagged_model_can_be_fetched_by_name(reproduced: RepositoryCopy, tmp_path: Path) -> None:
     reproduced("git", "tag", "--annotate", "nodule-classifier@v1.0.0", "--message", "first")
     got = tmp_path / "classifier.keras"
     get = ("dvc", "artifacts", "get", ".", "nodule-classifier", "--rev", "v1.0.0")
@@ -275,7 +275,7 @@ def test_an_experiment_in_a_temporary_folder_runs_its_own_code(reproduced: Repos
 
 @pytest.fixture
 def legacy_pair(tmp_path: Path) -> Callable[[], list[Path]]:
-    """Give a function that writes two files as tflearn wrote them: float X, one-hot Y."""
+    """Return a function that writes two files in the tflearn layout: float X, one-hot Y."""
 
     def write() -> list[Path]:
         rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Tables of predictions: no spreadsheet runs a cell, and programs read back what was written."""
+"""Prediction tables: no cell is a spreadsheet formula, and values survive a round trip."""
 
 import csv
 from pathlib import Path

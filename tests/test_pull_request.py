@@ -1,4 +1,4 @@
-"""The report on a pull request, in a repository whose pipeline takes no time."""
+"""The pull request report, in a repository with a trivial pipeline."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.tiny_project import PARAMS, Project, data_taken_away
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Give a repository with a commit on `main` and branches that change something."""
+    """Return a repository with a commit on `main` and several changed branches."""
     project = Project.create(tmp_path_factory.mktemp("project"))
     for branch, old, new, reproduced in (
         ("better", "skill: 1.0", "skill: 2.5", True),
@@ -41,7 +41,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture
 def inside(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Give the repository as the current folder."""
+    """Make the repository the current folder."""
     monkeypatch.chdir(project.path)
     return project
 
@@ -95,13 +95,13 @@ def test_a_commit_whose_lock_is_out_of_date_is_reproduced_elsewhere(
     (inside.path / "unsaved.txt").unlink()
     made = "made here by `dvc repro`, since its dvc.lock is out of date in evaluate"
     assert f"{made}; commit what `dvc repro` gives." in comment.replace("\\", "")
-    # The same parameters on the branch that was reproduced.
+    # The parameters match those of the reproduced branch.
     better = reported("better", tmp_path / "better")
     verdict = re.compile(r"in AUC \((.*)\)\*\*")
     assert verdict.findall(comment) == verdict.findall(better) != []
 
 
-def test_results_that_cannot_be_pulled_are_made_once(inside: Project, tmp_path: Path) -> None:
+def test_results_that_cannot_be_pulled_are_reproduced_once(inside: Project, tmp_path: Path) -> None:
     (tmp_path / "aside").mkdir()
     with data_taken_away(inside, tmp_path / "aside"):
         (inside.path / "data").mkdir()
@@ -109,19 +109,19 @@ def test_results_that_cannot_be_pulled_are_made_once(inside: Project, tmp_path: 
         why = "since neither DVC's cache nor a remote has what its dvc.lock names."
         assert comment.count(f"made here by `dvc repro`, {why}") == 2
         assert "better in AUC" in comment
-        # They are in the cache from now on.
+        # From now on they are cached.
         assert "made here" not in reported("better", tmp_path / "report")
         assert len(read_revision("better").predictions.index) == 400
 
 
 @pytest.mark.usefixtures("inside")
-def test_of_other_test_patches_the_comment_says_so_and_nothing_else(tmp_path: Path) -> None:
+def test_for_other_test_patches_the_comment_states_only_that(tmp_path: Path) -> None:
     folder = tmp_path / "report"
     reported("better", folder)
     comment = reported("other-patches", folder)
     assert "They cannot be compared. other-patches: found 420 test patches, 400 of" in comment
     assert "AUC" not in comment
-    # Not those of the report before.
+    # Not the pictures of the previous report.
     assert [path.name for path in folder.iterdir()] == ["comment.md"]
 
 

@@ -1,4 +1,4 @@
-"""The same commit gives the same bytes, through DVC, however often the training is killed."""
+"""The same commit produces the same bytes through DVC, even if training is killed."""
 
 import json
 import os
@@ -12,17 +12,17 @@ from benchmarks.kills import SMALL
 from benchmarks.repository_copy import RepositoryCopy
 from benchmarks.reproducibility import differing, table
 
-PATIENCE = 300  # seconds to wait for what takes one: other work may hold the machine up
+PATIENCE = 300  # seconds, for operations that take one second on an idle machine
 TRAINED = ("models/model.keras", "metrics/train/plots", "metrics/train/metrics.json")
 
 
-def test_a_killed_experiment_goes_on_in_the_workspace_and_ends_in_the_bytes_of_another_run(
+def test_a_killed_experiment_resumes_in_the_workspace_with_identical_results(
     tmp_path: Path,
 ) -> None:
     copy = RepositoryCopy.create(
         tmp_path, SMALL | {"recipes": {"tuned": {"epochs": 12, "batch_size": 8}}}
     )
-    # In a temporary folder of DVC's, of which the next run knows nothing.
+    # Runs in a temporary DVC folder that the next run does not know.
     with copy.start_dvc("exp", "run", "--temp", "train") as process:
         end = time.monotonic() + PATIENCE
         while not list((tmp_path / ".dvc/tmp/training").glob("experiment-*.npz")):

@@ -1,4 +1,4 @@
-"""A training that is stopped goes on, and gives the bytes that it would have given."""
+"""An interrupted training resumes and produces the same bytes as an uninterrupted one."""
 
 import dataclasses
 import itertools
@@ -36,13 +36,13 @@ STATE = TrainingState(
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingFiles:
-    # dvclive looks for a repository from here upwards, and must not find this one.
+    # dvclive searches parent folders for a repository and must not find this one.
     monkeypatch.chdir(tmp_path)
     return dataclasses.replace(write_training_files(tmp_path), checkpoints=tmp_path / CHECKPOINTS)
 
 
 def taken_outputs(files: TrainingFiles) -> dict[str, bytes]:
-    """Read all that a training has written, and remove it, as DVC does before a stage runs."""
+    """Read and remove all outputs of a training, as DVC does before running a stage."""
     written = [path for path in [files.model, *files.log.rglob("*")] if path.is_file()]
     found = {str(path): path.read_bytes() for path in written}
     for path in written:
@@ -50,8 +50,8 @@ def taken_outputs(files: TrainingFiles) -> dict[str, bytes]:
     return found
 
 
-# What to change in the recipe; where to stop, as epochs before the last and, if not at the end of
-# the epoch, a step; how many epochs are then left.
+# Recipe changes; stopping point as epochs before the last and, if not at the end of the epoch, a
+# step; number of epochs then left.
 RECIPES: dict[str, tuple[dict, list[tuple[int, int]], int]] = {
     "average, warm-up, stopped twice": (
         {"average": 0.5, "learning_rate": 0.01},
@@ -63,7 +63,7 @@ RECIPES: dict[str, tuple[dict, list[tuple[int, int]], int]] = {
         [(0, -1)],
         0,
     ),
-    # At a learning rate of next to nothing the AUC soon does not rise any more.
+    # With a tiny learning rate, the AUC soon stops improving.
     "patience, stopped while it ran out": (
         {"learning_rate": 1e-12, "warmup_epochs": 0.0, "epochs": 20, "patience": 2},
         [(1, -1)],
@@ -91,7 +91,7 @@ def test_a_stopped_training_gives_the_bytes_of_one_that_was_not(
         with pytest.raises(Stopped):
             train_with(params, files, [StopIn(count - before_last, step)])
         taken_outputs(files)
-    # By the way: nothing depends on the time of day.
+    # Also checks that nothing depends on the time of day.
     clock = itertools.cycle([4e9, 1e9, 2e9])
     monkeypatch.setattr(time, "time", lambda: next(clock))
     train_with(params, files, [rest])
@@ -113,7 +113,7 @@ def test_a_checkpoint_of_other_parameters_is_not_used_and_removed(files: Trainin
 def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
     combination = Combination("program", "task")
     Checkpoint(tmp_path, combination, workspace=False).save(STATE)
-    # An experiment left it; the workspace goes on with it.
+    # Left by an experiment; the workspace resumes from it.
     checkpoint = Checkpoint(tmp_path, combination, workspace=True)
     found = checkpoint.load()
     assert found is not None
@@ -127,14 +127,14 @@ def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["short", "changed", "empty"])
-def test_a_damaged_checkpoint_costs_time_and_nothing_else(
+def test_a_damaged_checkpoint_does_not_change_the_result(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
     combination = Combination("program", "task")
     Checkpoint(tmp_path, combination, workspace=True).save(STATE)
     checkpoint = Checkpoint(tmp_path, combination, workspace=True)
     content = checkpoint.path.read_bytes()
-    # The first array's values begin behind its headers; a changed one betrays itself by its sum.
+    # The values of the first array follow its headers; the checksum detects a changed value.
     place = content.index(STATE.variables[0].tobytes())
     damaged = {
         "short": content[: len(content) // 2],
@@ -147,7 +147,7 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(
     assert checkpoint.saved_epochs == 0
 
 
-def test_whatever_decides_on_the_result_decides_on_the_checkpoint(tmp_path: Path) -> None:
+def test_everything_that_affects_the_result_identifies_the_checkpoint(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_text("one")
     two.write_text("two")
@@ -163,7 +163,7 @@ def test_whatever_decides_on_the_result_decides_on_the_checkpoint(tmp_path: Path
     assert combination_of({"train": moved, "val": two}, {"seed": 1}, {"code": "a"}) in combinations
 
 
-def test_stale_checkpoints_go_and_those_of_other_experiments_stay(tmp_path: Path) -> None:
+def test_stale_checkpoints_are_removed_and_those_of_other_experiments_kept(tmp_path: Path) -> None:
     def saved(program: str, task: str, *, workspace: bool) -> Checkpoint:
         checkpoint = Checkpoint(tmp_path, Combination(program, task), workspace=workspace)
         checkpoint.save(STATE)
@@ -183,12 +183,12 @@ def test_stale_checkpoints_go_and_those_of_other_experiments_stay(tmp_path: Path
 
 
 @pytest.mark.parametrize("host", ["laptop", "my-own-laptop.example.org"])
-def test_what_a_killed_writer_left_goes_and_what_another_writes_stays(
+def test_files_of_a_killed_writer_are_removed_and_those_being_written_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: host)
     with replacing(tmp_path / "experiment-old-task.npz") as written:
-        # A file that no process holds a lock on, as a killed writer leaves it.
+        # A file without a lock, as left by a killed writer.
         left = written.with_name(written.name.replace("experiment", "workspace"))
         elsewhere = left.with_name(left.name.replace(left.name.split(".")[2], "desk"))
         for path in (left, elsewhere):

@@ -1,4 +1,4 @@
-"""TensorFlow's environment: set before its first import, and no import where none is needed."""
+"""TensorFlow's environment is set before its first import; it is imported only if needed."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 from tests.small_training import REPOSITORY
 
-# Ends the process at the first import of TensorFlow or Keras, and prints what both would find.
+# Ends the process at the first import of TensorFlow or Keras and prints the environment.
 AT_FIRST_IMPORT = """
 import os, sys
 

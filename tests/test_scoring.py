@@ -1,4 +1,4 @@
-"""Scores against scikit-learn and formulas by hand, the bootstrap against its definition."""
+"""Scores checked against scikit-learn and by hand; the bootstrap against its definition."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ def test_scores_are_those_of_scikit_learn(case, threshold: float) -> None:
 
 
 def test_sensitivity_is_read_off_the_roc_at_a_specificity() -> None:
-    # Above 0.7 stand no non-nodules and 2 of 5 nodules; above 0.6 one more non-nodule, of 7.
+    # Above 0.7 are no non-nodules and 2 of 5 nodules; above 0.6 is one of 7 non-nodules.
     assert sensitivity_at_specificity(LABELS, PROBABILITIES, 0.9) == 2 / 5
     assert sensitivity_at_specificity(LABELS, PROBABILITIES, 6 / 7) == 2 / 5
     assert sensitivity_at_specificity(LABELS, PROBABILITIES, 5 / 7) == 4 / 5
@@ -90,10 +90,10 @@ def test_scores_worked_by_hand() -> None:
     assert found.specificity == 5 / 7
     assert found.precision == 4 / 6
     assert found.npv == 5 / 6
-    # Of 35 pairs the nodule wins all but 0.35 < 0.4, 0.6, 0.7; 0.55 < 0.6, 0.7; 0.6 < 0.7 and the
-    # tie at 0.6.
+    # The nodule ranks higher in all of 35 pairs but 0.35 < 0.4, 0.6, 0.7; 0.55 < 0.6, 0.7; 0.6 <
+    # 0.7 and the tie at 0.6.
     assert found.auc == pytest.approx((35 - 6 - 0.5) / 35)
-    # Below 0.5: mean probability 1.55 / 6, 1 nodule in 6; from 0.5 on: 4.2 / 6, 4 in 6.
+    # Below 0.5: mean probability 1.55 / 6, 1 nodule in 6. From 0.5: mean 4.2 / 6, 4 in 6.
     assert found.ece == pytest.approx((abs(1.55 - 1) + abs(4.2 - 4)) / 12)
 
 
@@ -170,7 +170,7 @@ def test_a_resamples_auc_is_that_of_its_repeated_patches(case, seed: int) -> Non
 
 
 def simulated(rng: np.random.Generator, groups: int, size: int) -> tuple[np.ndarray, ...]:
-    """Draw patches whose scores share a large offset within each group."""
+    """Draw patches whose scores have a large common offset within each group."""
     group = np.repeat(np.arange(groups), size)
     labels = (rng.random(len(group)) < 0.3).astype(np.uint8)
     offset = rng.normal(0, 1.5, groups)[group]
@@ -186,14 +186,14 @@ def test_the_interval_covers_the_true_auc_as_often_as_it_says() -> None:
         for trial in range(200)
     ]
     coverage = np.mean([low <= truth <= high for low, high in intervals])
-    # 0.9 give or take three standard errors of 0.021, and the little that 60 groups cost.
+    # 0.9 plus or minus three standard errors of 0.021, and a small loss due to only 60 groups.
     assert 0.82 <= coverage <= 0.97
 
 
 def test_correlated_patches_widen_the_interval() -> None:
     rng = np.random.default_rng(6)
     labels, probabilities, group = simulated(rng, 30, 40)
-    # A label that the whole scan shares makes the patches of a scan say the same thing.
+    # One label per scan makes its patches strongly correlated.
     labels = (group % 3 == 0).astype(np.uint8)
     settings_: dict[str, Any] = {"resamples": 500, "confidence": 0.95, "seed": 1}
     low, high = auc_interval(labels, probabilities, group, **settings_)

@@ -1,4 +1,4 @@
-"""Sharing results over SSH, with a real OpenSSH server on loopback."""
+"""Sharing results over SSH, with an OpenSSH server on loopback."""
 
 import getpass
 import os
@@ -15,9 +15,9 @@ import pytest
 
 from tests.tiny_project import Project
 
-# Debian keeps it where only root's PATH leads.
+# On Debian, only root's PATH includes its folder.
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-# sshd that root starts insists on this empty folder, which a service would have made.
+# When started by root, sshd requires this empty folder, normally created by the service.
 PRIVILEGE_SEPARATION = Path("/run/sshd")
 DEADLINE_S = 120
 
@@ -25,7 +25,7 @@ needs_sshd = pytest.mark.skipif(SSHD is None, reason="there is no OpenSSH server
 
 
 class Server(NamedTuple):
-    """An SSH server that lets one key in."""
+    """An SSH server that accepts one key."""
 
     port: int
     key: Path
@@ -53,7 +53,7 @@ def ssh_server(folder: Path) -> Iterator[Server]:
             PRIVILEGE_SEPARATION.mkdir(mode=0o755)
             stack.callback(PRIVILEGE_SEPARATION.rmdir)
         log = stack.enter_context((folder / "log").open("w"))
-        # -D stays in the foreground, so that the process that is ended is the server.
+        # -D keeps the server in the foreground, so that the terminated process is the server.
         server = subprocess.Popen([SSHD, "-D", "-e", "-f", str(folder / "config")], stderr=log)
         stack.callback(server.wait)
         stack.callback(server.terminate)
@@ -91,7 +91,7 @@ def test_what_was_pushed_over_ssh_is_pulled_elsewhere_and_leaves_nothing_to_do(
     assert there.run("git", "status", "--porcelain") == ""
     for name in ("data/predictions.csv", "data/splits/test.h5", "metrics/evaluate/metrics.json"):
         assert (there.path / name).read_bytes() == (here.path / name).read_bytes()
-    # They came over the wire.
+    # The files were transferred over the network.
     stored = [path for path in places["remote"].rglob("*") if path.is_file()]
     assert len(stored) == 2
     assert "Accepted publickey" in (places["server"] / "log").read_text()

@@ -1,4 +1,4 @@
-"""Splitting: no scan on two sides, the shares asked for, and a given split kept."""
+"""Splitting: no scan spans two splits, fractions are met, and a given split is kept."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ SHARES = SplitParams(train=0.7, val=0.15, test=0.15, near_duplicates="report")
 
 
 def write(path: Path, labels: np.ndarray, **columns) -> Path:
-    """Write patches whose every pixel holds the row's number modulo 256."""
+    """Write patches in which every pixel is the row number modulo 256."""
     rows = np.arange(len(labels)) % 256
     with h5py.File(path, "w") as file:
         file["X"] = np.broadcast_to(rows[:, None, None], (len(rows), 50, 50)).astype(np.uint8)
@@ -35,7 +35,7 @@ def write(path: Path, labels: np.ndarray, **columns) -> Path:
     seed=st.integers(0, 2**31 - 1),
     data=st.data(),
 )
-def test_a_scan_never_stands_in_two_splits(tmp_path: Path, groups, seed, data) -> None:
+def test_no_scan_spans_two_splits(tmp_path: Path, groups, seed, data) -> None:
     size = len(groups)
     labels = np.array(data.draw(st.lists(st.integers(0, 1), min_size=size, max_size=size)))
     path = write(tmp_path / "grouped.h5", labels, group=groups)
@@ -43,7 +43,7 @@ def test_a_scan_never_stands_in_two_splits(tmp_path: Path, groups, seed, data) -
         try:
             assignment = assign_splits(patches, SHARES, seed)
         except SplitError:
-            return  # a class stands in too few groups; what is refused is tested below
+            return  # a class is in too few groups; errors are tested below
     assert set(assignment) == {0, 1, 2}
     for group in set(groups):
         assert len(set(assignment[np.array(groups) == group])) == 1
@@ -52,7 +52,7 @@ def test_a_scan_never_stands_in_two_splits(tmp_path: Path, groups, seed, data) -
 
 
 @pytest.mark.parametrize("grouped", [True, False])
-def test_the_shares_and_the_classes_are_balanced(tmp_path: Path, grouped: bool) -> None:
+def test_the_fractions_are_met_and_the_classes_balanced(tmp_path: Path, grouped: bool) -> None:
     rng = np.random.default_rng(1)
     labels = (rng.random(4000) < 0.17).astype(int)
     columns = {"group": np.repeat(np.arange(160), 25)} if grouped else {}
@@ -65,7 +65,7 @@ def test_the_shares_and_the_classes_are_balanced(tmp_path: Path, grouped: bool) 
         assert labels[mine].mean() == pytest.approx(labels.mean(), abs=0.03 if grouped else 0.002)
 
 
-def test_the_seed_decides(tmp_path: Path) -> None:
+def test_the_split_depends_on_the_seed(tmp_path: Path) -> None:
     path = write(tmp_path / "seeded.h5", np.arange(400) % 2)
     with open_patches(path) as patches:
         first, again, other = (assign_splits(patches, SHARES, seed) for seed in (1, 1, 2))
@@ -120,11 +120,11 @@ def test_large_scans_are_not_kept_for_train(tmp_path: Path) -> None:
     with open_patches(path) as patches:
         for seed in range(25):
             homes.add(int(assign_splits(patches, SHARES, seed)[-1]))
-    # Each split should get the largest scan in proportion to its share.
+    # Each split should get the largest scan in proportion to its fraction.
     assert homes == {0, 1, 2}
 
 
-def test_patches_without_groups_count_none(tmp_path: Path) -> None:
+def test_patches_without_groups_have_no_group_counts(tmp_path: Path) -> None:
     path = write(tmp_path / "alone.h5", np.arange(60) % 2)
     counts = split_patches(path, tmp_path / "splits", SHARES, seed=0)
     assert [counts[name]["groups"] for name in SPLITS] == [0, 0, 0]
@@ -157,13 +157,15 @@ def test_what_cannot_be_divided_is_refused_in_one_line(
 
 
 def every_division(folds: int) -> list[np.ndarray]:
-    """List all ways to give three shares at least one of `folds` folds each."""
+    """Return all ways to divide `folds` folds into three non-empty parts."""
     pairs = [(a, b) for a in range(1, folds - 1) for b in range(1, folds - a)]
     return [np.array([a, b, folds - a - b]) for a, b in pairs]
 
 
 @given(shares=st.lists(st.floats(0.01, 1), min_size=3, max_size=3), most=st.integers(3, 12))
-def test_no_division_into_folds_comes_closer_to_the_shares(shares: list[float], most: int) -> None:
+def test_no_division_into_folds_comes_closer_to_the_fractions(
+    shares: list[float], most: int
+) -> None:
     target = np.array(shares) / sum(shares)
 
     def error(folds: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""For each stage, dvc.yaml names the code and packages that decide its outputs, and no others."""
+"""dvc.yaml lists exactly the code and packages that determine the outputs of each stage."""
 
 import ast
 import importlib.metadata
@@ -15,19 +15,19 @@ from nodules.system.environment import check_environment, installed_version, upd
 
 REPOSITORY = Path(__file__).parent.parent
 PIPELINE = YAML(typ="safe").load(REPOSITORY / "dvc.yaml")["stages"]
-# Code that decides no byte of an output: it refuses input, writes whole files, or reads params.yaml
-# (DVC tracks its values). What it imports is not followed.
+# Code that does not affect output bytes: it rejects input, writes files atomically, or reads
+# params.yaml (DVC tracks its values). Its imports are not followed.
 UNTRACKED = {REPOSITORY / "nodules" / name for name in ("errors.py", "schema.py", "params.py")}
 UNTRACKED_FOLDER = REPOSITORY / "nodules/system"
-# Packages of which the same holds.
+# Packages that do not affect output bytes.
 UNTRACKED_PACKAGES = {"pydantic", "ruamel.yaml", "tqdm"}
-# What a package computes with.
+# Numerical dependencies of each package.
 BENEATH = {"matplotlib": "pillow", "scikit-learn": "scipy"}
 DISTRIBUTIONS = importlib.metadata.packages_distributions()
 
 
 def imported_names(path: Path) -> Iterator[str]:
-    """Yield the dotted names of what a file imports, within functions too."""
+    """Yield the dotted names of all imports of a file, including those in functions."""
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -39,7 +39,7 @@ def imported_names(path: Path) -> Iterator[str]:
 
 
 def own_files(name: str) -> Iterator[Path]:
-    """Yield the files of this repository that importing a dotted name runs."""
+    """Yield the files of this repository that are run by importing a dotted name."""
     parts = name.split(".")
     if parts[0] != "nodules":
         return
@@ -55,7 +55,7 @@ def untracked(path: Path) -> bool:
 
 
 def imports_of(path: Path, modules: set[Path], packages: set[str]) -> None:
-    """Add the modules and the distributions that a file imports, directly or not."""
+    """Add the modules and distributions that a file imports, directly or indirectly."""
     for name in imported_names(path):
         top = name.split(".")[0]
         if top not in sys.stdlib_module_names and top not in ("nodules", "stages"):

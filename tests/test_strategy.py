@@ -1,4 +1,4 @@
-"""One batch shared by several devices gives what one device gives."""
+"""Training on several devices gives the same result as on one."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module", params=[1, 4], ids="{0} ghost batches".format)
 def trainings(request: pytest.FixtureRequest, tmp_path_factory) -> dict[str, dict]:
-    """Train in a process of its own, since devices are made once, when TensorFlow starts."""
+    """Train in a separate process, because devices are fixed when TensorFlow starts."""
     folder = tmp_path_factory.mktemp("strategies")
     command = [sys.executable, "-m", "tests.train_on_two_devices", folder, str(request.param)]
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
@@ -26,7 +26,7 @@ def test_two_devices_train_as_one_does(trainings: dict[str, dict]) -> None:
     assert two["replicas"] == 2
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)
     assert two["probabilities"] == pytest.approx(one["probabilities"], abs=5e-3)
-    # And they learned something that could differ, by much more than the tolerance.
+    # The weights changed by much more than the tolerance.
     assert np.std(one["probabilities"]) > 0.05
 
 
@@ -57,7 +57,7 @@ def test_two_devices_drop_features_too(trainings: dict[str, dict]) -> None:
         ),
     ],
 )
-def test_what_devices_cannot_share_is_one_line(
+def test_unsupported_multi_device_settings_are_one_line(
     trainings: dict[str, dict], case: str, problem: str
 ) -> None:
     assert trainings[case]["error"].endswith(f"{problem} devices")

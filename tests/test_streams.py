@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or read by nobody, and names that cannot be printed."""
+"""Standard streams that are closed, full or unread, and unprintable names."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ def patches(patch_file, random_patches) -> Path:
 def bash(
     script: str, *arguments: str | bytes | Path, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script of bash, in which `nodules` is the command and $1, $2, ... are arguments."""
+    """Run a bash script; `nodules` is the command, and $1, $2, ... are the arguments."""
     return subprocess.run(
         ["bash", "-c", script.replace("nodules", PYTHON), "bash", *map(os.fsencode, arguments)],
         cwd=REPOSITORY,
@@ -45,7 +45,7 @@ def bash(
 def test_a_pipe_that_nobody_reads_ends_a_command_quietly(
     patches: Path, command: str, unbuffered: str
 ) -> None:
-    # `sleep` gives the reader time to end; the status is that of other tools whose pipe is closed.
+    # `sleep` gives the reader time to end; the exit status is the usual one for a closed pipe.
     script = f"(sleep 0.5; nodules {command}; echo $? >&2) | true"
     result = bash(script, patches, PYTHONUNBUFFERED=unbuffered)
     assert (result.stderr, result.stdout) == ("141\n", "")
@@ -57,7 +57,7 @@ def test_a_full_standard_output_is_one_line(patches: Path) -> None:
     assert (result.returncode, result.stderr) == (1, f"error: {FULL}\n")
 
 
-def test_an_error_is_said_though_nobody_reads_the_output(tmp_path: Path) -> None:
+def test_an_error_is_printed_even_if_nobody_reads_the_output(tmp_path: Path) -> None:
     result = bash('(nodules inspect "$1"; echo $? >&2) | true', tmp_path / "none.h5")
     error, status = result.stderr.splitlines()
     assert error.startswith(f"error: {tmp_path}/none.h5: no such file")
@@ -68,19 +68,17 @@ def test_an_error_is_said_though_nobody_reads_the_output(tmp_path: Path) -> None
     "redirection",
     ["2>&-", "<&- >&- 2>&-", pytest.param("2>/dev/full", marks=needs_full_device)],
 )
-def test_work_is_done_though_its_progress_cannot_be_printed(
+def test_work_is_done_even_if_progress_cannot_be_printed(
     patches: Path, tmp_path: Path, redirection: str
 ) -> None:
-    """Nor does the output file take the place of a stream that is closed."""
+    """The output file must not take the descriptor of a closed stream."""
     out = tmp_path / "out.h5"
     assert bash(f'nodules import hdf5 "$1" --out "$2" {redirection}', patches, out).returncode == 0
     with h5py.File(out) as made, h5py.File(patches) as source:
         assert np.array_equal(made["X"], source["X"])
 
 
-def test_an_output_is_whole_though_nobody_reads_what_is_printed(
-    patches: Path, tmp_path: Path
-) -> None:
+def test_an_output_is_complete_even_if_nobody_reads_stdout(patches: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.h5"
     script = '(sleep 0.5; nodules import hdf5 "$1" --out "$2" 2>/dev/null; echo $? >&2) | true'
     assert bash(script, patches, out).stderr == "141\n"
@@ -102,12 +100,12 @@ def test_a_message_about_any_name_is_one_printable_line(
     result = bash('nodules inspect "$1"', path)
     expected = "no such file, expected a patch file (HDF5)"
     assert result.stderr == f"error: {tmp_path}/{shown}: {expected}\n"
-    # The same file, damaged: another process may read it first, whose sentence is then shown.
+    # The same file, damaged: the message may come from the probe process.
     Path(os.fsdecode(path)).write_bytes(b"no HDF5")
     result = bash('nodules inspect "$1"', path)
     assert result.stderr.startswith(f"error: {tmp_path}/{shown}: not a readable HDF5 file")
     assert result.stderr.count("\n") == 1
-    # And what is good is read, and written under such a name.
+    # A valid file with such a name is read and written.
     result = bash('nodules import hdf5 "$1" --out "$2" 2>/dev/null', patches, path)
     assert result.returncode == 0
     assert f"wrote {tmp_path}/{shown}: " in result.stdout
@@ -133,7 +131,7 @@ def test_an_ascii_locale_changes_no_output(patches: Path, tmp_path: Path) -> Non
 
 
 def test_every_text_file_is_opened_with_its_encoding() -> None:
-    """By the linter, whose rule this is; a locale must not decide on what a file holds."""
+    """Checked by a ruff rule; file contents must not depend on the locale."""
     command = [sys.executable, "-m", "ruff", "check", "--quiet", "--select", "PLW1514", "."]
     assert subprocess.run(command, cwd=REPOSITORY, check=False).returncode == 0
 
@@ -166,19 +164,21 @@ def test_a_path_is_the_value_that_dvc_reads(name: str) -> None:
         RuntimeError("can't start new thread"),
     ],
 )
-def test_no_memory_is_one_sentence(error: Exception) -> None:
+def test_out_of_memory_is_one_sentence(error: Exception) -> None:
     problem = outside_problem(error)
     assert problem is not None
     assert problem.startswith("out of memory")
 
 
-def test_a_bug_is_no_fault_of_the_system() -> None:
+def test_a_bug_is_not_reported_as_a_system_error() -> None:
     for error in (RecursionError("maximum recursion depth exceeded"), KeyError("x"), OSError("x")):
         assert outside_problem(error) is None
 
 
 @pytest.mark.parametrize(("stage", "kilobytes"), [("train", 1_000_000), ("evaluate", 300_000)])
-def test_a_limit_on_memory_is_one_line(tmp_path: Path, stage: str, kilobytes: int) -> None:
+def test_a_memory_limit_too_low_for_tensorflow_is_one_line(
+    tmp_path: Path, stage: str, kilobytes: int
+) -> None:
     script = f'ulimit -v {kilobytes} && cd "$1" && exec "{sys.executable}" -m stages.{stage}'
     result = bash(script, tmp_path, PYTHONPATH=str(REPOSITORY))
     assert result.returncode == 1

@@ -1,4 +1,4 @@
-"""The table of the throughput benchmark, from rates made up for it."""
+"""The table of the throughput benchmark, for example rates."""
 
 from benchmarks.throughput.table import (
     BARE_FIT,
@@ -23,9 +23,9 @@ CONFIG = {
 }
 
 
-def test_ratios_are_taken_within_rounds_and_against_the_fastest_twin() -> None:
+def test_ratios_are_taken_within_rounds_and_against_the_fastest_pytorch_mode() -> None:
     model = build_model("small", "mobilenet", CONFIG, seed=0)
-    # The second round ran at half the speed: ratios within a round do not notice.
+    # The second round ran at half speed, which does not affect ratios within a round.
     rates = {
         EPOCH: [90.0, 45.0, 80.0],
         UNSCORED_EPOCH: [95.0, 47.0, 85.0],
@@ -42,8 +42,8 @@ def test_ratios_are_taken_within_rounds_and_against_the_fastest_twin() -> None:
     assert "| (d) PyTorch, broken | failed | |" in table
     # 25 x 25 x 9 x 4 for the stem, then 12 x 12 x (9 x 4 + 4 x 8), and 8 x 2.
     cost = 22500 + 144 * 68 + 16
-    share = 6 * cost * 100 / 1e9
-    assert f"| {STEP} | 100 | {share:.0%} |" in table
+    fraction = 6 * cost * 100 / 1e9
+    assert f"| {STEP} | 100 | {fraction:.0%} |" in table
 
 
 def test_without_pytorch_the_table_has_the_pipeline_alone() -> None:

@@ -1,4 +1,4 @@
-"""A whole training on little data: what it learns, what it writes, and that it repeats itself."""
+"""A full training on little data: learning, outputs and reproducibility."""
 
 import csv
 import json
@@ -33,7 +33,7 @@ from tests.small_training import REPOSITORY, small_params, write_discs, write_tr
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch) -> TrainingFiles:
-    # dvclive looks for a repository from here upwards, and must not find this one.
+    # dvclive searches parent folders for a repository and must not find this one.
     monkeypatch.chdir(tmp_path)
     return write_training_files(tmp_path)
 
@@ -43,7 +43,7 @@ def metrics_of(files: TrainingFiles) -> dict:
 
 
 def epochs_of(files: TrainingFiles, metric: str) -> list[float]:
-    """Read a validation metric of each epoch."""
+    """Read a validation metric for each epoch."""
     with (files.log / f"plots/metrics/val/{metric}.tsv").open() as file:
         return [float(row[metric]) for row in csv.DictReader(file, delimiter="\t")]
 
@@ -113,7 +113,7 @@ def test_the_last_epoch_is_kept_where_the_recipe_says_so(files) -> None:
 
 
 def test_training_stops_early_when_the_auc_no_longer_rises(files) -> None:
-    # A learning rate of next to nothing leaves the AUC where it is.
+    # With a tiny learning rate, the AUC stays constant.
     train_with(small_params(learning_rate=1e-12, warmup_epochs=0.0, patience=2, epochs=9), files)
     assert metrics_of(files)["epochs"] < 9
 
@@ -121,14 +121,14 @@ def test_training_stops_early_when_the_auc_no_longer_rises(files) -> None:
 def test_of_epochs_with_the_same_auc_the_one_with_the_lowest_loss_is_kept(
     files, monkeypatch
 ) -> None:
-    # As on a handful of patches, on which every epoch ranks the nodules first.
+    # As with very few patches, where every epoch has an AUC of 1.
     monkeypatch.setattr("nodules.training.callbacks.roc_auc_score", lambda *_: 1.0)
     train_with(small_params(learning_rate=0.01), files)
     assert metrics_of(files)["best_epoch"] == int(np.argmin(epochs_of(files, "loss"))) + 1 > 1
 
 
 def momentum_as_published(**recipe: Any) -> Params:
-    """Give a training of 30 steps whose normalisations have Keras's momentum."""
+    """Return a training of 30 steps with Keras's default batch norm momentum."""
     augmentation = read_params(REPOSITORY / "params.yaml").recipes["published"].augmentation
     changes = {"epochs": 3, "select": "last", "augmentation": augmentation.model_dump()}
     params = small_params(learning_rate=0.01, **changes | recipe)
@@ -173,7 +173,7 @@ def test_a_split_without_nodules_is_one_line(files) -> None:
 
 @pytest.fixture
 def constant(monkeypatch) -> Params:
-    """Give the parameters of a network that has learned nothing."""
+    """Return the parameters of a network with constant output."""
 
     def build(*, seed: int) -> keras.Model:
         inputs = keras.Input((50, 50, 1))
@@ -209,7 +209,8 @@ def test_a_network_that_gives_all_patches_one_probability_is_a_warning(
 
 
 def test_an_average_of_the_weights_is_scored_and_saved(files) -> None:
-    # Over the last tenth of so few steps the average hardly lags; over all it holds the start too.
+    # Over the last tenth of so few steps, the average hardly lags; over all steps, it includes the
+    # start.
     losses = {}
     for average in (0.1, 1.0):
         train_with(small_params(learning_rate=0.01, average=average, select="last"), files)
@@ -253,7 +254,7 @@ def test_a_network_whose_cost_is_unknown_is_trained_all_the_same(files, monkeypa
     assert "multiply_adds" not in metrics_of(files)
 
 
-def test_a_loss_that_is_no_number_stops_with_one_line_and_saves_nothing(files) -> None:
+def test_a_nan_loss_stops_with_one_line_and_saves_nothing(files) -> None:
     with pytest.raises(TrainingError, match=r"epoch 1: the loss is .* lower learning rate"):
         train_with(small_params(optimizer="sgd", learning_rate=1e30, warmup_epochs=0.0), files)
     assert not files.model.exists()

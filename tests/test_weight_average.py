@@ -1,4 +1,4 @@
-"""The average of the weights: which steps it holds, and how much of each."""
+"""Weight averaging: included steps and their weights."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from nodules.training.weight_average import WeightAverage
 
 
 def averages(values: list[float], fraction: float) -> list[float]:
-    """Return the average after each step of a weight that takes these values."""
+    """Return the running average after each step for a weight with the given values."""
     weight = keras.Variable(np.zeros((2, 3), np.float32))
     average = WeightAverage([weight], fraction)
     found = []
@@ -38,11 +38,12 @@ def test_it_is_shamir_and_zhangs_polynomial_decay_averaging() -> None:
 
 @pytest.mark.parametrize("steps", [100, 1000])
 def test_it_holds_the_same_fraction_of_a_training_of_any_length(steps: int) -> None:
-    # The first nine tenths show 1, the last tenth 0: what is left of the former.
+    # The first nine tenths are 1, the last tenth 0; the average is the remaining weight of the
+    # ones.
     values = [1.0] * (steps * 9 // 10) + [0.0] * (steps // 10)
     # The average weighs step k with k ** (1 / fraction - 1).
     assert averages(values, 0.1)[-1] == pytest.approx(0.9**10, abs=0.03)
 
 
-def test_what_a_training_began_with_is_no_part_of_it() -> None:
+def test_initial_weights_are_not_part_of_the_average() -> None:
     assert averages([5.0, 5.0], 0.1) == [5.0, 5.0]

@@ -1,4 +1,4 @@
-"""What the workflows promise: no code of a pull request meets a token that may write."""
+"""CI workflows: code of a pull request never runs with a write token."""
 
 import os
 import subprocess
@@ -42,7 +42,7 @@ def test_a_job_that_may_write_runs_the_target_branch_alone(path: Path, name: str
 
 
 @pytest.mark.parametrize(("path", "name"), JOBS, ids=[f"{p.stem}-{name}" for p, name in JOBS])
-def test_what_a_branch_is_called_is_no_part_of_a_script(path: Path, name: str) -> None:
+def test_branch_names_are_not_interpolated_into_scripts(path: Path, name: str) -> None:
     for step in read(path)["jobs"][name]["steps"]:
         assert "${{" not in step.get("run", "")
 
@@ -59,7 +59,7 @@ def test_make_takes_what_it_is_given_as_text(name: str, given: str, tmp_path: Pa
         (tmp_path / file).write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
     (tmp_path / ".venv" / "bin" / "python").chmod(0o755)
     (tmp_path / "Makefile").write_text((REPOSITORY / "Makefile").read_text())
-    # In the order of what they are made from.
+    # In dependency order.
     for age, file in enumerate((".dvc/tmp/vega.js", ".venv/installed", "requirements.lock")):
         os.utime(tmp_path / file, (10**9 - age, 10**9 - age))
     values = {"BASE": name, "EPOCHS": name}
@@ -83,7 +83,7 @@ def test_the_tests_run_on_every_python_that_the_project_supports() -> None:
     expected = ["3.11", "3.12", "3.13"]
     assert github["jobs"]["test"]["strategy"]["matrix"]["python"] == expected
     assert gitlab["test"]["parallel"]["matrix"] == [{"SUPPORTED": expected}]
-    # The Makefile would take it for the interpreter.
+    # The Makefile would use it as the interpreter.
     assert "PYTHON" not in gitlab["test"]["parallel"]["matrix"][0]
     assert 'requires-python = ">=3.11,<3.14"' in (REPOSITORY / "pyproject.toml").read_text()
 

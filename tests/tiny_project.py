@@ -1,4 +1,4 @@
-"""A git and DVC repository whose pipeline takes no time, to compare revisions of."""
+"""A git and DVC repository with a trivial pipeline, for comparing revisions."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ stages:
       - metrics/train/plots/metrics/val/loss.tsv: {cache: false, x: step, y: loss, template: simple}
 """
 
-# Predictions as good as `skill` says; `luck` is the seed of the noise in them.
+# `skill` sets the quality of the predictions; `luck` seeds their noise.
 EVALUATE = """\
 import csv, json, h5py, numpy as np
 from pathlib import Path
@@ -59,7 +59,7 @@ PARAMS = "model: first\nskill: 1.0\nluck: 1\npatches: 400\npixels: 1\ncompressio
 
 
 def commands_environment() -> dict[str, str]:
-    """Give an environment in which `python` and `dvc` are this one's, and git knows an author."""
+    """Return an environment with the current `python` and `dvc` and a git author."""
     places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     author = {"NAME": "Test", "EMAIL": "test@example.com"}
     names = {f"GIT_{role}_{k}": v for role in ("AUTHOR", "COMMITTER") for k, v in author.items()}
@@ -71,7 +71,7 @@ class Project:
 
     @classmethod
     def create(cls, path: Path) -> "Project":
-        """Make one with one commit, whose pipeline was reproduced."""
+        """Create a repository with one commit and a reproduced pipeline."""
         project = cls(path)
         project.run("git", "init", "--quiet", "--initial-branch", "main")
         project.run("dvc", "init", "--quiet")
@@ -123,7 +123,7 @@ class Project:
 
 @contextmanager
 def data_taken_away(project: Project, aside: Path) -> Iterator[None]:
-    """Move the cache and the data aside, and put them back."""
+    """Temporarily move the cache and the data away."""
     places = [project.path / ".dvc" / "cache", project.path / "data"]
     for place in places:
         shutil.move(place, aside / place.name)

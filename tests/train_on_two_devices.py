@@ -1,10 +1,10 @@
-"""Train the same small model on one and on two logical CPU devices; print what came of it.
+"""Train the same small model on one and on two logical CPU devices; print the results.
 
 python -m tests.train_on_two_devices FOLDER GHOST_BATCHES
 
-All trainings of a process have the same number of ghost batches: TensorFlow gives each exchange
-between devices a number, starts to count anew with each strategy, and refuses a number whose former
-exchange was of another kind, as that of another network would be.
+All trainings in a process must use the same number of ghost batches. TensorFlow numbers the
+collective operations, restarts the count with each strategy, and rejects a number that previously
+belonged to a different operation.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from nodules.runtime import be_deterministic
 from nodules.training.train import TrainingFiles, training_strategy
 from tests.small_training import StopIn, Stopped, small_params, write_training_files
 
-# Dropout draws its masks for the rows of a device; without it both trainings do the same sums.
+# Dropout masks differ between devices; without dropout, both trainings compute the same.
 RECIPE: dict[str, Any] = {
     "learning_rate": 0.003,
     "average": 0.5,
@@ -37,18 +37,18 @@ RECIPE: dict[str, Any] = {
 
 
 def main() -> None:
-    """Train once for each strategy, from the same files."""
+    """Train once per strategy, from the same files."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     be_deterministic()
     folder = Path(sys.argv[1])
-    os.chdir(folder)  # dvclive looks for a repository from here upwards
+    os.chdir(folder)  # dvclive searches parent folders for a repository
     files = write_training_files(folder)
     results = {}
     with contextlib.redirect_stdout(sys.stderr):
         for strategy in ("one_device", "mirrored"):
             results[strategy] = _train(files, strategy)
-        if int(sys.argv[2]) > 1:  # for time: these do not depend on how batches are divided
+        if int(sys.argv[2]) > 1:  # saves time: these do not depend on how batches are divided
             results["resumed"] = _train_with_a_stop(
                 dataclasses.replace(files, checkpoints=folder / "checkpoints")
             )

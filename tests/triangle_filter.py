@@ -1,13 +1,13 @@
-"""The resampling that imports do, written as a formula: what their tests compare with."""
+"""Reference implementation of the resampling used by imports."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 def triangle_weights(size: int) -> NDArray[np.float64]:
-    """(50, size): the weight of each old pixel in each new one.
+    """Return the (50, size) weights of each old pixel in each new one.
 
-    A triangle about the centre of the new pixel, as wide as two pixels of the coarser grid.
+    The filter is a triangle centred on the new pixel, two pixels of the coarser grid wide.
     """
     step = size / 50
     centres = (np.arange(50) + 0.5) * step
@@ -17,7 +17,7 @@ def triangle_weights(size: int) -> NDArray[np.float64]:
 
 
 def filtered(image: NDArray) -> NDArray[np.float64]:
-    """(50, 50) of a square image."""
+    """Return a square image resampled to (50, 50)."""
     weights = triangle_weights(len(image))
     return weights @ image.astype(float) @ weights.T
 
@@ -27,7 +27,7 @@ def grey_levels(values: NDArray, low: float, high: float) -> NDArray[np.float64]
 
 
 def assert_grey(found: NDArray[np.uint8], values: NDArray, low: float, high: float) -> None:
-    """Equal but for the rounding of single precision, which decides a grey level now and then."""
+    """Assert equality up to float32 rounding, which occasionally changes a grey level."""
     difference = np.abs(found.astype(float) - grey_levels(values, low, high))
     assert difference.max() <= 1
     assert (difference > 0).mean() < 0.01

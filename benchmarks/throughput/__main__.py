@@ -1,13 +1,13 @@
-"""How fast the networks train: this pipeline beside a bare Keras fit and PyTorch.
+"""Training throughput of this pipeline, compared with a bare Keras `fit` and PyTorch.
 
 python -m benchmarks.throughput --models squeezenet mobilenet
 python -m benchmarks.throughput --models squeezenet --precision mixed_bfloat16
 
-The bare fit works in a process of its own, where TensorFlow shares each operation among all
-processors; this pipeline computes the parts of a batch side by side instead. PyTorch takes part
-where it is installed, in another process. It is the extra `benchmark` of pyproject.toml, and not in
-requirements.lock: `pip install torch` adds it to an environment. Much of the time that a run takes
-is then PyTorch's compilation.
+The bare fit runs in a separate process, in which TensorFlow splits each operation across all
+processors. This pipeline instead computes the parts of a batch in parallel. PyTorch is measured in
+another process if it is installed. It is the extra `benchmark` of pyproject.toml and not in
+requirements.lock; install it with `pip install torch`. PyTorch's compilation then takes much of the
+run time.
 """
 
 import argparse
@@ -50,35 +50,40 @@ from nodules.training.class_weights import class_weights
 from nodules.training.input_pipeline import steps_per_epoch
 from nodules.training.train import compiled_for_training
 
-# What takes part beside the pipeline's epochs: it works for a while and gives its patches a second.
-Contestant = Callable[[], float]
-# By glibc's defaults PyTorch returns memory to the system after an operation and faults it in again
-# for the next one; these settings have glibc keep it, as TensorFlow does.
+# Trains for a while and returns patches/s, for comparison with the pipeline's epochs.
+Baseline = Callable[[], float]
+# With glibc's defaults, PyTorch returns memory to the system after each operation and page-faults
+# it back in for the next. These settings keep it allocated, as TensorFlow does.
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 # (N, 50, 50, 1) intensities in 0..255, and (N, 2) one-hot labels.
 Arrays = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 def main() -> None:
-    """Measure the networks one after the other and print a table for each."""
+    """Measure each network in turn and print its table."""
     params = read_params()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     add = parser.add_argument
     add("--models", nargs="+", choices=list(params.models), default=MODELS)
     add("--precision", choices=("float32", "mixed_bfloat16"), help="instead of the recipe's")
-    add("--patches", type=int, default=5186, help="in an epoch")
-    add("--val-patches", type=int, default=649, help="scored after an epoch")
-    add("--rounds", type=int, default=5, help="epochs timed, after each of which all others work")
-    add("--seconds", type=float, default=1.0, help="for which steps are repeated in a round")
+    add("--patches", type=int, default=5186, help="patches per epoch")
+    add("--val-patches", type=int, default=649, help="val patches scored after each epoch")
+    add(
+        "--rounds",
+        type=int,
+        default=5,
+        help="number of timed epochs, each followed by all baselines",
+    )
+    add("--seconds", type=float, default=1.0, help="duration of repeated steps in a round")
     arguments = parser.parse_args()
     be_deterministic()
     print(
         f"{usable_processors()} processors, TensorFlow {tf.__version__}, "
-        f"Keras {keras.__version__}; {arguments.patches:,} patches an epoch, {arguments.rounds} "
+        f"Keras {keras.__version__}; {arguments.patches:,} patches per epoch, {arguments.rounds} "
         "rounds."
     )
     if not _torch_is_installed():
-        print("PyTorch is left out: `pip install torch` in this environment lets it take part.")
+        print("PyTorch is not installed and not measured; to include it: pip install torch")
     with one_line_errors():
         for name in arguments.models:
             _measure(params.model_copy(update={"model": name}), arguments)
@@ -89,7 +94,7 @@ def _torch_is_installed() -> bool:
 
 
 def _measure(params: Params, arguments: argparse.Namespace) -> None:
-    """Let all contestants train one network, and print the table."""
+    """Measure one network against all baselines and print the table."""
     params = _with_recipe(params, arguments)
     entry, recipe = params.chosen_model, params.chosen_recipe
     patches, labels = _random_patches(arguments.patches, params.seed)
@@ -109,28 +114,28 @@ def _measure(params: Params, arguments: argparse.Namespace) -> None:
             *(params.model, params.recipe, str(len(patches))),
             environment={"TF_NUM_INTRAOP_THREADS": str(usable_processors())},
         ) as ask_keras,
-        _torch_steps(params, model, batch, arguments.seconds) as (torch_contestants, failed),
+        _torch_steps(params, model, batch, arguments.seconds) as (torch_baselines, failed),
     ):
-        contestants: dict[str, Contestant] = {
+        baselines: dict[str, Baseline] = {
             BARE_FIT: lambda: float(ask_keras("fit")),
             STEP: lambda: recipe.batch_size * steps_per_second(step, arguments.seconds),
             MATRIX_PRODUCT: lambda: float(ask_keras("matrix product")),
         }
-        rates = _rates(params, patches, labels, arguments, contestants | torch_contestants)
+        rates = _rates(params, patches, labels, arguments, baselines | torch_baselines)
     title = f"{params.model}, {recipe.precision}"
     print(markdown(title, model, rates, failed), flush=True)
 
 
 def _with_recipe(params: Params, arguments: argparse.Namespace) -> Params:
-    """Give params whose recipe has the epochs and the precision asked for, and no other model."""
+    """Return params with only the chosen model and recipe, and the requested settings."""
     changes: dict[str, Any] = {
-        # An epoch more, since TensorFlow traces and optimises its graphs in the first.
+        # One extra epoch: TensorFlow traces and optimises its graphs in the first.
         "epochs": arguments.rounds + 1,
         "patience": 0,
         "precision": arguments.precision or params.chosen_recipe.precision,
     }
     recipe = params.chosen_recipe.model_copy(update=changes)
-    # The model's own changes are in that recipe already.
+    # That recipe already includes the model's overrides.
     entry = params.chosen_model.model_copy(update={"recipes": {}})
     return params.model_copy(
         update={
@@ -144,12 +149,12 @@ def _with_recipe(params: Params, arguments: argparse.Namespace) -> Params:
 @contextlib.contextmanager
 def _torch_steps(
     params: Params, model: keras.Model, batch: Arrays, seconds: float
-) -> Iterator[tuple[dict[str, Contestant], list[str]]]:
-    """Start PyTorch in a process of its own; give its contestants, and the names of what failed."""
-    contestants: dict[str, Contestant] = {}
+) -> Iterator[tuple[dict[str, Baseline], list[str]]]:
+    """Start PyTorch in a separate process; yield its baselines and the names of failed ones."""
+    baselines: dict[str, Baseline] = {}
     failed: list[str] = []
     if not _torch_is_installed():
-        yield contestants, failed
+        yield baselines, failed
         return
     with tempfile.TemporaryDirectory() as folder:
         exchange = Path(folder) / "exchange.npz"
@@ -160,38 +165,40 @@ def _torch_steps(
             environment=KEEP_MEMORY,
         ) as ask:
 
-            def contestant(number: int) -> Contestant:
+            def baseline(number: int) -> Baseline:
                 return lambda: len(batch[0]) * float(ask(f"run {number} {seconds}"))
 
             difference = float(ask("check"))
             if difference > 1e-4:
-                raise RuntimeError(f"{params.model} and its twin differ by {difference}")
+                raise RuntimeError(
+                    f"{params.model} and its PyTorch equivalent differ by {difference}"
+                )
             for number, mode in enumerate(ask("modes").split("; ")):
                 _progress(f"{params.model}: PyTorch, {mode}")
                 answer = ask(f"prepare {number}")
                 if answer == "ready":
-                    contestants[f"{TORCH}{mode}"] = contestant(number)
+                    baselines[f"{TORCH}{mode}"] = baseline(number)
                 else:
                     _progress(answer)
                     failed.append(f"{TORCH}{mode}")
-            yield contestants, failed
+            yield baselines, failed
 
 
 def write_exchange(
     path: Path, model: keras.Model, patches: NDArray[np.float32], labels: NDArray[np.float32]
 ) -> None:
-    """Write what `torch_worker` reads: a network and what it computes for a batch.
+    """Write the input of `torch_worker`: a network, a batch and its probabilities.
 
     Parameters
     ----------
     path
-        An .npz file.
+        Output file, .npz.
     model
-        As its builder makes it.
+        Network as returned by its builder.
     patches, labels
-        (batch, 50, 50, 1) intensities in 0..255; (batch, 2) one-hot.
+        (batch, 50, 50, 1) intensities in 0..255; (batch, 2) one-hot labels.
     """
-    # Numbered, so that their names sort into the order of `get_weights`.
+    # Zero-padded numbers, so that the names sort in the order of `get_weights`.
     weights = {f"weight{n:04}": values for n, values in enumerate(model.get_weights())}
     probabilities = model.predict_on_batch(patches)
     np.savez(path, patches=patches, labels=labels, probabilities=probabilities, **weights)
@@ -202,7 +209,7 @@ def _progress(text: str) -> None:
 
 
 def _random_patches(count: int, seed: int) -> tuple[Patches, Labels]:
-    """Draw patches, every other one a nodule: what they show makes no difference to the speed."""
+    """Draw noise patches, half of them labelled nodules; content does not affect speed."""
     shape = (count, PATCH_SIZE, PATCH_SIZE)
     patches = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
     return patches, (np.arange(count) % 2).astype(np.uint8)
@@ -214,8 +221,8 @@ def _as_arrays(patches: Patches, labels: Labels, count: int) -> Arrays:
 
 
 def _resident_step(model: keras.Model, batch: Arrays) -> Callable[[], object]:
-    """Give the step that `fit` takes, on one batch over and over."""
-    # As the pipeline delivers them: patches, labels, and a weight for each.
+    """Return the training step of `fit`, applied to the same batch every time."""
+    # As delivered by the pipeline: patches, labels and sample weights.
     weighted = (*batch, np.ones(len(batch[0]), np.float32))
     model.train_on_batch(*weighted)
     batches = iter(tf.data.Dataset.from_tensors(weighted).repeat())
@@ -227,12 +234,12 @@ def _rates(
     patches: Patches,
     labels: Labels,
     arguments: argparse.Namespace,
-    contestants: dict[str, Contestant],
+    baselines: dict[str, Baseline],
 ) -> Rates:
-    """Train in a temporary folder as the pipeline does, with the others after each epoch."""
+    """Train as the pipeline does, in a temporary folder, and run the baselines each epoch."""
     recipe = params.chosen_recipe
     steps = steps_per_epoch(len(patches), recipe.batch_size)
-    rounds = _Rounds(steps * recipe.batch_size, contestants)
+    rounds = _Rounds(steps * recipe.batch_size, baselines)
     _progress(f"{params.model}: {arguments.rounds} rounds")
     with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(sys.stderr):
         files = files_in(Path(name))
@@ -246,21 +253,21 @@ def _rates(
 
 
 class _Rounds(keras.callbacks.Callback):
-    """Times the epochs of a training, and lets the contestants work after each.
+    """Times the epochs of a training and runs the baselines after each.
 
-    What else the machine does comes and goes; so they are to be compared within a round. While they
-    work, the training's input pipeline fills its buffer, which is a few batches.
+    The load on the machine varies, so rates are compared within a round. While the baselines run,
+    the input pipeline prefetches a few batches.
 
     Attributes
     ----------
     rates
-        A value a round of the epochs, with and without scoring, and of the contestants.
+        Rates of the epochs, with and without scoring, and of the baselines; one per round.
     """
 
-    def __init__(self, patches: int, contestants: dict[str, Contestant]) -> None:
+    def __init__(self, patches: int, baselines: dict[str, Baseline]) -> None:
         super().__init__()
-        self.rates: Rates = {name: [] for name in (EPOCH, UNSCORED_EPOCH, *contestants)}
-        self._patches, self._contestants = patches, contestants
+        self.rates: Rates = {name: [] for name in (EPOCH, UNSCORED_EPOCH, *baselines)}
+        self._patches, self._baselines = patches, baselines
         self._start = self._trained = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -272,14 +279,14 @@ class _Rounds(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         scored = time.perf_counter()
         if epoch == 0:
-            # That training began made TensorFlow forget the graphs of the others.
-            for contestant in self._contestants.values():
-                contestant()
+            # Starting the training cleared the TensorFlow graphs of the baselines; rebuild them.
+            for baseline in self._baselines.values():
+                baseline()
             return
         self.rates[EPOCH].append(self._patches / (scored - self._start))
         self.rates[UNSCORED_EPOCH].append(self._patches / (self._trained - self._start))
-        for name, contestant in self._contestants.items():
-            self.rates[name].append(contestant())
+        for name, baseline in self._baselines.items():
+            self.rates[name].append(baseline())
 
 
 if __name__ == "__main__":

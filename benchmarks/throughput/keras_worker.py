@@ -1,10 +1,10 @@
-"""The process in which a bare Keras fit works beside `benchmarks.throughput`, which starts it.
+"""Worker process of `benchmarks.throughput` that times a bare Keras `fit`.
 
 python -m benchmarks.throughput.keras_worker ENTRY RECIPE PATCHES
 
-It answers each line of its standard input with one of its own: `fit` with the patches a second of
-an epoch of so many, `matrix product` with the float32 flops a second of a large one. TensorFlow
-shares each operation among all processors there, as it does where nobody has told it otherwise.
+Answers each line on stdin with one line: `fit` with the patches/s of an epoch of PATCHES patches,
+`matrix product` with the float32 FLOP/s of a large product. TensorFlow splits each operation across
+all processors, as it does by default.
 """
 
 import sys
@@ -19,7 +19,7 @@ from nodules.params import Params, read_params
 from nodules.patches.layout import CLASSES, PATCH_SIZE
 from nodules.runtime import be_deterministic
 
-# Side of the float32 matrices whose product shows what the machine can do.
+# Size of the square float32 matrices whose product measures peak throughput.
 MATRIX_SIZE = 2048
 
 

@@ -1,8 +1,8 @@
-"""The networks of params.yaml in PyTorch: the yardstick that `benchmarks.throughput` measures by.
+"""PyTorch equivalents of the networks in params.yaml, for `benchmarks.throughput`.
 
-A twin takes the same `config` as its Keras builder, has the same layers in the same order, and with
-the same weights computes the same probabilities. It needs PyTorch and never imports TensorFlow: in
-one process the two wait for each other's threads for ever.
+Each takes the same `config` as the Keras builder and has the same layers in the same order. With
+the same weights, it computes the same probabilities. This module needs PyTorch and must not
+import TensorFlow: their thread pools deadlock in a shared process.
 """
 
 import itertools
@@ -21,14 +21,14 @@ from nodules.models.params import ModelParams
 from nodules.patches.layout import CLASSES, PATCH_SIZE
 from nodules.training.recipe import Recipe
 
-# What Keras's batch normalisation adds to the variance; PyTorch's own default is 1e-5.
+# Epsilon of Keras's batch normalisation; PyTorch's default is 1e-5.
 EPSILON = 1e-3
 
 
-class Twin(nn.Module):
-    """What `nodules.models.input_and_head` puts around the features of a network.
+class TorchNetwork(nn.Module):
+    """Input and head around the features of a network, as in `nodules.models.input_and_head`.
 
-    From (batch, 1, 50, 50) float32 intensities in 0..255 to (batch, 2) logits.
+    Maps (batch, 1, 50, 50) float32 intensities in 0..255 to (batch, 2) logits.
     """
 
     def __init__(
@@ -45,24 +45,24 @@ class Twin(nn.Module):
         self.logits = nn.Linear(channels, len(CLASSES))
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Give the logits of a batch."""
+        """Return the logits of a batch."""
         pooled = self.pooling(self.features(patches / 255)).flatten(1)
         return self.logits(self.dropout(pooled))
 
 
 class Fire(nn.Module):
-    """A fire module: a 1x1 squeeze, then 1x1 and 3x3 expansions side by side.
+    """A fire module: a 1x1 squeeze, then parallel 1x1 and 3x3 expansions.
 
     Parameters
     ----------
     channels
-        Of the input.
+        Number of input channels.
     squeeze, expand
-        Filters of the squeeze and of each expansion.
+        Numbers of filters of the squeeze and of each expansion.
     momentum
-        Keras's momentum of the batch normalisation; None for none.
+        Momentum of the batch normalisation, as in Keras; None for no normalisation.
     bypass
-        Whether the input is added where it has as many channels as the output.
+        Whether to add the input if it has as many channels as the output.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Fire(nn.Module):
         self.expanded = _normalised(2 * expand, momentum)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give (batch, 2 * expand, height, width)."""
+        """Return (batch, 2 * expand, height, width)."""
         squeezed = self.squeezed(self.squeeze(x))
         both = torch.cat([self.expand1(squeezed), self.expand3(squeezed)], dim=1)
         expanded = self.expanded(both)
@@ -86,18 +86,18 @@ class Fire(nn.Module):
 
 
 class Separable(nn.Module):
-    """A 3x3 depthwise convolution, then a 1x1 convolution, each normalised, with ReLU6.
+    """A 3x3 depthwise and a 1x1 convolution, each with batch normalisation and ReLU6.
 
     Parameters
     ----------
     channels, filters
-        Of the input; of the output.
+        Numbers of input and output channels.
     stride
-        Of the depthwise convolution.
+        Stride of the depthwise convolution.
     momentum
-        Keras's momentum of the batch normalisation.
+        Momentum of the batch normalisation, as in Keras.
     bypass
-        Whether the input is added where it has the shape of the output.
+        Whether to add the input if it has the shape of the output.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Separable(nn.Module):
     ) -> None:
         super().__init__()
         self.bypassed = bypass and stride == 1 and channels == filters
-        # As Keras's own MobileNet pads: an odd size is halved downwards.
+        # Padding as in Keras's MobileNet: halving an odd size rounds down.
         self.pad = nn.ZeroPad2d(1 if stride == 1 else (0, 1, 0, 1))
         self.depthwise = nn.Conv2d(channels, channels, 3, stride, groups=channels, bias=False)
         self.filtered = nn.Sequential(_normalised(channels, momentum), nn.ReLU6(inplace=True))
@@ -113,14 +113,14 @@ class Separable(nn.Module):
         self.combined = _normalised(filters, momentum)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give (batch, filters, height, width), smaller by the stride."""
+        """Return (batch, filters, height, width), downsampled by the stride."""
         filtered = self.filtered(self.depthwise(self.pad(x)))
         combined = self.combined(self.pointwise(filtered))
         return functional.relu6(combined + x if self.bypassed else combined, inplace=True)
 
 
-def squeezenet(config: Mapping[str, Any]) -> Twin:
-    """Build the twin of `nodules.models.squeezenet` from the same configuration."""
+def squeezenet(config: Mapping[str, Any]) -> TorchNetwork:
+    """Build the equivalent of `nodules.models.squeezenet` from the same configuration."""
     momentum = config["batch_norm_momentum"] if config["batch_norm"] else None
     channels, stride = config["stem_filters"], config["stem_stride"]
     size = PATCH_SIZE - 2 * config.get("margin", 0)
@@ -133,19 +133,19 @@ def squeezenet(config: Mapping[str, Any]) -> Twin:
     size = -(-size // stride)
     for number, (squeeze, expand) in enumerate(config["fires"]):
         if number in config["pool_before"]:
-            # TensorFlow pads an odd size on both sides and an even one behind alone, which is what
-            # rounding up comes to.
+            # TensorFlow pads an odd size on both sides and an even one only at the end, which is
+            # equivalent to rounding up.
             pool = nn.MaxPool2d(3, 2, padding=1) if size % 2 else nn.MaxPool2d(3, 2, ceil_mode=True)
             modules.append(pool)
             size = -(-size // 2)
         bypass = config.get("bypass", False)
         modules.append(Fire(channels, squeeze, expand, momentum, bypass=bypass))
         channels = 2 * expand
-    return Twin(nn.Sequential(*modules), channels, size, config)
+    return TorchNetwork(nn.Sequential(*modules), channels, size, config)
 
 
-def mobilenet(config: Mapping[str, Any]) -> Twin:
-    """Build the twin of `nodules.models.mobilenet` from the same configuration."""
+def mobilenet(config: Mapping[str, Any]) -> TorchNetwork:
+    """Build the equivalent of `nodules.models.mobilenet` from the same configuration."""
     momentum = config["batch_norm_momentum"]
     channels, stride = config["stem_filters"], config["stem_stride"]
     size = PATCH_SIZE - 2 * config.get("margin", 0)
@@ -160,11 +160,11 @@ def mobilenet(config: Mapping[str, Any]) -> Twin:
         modules.append(Separable(channels, filters, stride, momentum, config.get("bypass", False)))
         size = size if stride == 1 else (size - 2) // stride + 1
         channels = filters
-    return Twin(nn.Sequential(*modules), channels, size, config)
+    return TorchNetwork(nn.Sequential(*modules), channels, size, config)
 
 
-def build_twin(entry: ModelParams) -> Twin:
-    """Build the twin of an entry of `models` in params.yaml."""
+def build_torch_network(entry: ModelParams) -> TorchNetwork:
+    """Build the PyTorch equivalent of an entry of `models` in params.yaml."""
     return {"squeezenet": squeezenet, "mobilenet": mobilenet}[entry.builder](entry.config)
 
 
@@ -176,7 +176,7 @@ def _framed(config: Mapping[str, Any], stride: int) -> list[nn.Module]:
 
 
 def _same_padding(size: int, stride: int) -> tuple[int, int, int, int]:
-    """Give the zeros (left, right, top, bottom) of TensorFlow's "same" for a 3x3 window."""
+    """Return TensorFlow's "same" padding (left, right, top, bottom) for a 3x3 window."""
     total = max((-(-size // stride) - 1) * stride + 3 - size, 0)
     before, after = total // 2, total - total // 2
     return before, after, before, after
@@ -185,27 +185,27 @@ def _same_padding(size: int, stride: int) -> tuple[int, int, int, int]:
 def _normalised(channels: int, momentum: float | None) -> nn.Module:
     if momentum is None:
         return nn.Identity()
-    # PyTorch's momentum is the share of the new batch, Keras's that of the past.
+    # PyTorch's momentum weights the new batch, Keras's the running statistics.
     return nn.BatchNorm2d(channels, EPSILON, 1 - momentum)
 
 
-def parameter_count(twin: Twin) -> int:
-    """Count weights as Keras does: running statistics too, but not how many batches they saw."""
-    buffers = (buffer for buffer in twin.buffers() if buffer.is_floating_point())
-    return sum(tensor.numel() for tensor in itertools.chain(twin.parameters(), buffers))
+def parameter_count(network: TorchNetwork) -> int:
+    """Count weights as Keras does: with running statistics, without batch counters."""
+    buffers = (buffer for buffer in network.buffers() if buffer.is_floating_point())
+    return sum(tensor.numel() for tensor in itertools.chain(network.parameters(), buffers))
 
 
-def load_weights(twin: Twin, weights: Sequence[NDArray[np.float32]]) -> None:
-    """Give a twin the weights that `get_weights` of its Keras model gives, in the same order.
+def load_weights(network: TorchNetwork, weights: Sequence[NDArray[np.float32]]) -> None:
+    """Load weights in the order of `get_weights` of the Keras model.
 
     Raises
     ------
     ValueError
-        Where their number or shapes differ.
+        If the number or shapes of the weights differ.
     """
     kinds = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
     tensors: list[Any] = []
-    for module in twin.modules():
+    for module in network.modules():
         if isinstance(module, kinds):
             tensors += [module.weight, module.bias]
         if isinstance(module, nn.BatchNorm2d):
@@ -217,8 +217,8 @@ def load_weights(twin: Twin, weights: Sequence[NDArray[np.float32]]) -> None:
 
 
 def _arranged(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Order the axes of Keras's weights as PyTorch does: filters first."""
-    # A vector; a dense kernel; a kernel of a convolution, and that of a depthwise one.
+    """Transpose Keras weights to PyTorch's axis order: filters first."""
+    # Vector, dense kernel, convolution kernel, depthwise kernel.
     orders = [(0,), (1, 0), (3, 2, 0, 1), (2, 3, 0, 1)]
     for order in orders:
         if len(order) != values.ndim:
@@ -229,18 +229,18 @@ def _arranged(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np
     raise ValueError(f"found weights of shape {values.shape}, expected some that fit {shape}")
 
 
-def probabilities(twin: Twin, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+def probabilities(network: TorchNetwork, patches: NDArray[np.float32]) -> NDArray[np.float32]:
     """Score (batch, 50, 50, 1) float32 patches in 0..255 without dropout, as (batch, 2)."""
-    twin.eval()
+    network.eval()
     with torch.no_grad():
-        scored = torch.softmax(twin(torch.from_numpy(patches).permute(0, 3, 1, 2)), dim=1)
-    twin.train()
+        scored = torch.softmax(network(torch.from_numpy(patches).permute(0, 3, 1, 2)), dim=1)
+    network.train()
     return scored.numpy()
 
 
 @dataclass(frozen=True)
 class Mode:
-    """A way to run PyTorch: memory layout, precision of the convolutions, compiled or eager."""
+    """PyTorch settings: memory layout, precision of the convolutions, compiled or eager."""
 
     channels_last: bool
     bfloat16: bool
@@ -262,40 +262,39 @@ def training_step(
     one_hot: NDArray[np.float32],
     mode: Mode,
 ) -> Callable[[], float]:
-    """Give a function that takes one step of a recipe on a batch that stays in memory.
+    """Return a function that takes one training step on a fixed batch in memory.
 
     Parameters
     ----------
     entry
-        The network, of which a new twin is trained.
+        Network to build and train.
     recipe
-        Its optimizer, weight decay and average of the weights; the learning rate stays at
-        its peak.
+        Optimizer, weight decay and weight averaging; the learning rate stays at its peak.
     patches
-        (batch, 50, 50, 1) float32 in 0..255.
+        Patches, (batch, 50, 50, 1) float32 in 0..255.
     one_hot
-        (batch, 2) float32.
+        One-hot labels, (batch, 2) float32.
     mode
-        How PyTorch is to run it.
+        PyTorch settings.
 
     Returns
     -------
     Callable
-        It gives the loss before the step. Where the mode says so its first call compiles.
+        Returns the loss before the step. In compiled modes, the first call compiles.
     """
     layout = torch.channels_last if mode.channels_last else torch.contiguous_format
-    twin = build_twin(entry).to(memory_format=layout)
+    network = build_torch_network(entry).to(memory_format=layout)
     batch = torch.from_numpy(patches).permute(0, 3, 1, 2).contiguous(memory_format=layout)
     labels = torch.from_numpy(one_hot.argmax(axis=1))
-    optimizer = _optimizer(twin, recipe)
+    optimizer = _optimizer(network, recipe)
     average = None
     if recipe.average:
-        # Over how many steps makes no difference to the speed.
-        average = AveragedModel(twin, multi_avg_fn=get_ema_multi_avg_fn())
+        # The averaging window does not affect the speed.
+        average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn())
 
     def loss_of_batch() -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=mode.bfloat16):
-            logits = twin(batch)
+            logits = network(batch)
         return functional.cross_entropy(
             logits.float(), labels, label_smoothing=recipe.label_smoothing
         )
@@ -308,15 +307,15 @@ def training_step(
         loss.backward()
         optimizer.step()
         if average is not None:
-            average.update_parameters(twin)
+            average.update_parameters(network)
         return loss.item()
 
     return step
 
 
-def _optimizer(twin: Twin, recipe: Recipe) -> torch.optim.Optimizer:
-    kernels = [weights for weights in twin.parameters() if weights.ndim > 1]
-    others = [weights for weights in twin.parameters() if weights.ndim == 1]
+def _optimizer(network: TorchNetwork, recipe: Recipe) -> torch.optim.Optimizer:
+    kernels = [weights for weights in network.parameters() if weights.ndim > 1]
+    others = [weights for weights in network.parameters() if weights.ndim == 1]
     groups = [
         {"params": kernels, "weight_decay": recipe.weight_decay},
         {"params": others, "weight_decay": 0.0},
@@ -324,7 +323,7 @@ def _optimizer(twin: Twin, recipe: Recipe) -> torch.optim.Optimizer:
     rate = recipe.learning_rate
     match recipe.optimizer:
         case "adam" | "adamw":
-            # Without weight decay the two are the same.
+            # Adam is AdamW without weight decay.
             return torch.optim.AdamW(groups, rate, fused=True)
         case "sgd":
             return torch.optim.SGD(groups, rate, momentum=0.9, nesterov=True, fused=True)

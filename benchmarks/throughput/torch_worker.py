@@ -1,11 +1,10 @@
-"""The process in which PyTorch works beside `benchmarks.throughput`, which starts it.
+"""Worker process of `benchmarks.throughput` that runs PyTorch.
 
 python -m benchmarks.throughput.torch_worker EXCHANGE.npz ENTRY RECIPE
 
-It answers each line of its standard input with one of its own: `check` with the largest difference
-between the probabilities of the Keras model and of the twin, `modes` with the names of the ways to
-run PyTorch, `prepare NUMBER` with how the first steps in one of them went, `run NUMBER SECONDS`
-with the steps a second.
+Answers each line on stdin with one line. `check`: the largest difference between the probabilities
+of the Keras model and of its PyTorch equivalent. `modes`: the names of the PyTorch modes. `prepare
+NUMBER`: whether the first steps in a mode succeeded. `run NUMBER SECONDS`: the steps/s in a mode.
 """
 
 import sys
@@ -17,7 +16,7 @@ import numpy as np
 from benchmarks.stopwatch import steps_per_second
 from benchmarks.throughput.torch_networks import (
     MODES,
-    build_twin,
+    build_torch_network,
     load_weights,
     parameter_count,
     probabilities,
@@ -35,13 +34,13 @@ def main() -> None:
     for line in sys.stdin:
         match line.split():
             case ["check"]:
-                twin = build_twin(entry)
+                network = build_torch_network(entry)
                 names = sorted(name for name in exchange.files if name.startswith("weight"))
                 weights = [exchange[name] for name in names]
-                load_weights(twin, weights)
-                if parameter_count(twin) != sum(values.size for values in weights):
-                    raise ValueError("the twin has another number of parameters")
-                found = probabilities(twin, exchange["patches"])
+                load_weights(network, weights)
+                if parameter_count(network) != sum(values.size for values in weights):
+                    raise ValueError("the PyTorch equivalent has another number of parameters")
+                found = probabilities(network, exchange["patches"])
                 answer = str(np.abs(found - exchange["probabilities"]).max())
             case ["modes"]:
                 answer = "; ".join(map(str, MODES))

@@ -1,4 +1,4 @@
-"""A process of its own that answers each line it is told with a line: bursts of work, in turns."""
+"""Worker processes that answer each line on stdin with one line on stdout."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-# Tells a worker something and gives its answer.
+# Sends a line to a worker and returns the answer.
 Ask = Callable[[str], str]
 
 
@@ -14,22 +14,21 @@ Ask = Callable[[str], str]
 def worker(
     module: str, *arguments: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[Ask]:
-    """Start a module as a process, which ends with the block.
+    """Start a module as a process that ends with the `with` block.
 
     Parameters
     ----------
     module
-        To be run with `python -m`. It answers each line of its standard input with one of its
-        standard output.
+        Module to run with `python -m`. It must answer each line on stdin with one on stdout.
     arguments
-        Of its command line.
+        Command-line arguments of the module.
     environment
-        Variables to change in it.
+        Environment variables to set in the process.
 
     Yields
     ------
     Callable
-        It raises RuntimeError where the process has ended instead of answering.
+        Sends a line and returns the answer; raises RuntimeError if the process has ended.
     """
     with subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
@@ -43,7 +42,7 @@ def worker(
         assert answers is not None
 
         def ask(question: str) -> str:
-            # A process that has ended gives no answer, whether it heard the question or not.
+            # If the process has ended, the missing answer is reported below.
             with suppress(BrokenPipeError):
                 print(question, file=questions, flush=True)
             answer = answers.readline().strip()

@@ -1,4 +1,4 @@
-"""`nodules compare`: whether revisions differ, or were merely lucky."""
+"""`nodules compare`: whether the difference between revisions is larger than chance."""
 
 import argparse
 from pathlib import Path
@@ -15,9 +15,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "workspace.",
     )
     command.add_argument("revisions", nargs="*", metavar="REVISION")
-    form = command.add_mutually_exclusive_group()
-    form.add_argument("--md", action="store_true", help="print Markdown, for a comment")
-    form.add_argument("--json", action="store_true", help="print everything, for programs")
+    output = command.add_mutually_exclusive_group()
+    output.add_argument("--md", action="store_true", help="print Markdown, for a comment")
+    output.add_argument("--json", action="store_true", help="print everything, for programs")
     command.add_argument(
         "--html", type=Path, metavar="FILE.html", help="write a page that opens offline, too"
     )
@@ -50,9 +50,9 @@ def _run(arguments: argparse.Namespace) -> None:
 
         write_page(report, arguments.html)
     if arguments.json:
-        from nodules.report.as_json import as_json as form
+        from nodules.report.as_json import as_json as render
     elif arguments.md:
-        from nodules.report.markdown import as_markdown as form
+        from nodules.report.markdown import as_markdown as render
     else:
-        from nodules.report.text import as_text as form
-    print(form(report))
+        from nodules.report.text import as_text as render
+    print(render(report))

@@ -1,4 +1,4 @@
-"""`nodules import`: other layouts turned into a patch file, a sub-command each."""
+"""`nodules import`: conversion to patch files, with one sub-command per input layout."""
 
 import argparse
 import math
@@ -147,11 +147,11 @@ def _add_luna16(layouts: argparse._SubParsersAction) -> None:
     )
     add("--seed", type=_seed, default=0, help="of that draw, 0 or more (default: 0)")
     add("--skip-missing", action="store_true", help="leave out candidates without a scan")
-    where = luna16.add_mutually_exclusive_group()
-    where.add_argument(
+    workers = luna16.add_mutually_exclusive_group()
+    workers.add_argument(
         "--jobs", type=_positive(int), metavar="N", help="processes (default: all processors)"
     )
-    where.add_argument(
+    workers.add_argument(
         "--scheduler",
         metavar="tcp://HOST:PORT",
         help="a Dask cluster whose workers see the scans under the same paths",
@@ -180,7 +180,7 @@ def _positive(number: type[int] | type[float]) -> Callable[[str], float]:
             raise argparse.ArgumentTypeError(f"found {text}, expected a number above 0")
         return value
 
-    positive.__name__ = number.__name__  # argparse names the type by it
+    positive.__name__ = number.__name__  # argparse shows this name in error messages
     return positive
 
 
@@ -233,8 +233,8 @@ def _import_hdf5(arguments: argparse.Namespace) -> None:
 def _import_legacy(arguments: argparse.Namespace) -> None:
     from nodules.importers.legacy import import_legacy
 
-    named = {"train": arguments.train, "val": arguments.val, "test": arguments.test}
-    files = {name: path for name, path in named.items() if path is not None}
+    paths = {"train": arguments.train, "val": arguments.val, "test": arguments.test}
+    files = {name: path for name, path in paths.items() if path is not None}
     counts = import_legacy(files, arguments.out)
     _print_written(arguments.out, [", ".join(f"{name} {n:,}" for name, n in counts.items())])
 
@@ -259,7 +259,7 @@ def _import_luna16(arguments: argparse.Namespace) -> None:
 
 
 def _print_written(out: Path, lines: Sequence[str], *, labelled: bool = True) -> None:
-    """Print what was written, and the commands that use it."""
+    """Print a summary of the written file and the commands to run next."""
     summary, *notes = lines
     print("\n".join(printable(line) for line in (f"wrote {out}: {summary}", *notes)))
     folder, file = shell_word(out.parent), shell_word(out)
@@ -283,18 +283,20 @@ def shell_word(text: str | Path) -> str:
     $'M\374ller\012.h5'
     """
     text = str(text)
-    if text.startswith("-"):  # it would be taken for an option
+    if text.startswith("-"):  # would be parsed as an option
         text = f"./{text}"
     if text.isprintable():
         return shlex.quote(text)
-    # What no shell word can hold in print: bytes in octal, as bash, zsh and ksh read them.
-    plain = re.compile(r"[\w./=@%+,-]", re.ASCII)
-    letters = (chr(byte) for byte in os.fsencode(text))
-    return "$'{}'".format("".join(c if plain.match(c) else f"\\{ord(c):03o}" for c in letters))
+    # Escape unprintable bytes in octal, in the $'...' syntax of bash, zsh and ksh.
+    unescaped = re.compile(r"[\w./=@%+,-]", re.ASCII)
+    characters = (chr(byte) for byte in os.fsencode(text))
+    return "$'{}'".format(
+        "".join(c if unescaped.match(c) else f"\\{ord(c):03o}" for c in characters)
+    )
 
 
 def hydra_word(text: str) -> str:
-    """Quote a value for `--set-param`, whose values DVC reads by Hydra's grammar.
+    """Quote a value for `--set-param`, which DVC parses with Hydra's grammar.
 
     Examples
     --------
@@ -303,8 +305,8 @@ def hydra_word(text: str) -> str:
     >>> hydra_word("data/set (1).h5")
     '"data/set (1).h5"'
     """
-    if re.fullmatch(r"[A-Za-z_/][\w./-]*[./][\w./-]*", text, re.ASCII):  # `null` is none
+    if re.fullmatch(r"[A-Za-z_/][\w./-]*[./][\w./-]*", text, re.ASCII):  # excludes `null`
         return text
-    # A backslash stands for itself but before a quotation mark.
+    # A backslash is literal except before a quotation mark.
     escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ("\\" + m[2] if m[2] else ""), text)
     return f'"{escaped}"'

@@ -1,4 +1,4 @@
-"""`nodules inspect`: what a patch file holds, or what is wrong with it."""
+"""`nodules inspect`: validation and summary of a patch file."""
 
 import argparse
 from pathlib import Path
@@ -19,19 +19,19 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def describe(path: Path) -> str:
-    """Check every value of a patch file and return a summary of several lines.
+    """Check all values of a patch file and return a summary of several lines.
 
     Parameters
     ----------
     path
-        Patch file; `Y` is not needed.
+        Patch file, with or without `Y`.
 
     Raises
     ------
     PatchFileError
-        For the first thing wrong with it.
+        If the file is invalid; the message describes the first problem.
     """
-    # Imported late, so that `--help` starts at once.
+    # Imported here to keep `--help` fast.
     import numpy as np
 
     from nodules.patches.layout import SPLITS

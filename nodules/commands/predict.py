@@ -1,4 +1,4 @@
-"""`nodules predict`: the probability of a nodule for each patch of a file."""
+"""`nodules predict`: predict the probability of a nodule for each patch of a file."""
 
 import argparse
 from pathlib import Path
@@ -34,7 +34,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from nodules.models.archive import check_archive
     from nodules.patches.reader import open_patches
 
-    # Before TensorFlow is loaded, which takes seconds.
+    # Check the inputs before importing TensorFlow, which takes seconds.
     check_archive(arguments.model)
     with open_patches(arguments.patches, labelled=False):
         pass

@@ -1,1 +1,1 @@
-"""Two revisions of the repository: their results and whether one is better."""
+"""Comparison of revisions of the repository on the same test patches."""

@@ -1,4 +1,4 @@
-"""The results of a commit, read where DVC has them or made anew in a clone of its own."""
+"""Results of a commit, fetched through DVC or reproduced in a temporary clone."""
 
 import os
 import subprocess
@@ -21,57 +21,58 @@ from nodules.system.streams import printable
 
 
 @dataclass(frozen=True)
-class Obtained:
-    """A revision with its results, and a sentence about where these come from."""
+class LoadedRevision:
+    """A revision with its results, and a sentence on the origin of the results."""
 
     revision: Revision
     origin: str
 
 
-def obtain(name: str, clones: ExitStack) -> Obtained:
-    """Get the results of a commit, whatever it takes.
+def fetch_or_reproduce(name: str, clones: ExitStack) -> LoadedRevision:
+    """Fetch the results of a commit, or reproduce them in a temporary clone.
 
-    They are read from git, DVC's cache or its remote where the commit's dvc.lock still describes
-    its code and parameters. Otherwise, or where they are in none of these places, `dvc repro`
-    makes them in a clone. The working tree is left alone, and what is made goes into the cache.
+    The results are read from git, DVC's cache or its remote if the commit's dvc.lock matches its
+    code and parameters. If it does not, or if they are missing, `dvc repro` runs in a clone and
+    adds its outputs to the cache. The working tree is not modified.
 
     Parameters
     ----------
     name
-        A git revision or the name of a DVC experiment.
+        Git revision or name of a DVC experiment.
     clones
-        Keeps the clone for as long as the revision is read.
+        Exit stack that deletes the clone when it closes. The revision must not be read after that.
 
     Raises
     ------
     RevisionError
-        If there is no such revision, or `dvc repro` fails on it.
+        If there is no such revision, or `dvc repro` fails.
     """
     commit = resolve(name)
     clone = clones.enter_context(_clone(commit))
-    last, outdated = _stages(name, clone)
+    target, outdated = _pipeline_state(name, clone)
     if outdated:
         why = f"its dvc.lock is out of date in {', '.join(outdated)}"
     else:
         try:
             origin = f"{name} ({commit[:7]}): the results that its dvc.lock names."
-            return Obtained(read_revision(name), origin)
+            return LoadedRevision(read_revision(name), origin)
         except ResultsMissingError:
             why = "neither DVC's cache nor a remote has what its dvc.lock names"
     tqdm.write(printable(f"{name}: {why}: `dvc repro` makes its results"), sys.stderr)
-    _reproduce(name, commit, clone, last)
-    made = read_revision(WORKSPACE, clone)
+    _reproduce(name, commit, clone, target)
+    reproduced = read_revision(WORKSPACE, clone)
     origin = f"{name} ({commit[:7]}): made here by `dvc repro`, since {why}"
     if outdated:
         origin += "; commit what `dvc repro` gives"
     elif _git(clone, "status", "--porcelain", "dvc.lock"):
         origin += "; not byte for byte the same"
-    return Obtained(replace(made, name=name, commit=commit[:7], stale=False), f"{origin}.")
+    revision = replace(reproduced, name=name, commit=commit[:7], stale=False)
+    return LoadedRevision(revision, f"{origin}.")
 
 
 @contextmanager
 def _clone(commit: str) -> Iterator[Path]:
-    """Check a commit out, with this repository's cache behind it."""
+    """Check out a commit in a temporary clone that shares this repository's DVC cache."""
     repository = Repo()
     with tempfile.TemporaryDirectory(prefix="nodules-", ignore_cleanup_errors=True) as folder:
         clone = Path(folder) / "clone"
@@ -85,19 +86,19 @@ def _clone(commit: str) -> Iterator[Path]:
         yield clone
 
 
-def _stages(name: str, clone: Path) -> tuple[str, list[str]]:
-    """Name the stage that makes the predictions, and those up to it that dvc.lock is wrong about.
+def _pipeline_state(name: str, clone: Path) -> tuple[str, list[str]]:
+    """Return the stage that writes the predictions, and the outdated stages it depends on.
 
-    These are the stages whose code or parameters have changed since; data that is merely missing
-    is no change.
+    A stage is outdated if its code or parameters differ from dvc.lock. Missing data does not count
+    as a change.
     """
     repository = Repo(str(clone))
     try:
         with repository.lock:
             (predictions,) = repository.find_outs_by_path(str(clone / PREDICTIONS))
-            last = predictions.stage
-            stages = repository.stage.collect(last.addressing, with_deps=True)
-            return last.name, [
+            target = predictions.stage
+            stages = repository.stage.collect(target.addressing, with_deps=True)
+            return target.name, [
                 stage.name for stage in stages if stage.cmd and stage.changed(allow_missing=True)
             ]
     except DvcException as error:
@@ -113,26 +114,26 @@ def _reproduce(name: str, commit: str, clone: Path, stage: str) -> None:
         except (DvcException, OSError) as error:
             tqdm.write(printable(f"{name}: not all of it could be fetched ({error})"), sys.stderr)
     Repo(str(clone)).checkout(allow_missing=True)
-    # With the versions of the commit, its stages would refuse those that are installed.
+    # The commit's environment file records other package versions, which its stages would reject.
     if (clone / ENVIRONMENT_FILE).exists():
         update_environment(clone / ENVIRONMENT_FILE)
-    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    done = subprocess.run(
+    search_path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    process = subprocess.run(
         [sys.executable, "-m", "dvc", "repro", stage],
         cwd=clone,
-        env={k: v for k, v in os.environ.items() if k not in VARIABLES_SET} | {"PATH": places},
+        env={k: v for k, v in os.environ.items() if k not in VARIABLES_SET} | {"PATH": search_path},
         stdin=subprocess.DEVNULL,
-        # What is printed is the report; this is progress.
+        # stdout is reserved for the report; the progress of `dvc repro` goes to stderr.
         stdout=sys.stderr.fileno(),
         check=False,
     )
-    if done.returncode:
-        problem = f"`dvc repro` ends with status {done.returncode} (its output is above)"
+    if process.returncode:
+        problem = f"`dvc repro` ends with status {process.returncode} (its output is above)"
         raise RevisionError(name, f"{problem}, expected results to compare")
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
+    process = subprocess.run(
         ["git", *arguments],
         cwd=folder,
         check=True,
@@ -140,4 +141,4 @@ def _git(folder: Path, *arguments: str) -> str:
         encoding="utf-8",
         errors="surrogateescape",
     )
-    return done.stdout.strip()
+    return process.stdout.strip()

@@ -1,7 +1,7 @@
-"""What commits, experiments and the workspace hold, read through DVC: predictions, metrics, params.
+"""Predictions, metrics and parameters of commits, experiments and the workspace, read through DVC.
 
-A file of a revision is found by DVC wherever it is: in git, in DVC's cache, on the remote, or, for
-the workspace, on disk.
+DVC finds each file of a revision in git, in its cache or on the remote; those of the workspace are
+read from disk.
 """
 
 import csv
@@ -38,14 +38,14 @@ METRICS = "metrics/evaluate/metrics.json"
 TEST_PATCHES = "data/splits/test.h5"
 TRAINING_CURVES = "metrics/train/plots/metrics"
 
-# Of the workspace, before DVC opens it.
-_READ_FIRST = (PREDICTIONS, METRICS, TEST_PATCHES, "params.yaml", "dvc.yaml", "dvc.lock")
+# Workspace files that are checked before DVC opens them.
+_WORKSPACE_FILES = (PREDICTIONS, METRICS, TEST_PATCHES, "params.yaml", "dvc.yaml", "dvc.lock")
 
-# What DVC raises where a file is in no place that it knows, or a place cannot be reached.
-_UNREADABLE = (OSError, DvcException)
+# Exceptions that DVC raises if a file is missing, or the cache or remote cannot be read.
+_READ_ERRORS = (OSError, DvcException)
 
-# Bytes of text that are read of a revision: predictions of some two million patches, and far more
-# metrics and epochs than there are.
+# Limits on the size of text files, in bytes: predictions of about two million patches, and far more
+# metrics or epochs than any real run has.
 MAX_PREDICTIONS = 100_000_000
 MAX_METRICS = 1_000_000
 
@@ -57,13 +57,13 @@ class Predictions:
     Attributes
     ----------
     index
-        (N,) int64 rows in the data set, each once.
+        (N,) int64 rows in the data set, unique.
     groups
-        (N,) str objects; None where the data set has no groups.
+        (N,) str objects, or None if the data set has no groups.
     labels
         (N,) uint8, 1 for a nodule.
     probabilities
-        (N,) float64 in 0..1.
+        (N,) float64 probabilities of a nodule, in 0..1.
     """
 
     index: NDArray[np.int64]
@@ -73,7 +73,7 @@ class Predictions:
 
 
 class TrainingPoint(NamedTuple):
-    """A value of a training curve, such as the loss on val after an epoch (from 0)."""
+    """One value of a training curve, such as the validation loss after an epoch (from 0)."""
 
     split: str
     metric: str
@@ -85,25 +85,25 @@ class TrainingPoint(NamedTuple):
 class Revision:
     """A commit, an experiment or the workspace.
 
-    Use `read_revision`.
+    Created by `read_revision`.
 
     Attributes
     ----------
     name
-        As it was asked for.
+        Name under which the revision was requested.
     commit
-        Its hash, shortened; empty for the workspace.
+        Abbreviated commit hash; empty for the workspace.
     predictions
-        Of the test split.
+        Predictions of the test split.
     threshold
-        Of the calls, as the revision chose it on its validation split.
+        Decision threshold that the revision chose on its validation split.
     params
-        Every parameter, by dotted key.
+        All parameters by dotted key.
     stale
-        Whether the workspace has changed since its results were made.
+        Whether the workspace has changed since its results were computed.
     test_hash
-        Of the file of test patches that was scored, as dvc.lock records it: equal hashes mean
-        equal patches. Empty where it records none.
+        Hash of the test patch file that was scored, from dvc.lock. Equal hashes mean equal
+        patches. Empty if dvc.lock has no entry.
     """
 
     name: str
@@ -116,14 +116,14 @@ class Revision:
     _files: FileSystem
 
     def training_curves(self) -> list[TrainingPoint]:
-        """Read what `dvc plots` shows of the training; empty where the revision has none.
+        """Return the training curves, or an empty list if the revision has none.
 
-        Values that are no numbers, such as the loss of a training that failed, are left out.
+        Non-finite values, such as the loss of a diverged training, are omitted.
 
         Raises
         ------
         RevisionError
-            If a table is broken.
+            If a table cannot be parsed.
         """
         points = []
         for path in sorted(self._files.glob(f"{TRAINING_CURVES}/*/*.tsv")):
@@ -132,36 +132,36 @@ class Revision:
             text = _read_text(self._files, self.name, path, MAX_METRICS)
             try:
                 rows = list(csv.DictReader(io.StringIO(text), delimiter="\t"))
-                read = [(int(row["step"]), float(row[metric])) for row in rows]
+                values = [(int(row["step"]), float(row[metric])) for row in rows]
             except (csv.Error, KeyError, TypeError, ValueError):
                 problem = f"found no table of step and {metric}, expected one"
                 raise RevisionError(origin, problem) from None
             points += [
                 TrainingPoint(split, metric, epoch, value)
-                for epoch, value in read
+                for epoch, value in values
                 if math.isfinite(value)
             ]
         return points
 
     def test_patches(self, index: NDArray[np.int64]) -> Patches | None:
-        """Read (n, 50, 50) uint8 test patches by their rows in the data set.
+        """Return (n, 50, 50) uint8 test patches by their rows in the data set.
 
-        None where the file is in no place that DVC knows, is broken, or does not hold all of them.
+        Return None if the file is missing or invalid, or lacks any of them.
         """
-        with suppress(PatchFileError, *_UNREADABLE), self._open_test_patches() as patches:
-            known = patches.read_index()
-            order = np.argsort(known)
-            rows = order[np.searchsorted(known, index, sorter=order) % len(known)]
-            if np.array_equal(known[rows], index):
+        with suppress(PatchFileError, *_READ_ERRORS), self._open_test_patches() as patches:
+            stored = patches.read_index()
+            order = np.argsort(stored)
+            rows = order[np.searchsorted(stored, index, sorter=order) % len(stored)]
+            if np.array_equal(stored[rows], index):
                 return np.concatenate([patches.read(row, row + 1) for row in rows])
         return None
 
     def test_digests(self) -> dict[int, bytes] | None:
-        """Compute a digest of the pixels of each test patch, by its row in the data set.
+        """Return a digest of the pixels of each test patch, by its row in the data set.
 
-        None where the file is in no place that DVC knows, or is broken.
+        Return None if the file is missing or invalid.
         """
-        with suppress(PatchFileError, *_UNREADABLE), self._open_test_patches() as patches:
+        with suppress(PatchFileError, *_READ_ERRORS), self._open_test_patches() as patches:
             index = patches.read_index().tolist()
             digests = (
                 hashlib.blake2b(patch.tobytes(), digest_size=16).digest()
@@ -173,7 +173,7 @@ class Revision:
 
     @contextmanager
     def _open_test_patches(self) -> Iterator[PatchFile]:
-        # It may come from a remote, and HDF5 reads what is not trusted from a file alone.
+        # Download first: the file may be untrusted, and `open_patches` can only check a local file.
         with tempfile.TemporaryDirectory(prefix="nodules-") as folder:
             path = Path(folder) / PurePosixPath(TEST_PATCHES).name
             self._files.get_file(TEST_PATCHES, str(path))
@@ -182,17 +182,18 @@ class Revision:
 
 
 def read_revisions(names: Sequence[str]) -> list[Revision]:
-    """Read the revisions that are to be compared.
+    """Read the revisions to compare.
 
     Parameters
     ----------
     names
-        As for `read_revision`. None means HEAD and the workspace; one, it and the workspace.
+        Names as for `read_revision`. An empty list stands for HEAD and the workspace. A single
+        name is compared with the workspace.
 
     Raises
     ------
     RevisionError
-        As `read_revision`, or if a revision is named twice.
+        As in `read_revision`, or if a name occurs twice.
     """
     chosen = list(names) or ["HEAD"]
     if len(chosen) == 1:
@@ -202,12 +203,12 @@ def read_revisions(names: Sequence[str]) -> list[Revision]:
 
 
 def check_different(names: Sequence[str]) -> None:
-    """Refuse to compare a revision with itself.
+    """Check that no revision is compared with itself.
 
     Raises
     ------
     RevisionError
-        If a name is there twice.
+        If a name occurs twice.
     """
     for name in names:
         if names.count(name) > 1:
@@ -215,75 +216,76 @@ def check_different(names: Sequence[str]) -> None:
 
 
 def resolve(name: str) -> str:
-    """Give the full hash of a commit or experiment.
+    """Return the full hash of a commit or experiment.
 
     Raises
     ------
     RevisionError
-        If there is none of that name.
+        If there is no such revision.
     """
-    _check_named(name)
-    with _readable(name):
-        return _opened(name)[1].get_rev()
+    _check_name(name)
+    with _revision_errors(name):
+        return _open_revision(name)[1].get_rev()
 
 
 def read_revision(name: str, repository: Path | None = None) -> Revision:
-    """Read a revision.
+    """Read the results and parameters of a revision.
 
     Parameters
     ----------
     name
-        A git revision, the name of a DVC experiment, or `workspace`.
+        Git revision, name of a DVC experiment, or `workspace`.
     repository
-        Its root; by default the one that holds the current folder.
+        Root of the repository; by default, the repository of the current folder.
 
     Raises
     ------
     ResultsMissingError
-        If it lacks its predictions or metrics; the message says which command would get them.
+        If its predictions or metrics are missing. The message names the command that fetches or
+        recomputes them.
     RevisionError
-        If there is no such revision, or its results are broken.
+        If there is no such revision, or its results are invalid.
     """
-    _check_named(name)
+    _check_name(name)
     if name == WORKSPACE:
-        _check_regular(repository or Path(), _READ_FIRST)
+        _check_regular_files(repository or Path(), _WORKSPACE_FILES)
     root = None if repository is None else str(repository)
-    with _readable(name):
-        files, repo = _opened(name, root)
+    with _revision_errors(name):
+        files, repo = _open_revision(name, root)
         commit = "" if name == WORKSPACE else repo.get_rev()
         params = params_show("params.yaml", repo=root, rev=commit or None)
-    way = f"git switch --detach {commit[:7]} && dvc repro" if commit else "dvc repro"
-    text = _read(files, name, PREDICTIONS, way, MAX_PREDICTIONS)
-    threshold = _threshold(name, _read(files, name, METRICS, way, MAX_METRICS))
+    command = f"git switch --detach {commit[:7]} && dvc repro" if commit else "dvc repro"
+    text = _read_result(files, name, PREDICTIONS, command, MAX_PREDICTIONS)
+    threshold = _threshold(name, _read_result(files, name, METRICS, command, MAX_METRICS))
     predictions = parse_predictions(text, f"{name}: {PREDICTIONS}", split="test")
-    with _readable(name):
+    with _revision_errors(name):
         if name == WORKSPACE:
-            _check_regular(Path(repo.root_dir), _followed(repo))
+            _check_regular_files(Path(repo.root_dir), _tracked_files(repo))
         stale = name == WORKSPACE and bool(repo.status())
         test_hash = scored_patches(repo)
     return Revision(
-        name, commit[:7], predictions, threshold, _flat(params), stale, test_hash, files
+        name, commit[:7], predictions, threshold, _flatten(params), stale, test_hash, files
     )
 
 
 def parse_predictions(text: str, origin: str, *, split: str) -> Predictions:
-    """Read a split from the text of a predictions.csv.
+    """Parse the predictions of one split from the text of a predictions.csv.
 
     Parameters
     ----------
     text
-        `split,index,group,label,probability` with a header.
+        CSV with the header `split,index,group,label,probability`.
     origin
-        How messages name it.
+        Name of the file in error messages.
     split
-        The rows to keep.
+        Name of the split whose rows are kept.
 
     Raises
     ------
     RevisionError
-        For the first row that is not as expected.
+        If a row is invalid; the message describes the first.
     """
-    # Line ends inside of a group's name are kept.
+    # newline="" keeps line breaks inside group names.
     table = csv.reader(io.StringIO(text, newline=""))
     rows = []
     grouped = False
@@ -294,7 +296,7 @@ def parse_predictions(text: str, origin: str, *, split: str) -> Predictions:
             raise RevisionError(origin, f"found the columns {found}, expected {','.join(COLUMNS)}")
         for row in table:
             parsed = _parse_row(row, f"{origin}: line {table.line_num}")
-            # Of any split: one of its groups may have an empty name.
+            # Check the rows of all splits: a group may have an empty name.
             grouped = grouped or bool(parsed[1])
             if row[0] == split:
                 rows.append(parsed)
@@ -331,20 +333,20 @@ def _parse_row(row: list[str], place: str) -> tuple[int, str, int, float]:
 
 
 def check_same_test_set(baseline: Revision, candidate: Revision) -> bool:
-    """Refuse revisions that were not tested on the same patches.
+    """Check that two revisions were tested on the same patches, as paired tests require.
 
     Rows, labels, groups and pixels are compared.
 
     Returns
     -------
     bool
-        Whether the pixels could be compared: False where a dvc.lock does not name the test
-        patches, and they are in no place that DVC knows.
+        Whether the pixels were compared. False if a dvc.lock does not list the test patches and
+        the file is missing.
 
     Raises
     ------
     TestSetError
-        Saying how the test sets differ. Only the same patches can be compared in pairs.
+        If the test sets differ. The message says how.
     """
     ours, theirs = baseline.predictions, candidate.predictions
     common = len(np.intersect1d(ours.index, theirs.index))
@@ -355,10 +357,10 @@ def check_same_test_set(baseline: Revision, candidate: Revision) -> bool:
             candidate.name, f"{found} {expected} (did dataset, split or seed change?)"
         )
     same_labels = np.array_equal(ours.labels, theirs.labels)
-    same_groups = _listed(ours.groups) == _listed(theirs.groups)
-    for what, same in (("label", same_labels), ("group", same_groups)):
+    same_groups = _to_list(ours.groups) == _to_list(theirs.groups)
+    for column, same in (("label", same_labels), ("group", same_groups)):
         if not same:
-            problem = f"found test patches whose {what} differs in {baseline.name}"
+            problem = f"found test patches whose {column} differs in {baseline.name}"
             raise TestSetError(
                 candidate.name, f"{problem}; expected the same test set (did dataset change?)"
             )
@@ -368,7 +370,7 @@ def check_same_test_set(baseline: Revision, candidate: Revision) -> bool:
 def _check_same_pixels(baseline: Revision, candidate: Revision) -> bool:
     if baseline.test_hash and baseline.test_hash == candidate.test_hash:
         return True
-    # The same patches may lie in another file: of another version of HDF5, or with other types.
+    # Files with different hashes can hold equal patches: HDF5 versions and data types may differ.
     ours, theirs = baseline.test_digests(), candidate.test_digests()
     index = baseline.predictions.index.tolist()
     if ours is None or theirs is None or not (ours.keys() & theirs.keys() >= set(index)):
@@ -377,77 +379,80 @@ def _check_same_pixels(baseline: Revision, candidate: Revision) -> bool:
             found += "both in DVC's cache or on a remote"
             raise TestSetError(candidate.name, f"{found}; expected the same test set")
         return False
-    other = [row for row in index if ours[row] != theirs[row]]
-    if other:
-        found = f"found other pixels than in {baseline.name} in {len(other):,} of {len(index):,}"
+    changed = [row for row in index if ours[row] != theirs[row]]
+    if changed:
+        found = f"found other pixels than in {baseline.name} in {len(changed):,} of {len(index):,}"
         expected = "expected the same test set (did dataset change?)"
         raise TestSetError(
-            candidate.name, f"{found} test patches, first in row {other[0]}; {expected}"
+            candidate.name, f"{found} test patches, first in row {changed[0]}; {expected}"
         )
     return True
 
 
 def scored_patches(repository: Repo) -> str:
-    """Return the hash by which dvc.lock names the test patches that the predictions are of.
+    """Return the hash of the scored test patches in dvc.lock, or an empty string.
 
-    That is the dependency of the stage that made them: `split` may have run once more since then.
+    The hash is that of the dependency of the stage that wrote the predictions, since `split` may
+    have been rerun later.
     """
     try:
-        (predictions,) = repository.find_outs_by_path(_in(repository, PREDICTIONS))
+        (predictions,) = repository.find_outs_by_path(_absolute(repository, PREDICTIONS))
     except DvcException:
         return ""
     stage = predictions.stage
     for data in (*stage.deps, *stage.outs):
-        if data.hash_info and repository.fs.abspath(data.fs_path) == _in(repository, TEST_PATCHES):
+        if data.hash_info and repository.fs.abspath(data.fs_path) == _absolute(
+            repository, TEST_PATCHES
+        ):
             return str(data.hash_info)
     return ""
 
 
-def _in(repository: Repo, path: str) -> str:
+def _absolute(repository: Repo, path: str) -> str:
     return repository.fs.join(repository.root_dir, *path.split("/"))
 
 
-def _check_named(name: str) -> None:
+def _check_name(name: str) -> None:
     if not name:
         raise RevisionError("revision", "found an empty name, expected a commit or a branch")
     try:
         name.encode()
-    except UnicodeEncodeError:  # Python could not decode it
+    except UnicodeEncodeError:  # contains bytes that Python could not decode
         encoding = sys.getfilesystemencoding()
         problem = f"found letters that are not in the encoding of the locale ({encoding})"
         raise RevisionError(name, f"{problem}, expected such ones, or a commit's hash") from None
 
 
-def _check_regular(folder: Path, paths: Iterable[str]) -> None:
-    """Refuse pipes and devices in the workspace, which DVC would read without an end."""
+def _check_regular_files(folder: Path, paths: Iterable[str]) -> None:
+    """Reject pipes and devices in the workspace, which DVC would read forever."""
     for path in paths:
         with suppress(OSError):
             if kind := irregular_kind(folder / path):
                 raise RevisionError(WORKSPACE, f"{path}: found {kind}, expected a regular file")
 
 
-def _followed(repo: Repo) -> Iterator[str]:
-    """Yield what `dvc status` reads: the files of all dependencies and outputs."""
-    places = {data.fs_path for data in (*repo.index.deps, *repo.index.outs) if data.is_in_repo}
-    for place in map(Path, sorted(places)):
-        files = (path for path in place.rglob("*") if not path.is_dir())
-        for path in files if place.is_dir() else [place]:
-            yield path.relative_to(repo.root_dir).as_posix()
+def _tracked_files(repo: Repo) -> Iterator[str]:
+    """Yield the paths that `dvc status` reads: the files of all dependencies and outputs."""
+    paths = {data.fs_path for data in (*repo.index.deps, *repo.index.outs) if data.is_in_repo}
+    for path in map(Path, sorted(paths)):
+        files = (file for file in path.rglob("*") if not file.is_dir())
+        for file in files if path.is_dir() else [path]:
+            yield file.relative_to(repo.root_dir).as_posix()
 
 
-def _opened(name: str, root: str | None = None) -> tuple[DVCFileSystem, Repo]:
-    """Open the files of a revision, or of the workspace."""
+def _open_revision(name: str, root: str | None = None) -> tuple[DVCFileSystem, Repo]:
+    """Open the file system and the repository of a revision or the workspace."""
     try:
         files = DVCFileSystem(root, rev=None if name == WORKSPACE else name)
-        return files, files.repo  # which is opened when it is asked for
+        return files, files.repo  # the repository is opened on access
     except (AttributeError, ValueError):
-        # pygit2's, for what names a file or a folder of a commit, and for an impossible name.
+        # Raised by pygit2 if the name is invalid, or refers to a file or folder of a commit.
         raise RevError(name) from None
 
 
 @contextmanager
-def _readable(name: str) -> Iterator[None]:
-    """Turn what DVC raises for a revision that is not there, or not readable, into one line."""
+def _revision_errors(name: str) -> Iterator[None]:
+    """Convert the exceptions of DVC for a missing or unreadable revision to `RevisionError`."""
     try:
         yield
     except RevError:
@@ -457,26 +462,28 @@ def _readable(name: str) -> Iterator[None]:
         raise RevisionError(name, _first_line(error)) from None
 
 
-def _read(files: FileSystem, name: str, path: str, way: str, most: int) -> str:
+def _read_result(files: FileSystem, name: str, path: str, command: str, max_bytes: int) -> str:
     try:
-        return _read_text(files, name, path, most)
+        return _read_text(files, name, path, max_bytes)
     except FileNotFoundError:
         places = "in DVC's cache nor on a remote"
         if name == WORKSPACE and Repo().config["core"].get("remote"):
-            way = f"dvc pull {path}, or {way}"
+            command = f"dvc pull {path}, or {command}"
         problem = f"{path} is neither {places}"
-        raise ResultsMissingError(name, f"{problem}; get it with: {way}") from None
-    except _UNREADABLE as error:
+        raise ResultsMissingError(name, f"{problem}; get it with: {command}") from None
+    except _READ_ERRORS as error:
         problem = f"{path} cannot be had ({_first_line(error)})"
-        raise ResultsMissingError(name, f"{problem}; get it with: dvc pull, or {way}") from None
+        raise ResultsMissingError(name, f"{problem}; get it with: dvc pull, or {command}") from None
 
 
-def _read_text(files: FileSystem, name: str, path: str, most: int) -> str:
-    """Read a text with its line ends as they are, unless it is longer than any real one."""
+def _read_text(files: FileSystem, name: str, path: str, max_bytes: int) -> str:
+    """Read a text file of limited size, keeping its line endings."""
     with files.open(path, "rb") as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise RevisionError(name, f"{path}: found over {most:,} bytes, expected at most as many")
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise RevisionError(
+            name, f"{path}: found over {max_bytes:,} bytes, expected at most as many"
+        )
     try:
         return content.decode()
     except UnicodeDecodeError as error:
@@ -495,15 +502,15 @@ def _threshold(name: str, metrics: str) -> float:
     return float(found)
 
 
-def _listed(values: NDArray | None) -> list | None:
+def _to_list(values: NDArray | None) -> list | None:
     return None if values is None else values.tolist()
 
 
-def _flat(params: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(params: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in params.items():
         name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+        flat |= _flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
     return flat
 
 

@@ -1,4 +1,4 @@
-"""Comparing each candidate with the baseline on the same test patches, down to one verdict."""
+"""Paired comparison of each candidate with the baseline on the same test patches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ SEED = 0
 
 
 class Verdict(StrEnum):
-    """What the AUCs of two classifiers say."""
+    """Conclusion on the AUC difference of two classifiers."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -34,14 +34,14 @@ class Verdict(StrEnum):
 
 
 class Classifier(NamedTuple):
-    """What is compared: (N,) probabilities of a nodule, and the threshold of the calls."""
+    """A classifier's (N,) predicted probabilities of a nodule, and its decision threshold."""
 
     probabilities: NDArray[np.floating]
     threshold: float
 
 
 class TestedDifference(NamedTuple):
-    """A difference in AUC, the p-value of its test, and that adjusted for all candidates."""
+    """A difference in AUC with its p-value, unadjusted and Holm-adjusted for all candidates."""
 
     estimate: Estimate
     p_value: float
@@ -50,28 +50,27 @@ class TestedDifference(NamedTuple):
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """A candidate against the baseline; differences are candidate minus baseline.
+    """Comparison of a candidate with the baseline. Differences are candidate minus baseline.
 
     Attributes
     ----------
     auc
-        The difference, by the test that the verdict rests on: Obuchowski's where there are groups
-        (two at least with nodules and two with other patches), otherwise DeLong's.
+        AUC difference by the test that determines the verdict: Obuchowski's if at least two groups
+        have nodules and at least two have other patches, otherwise DeLong's.
     delong
-        The difference by DeLong's test, which takes patches as independent.
+        AUC difference by DeLong's test, which assumes independent patches.
     differences
-        By name of the score, with the interval of the paired group bootstrap; `auc` is among them.
+        Difference of each score by name, including `auc`, with a paired group bootstrap interval.
     mcnemar_p, mcnemar_p_holm
-        That both are right equally often.
+        Unadjusted and Holm-adjusted p-value of McNemar's test of equal accuracy.
     only_baseline_right, only_candidate_right
-        The patches that McNemar's test looks at.
-    patches_to_see
-        How many test patches, in groups like these, would show a difference in AUC of this size
-        with probability `POWER`, at the level that Holm's method begins with; None where there is
-        none to be shown.
+        Number of patches that only one of the two classifies correctly.
+    required_sample
+        Number of test patches, in groups of the same sizes, needed to detect this AUC difference
+        with power `POWER` at the first level of Holm's procedure. None if the AUCs are equal.
     verdict
-        `NO_EVIDENCE` unless the test, adjusted, and the group bootstrap's interval agree; always,
-        where there are groups but too few for Obuchowski's test.
+        `NO_EVIDENCE` unless the adjusted test is significant and the group bootstrap interval
+        excludes zero. Always `NO_EVIDENCE` if there are groups, but too few for Obuchowski's test.
     """
 
     auc: TestedDifference
@@ -81,22 +80,22 @@ class PairedComparison:
     mcnemar_p_holm: float
     only_baseline_right: int
     only_candidate_right: int
-    patches_to_see: int | None
+    required_sample: int | None
     verdict: Verdict
 
 
 @dataclass(frozen=True)
 class ComparedClassifiers:
-    """The scores of each classifier, with the bootstrap's intervals, and the comparisons.
+    """Scores of all classifiers, and comparisons of the candidates with the baseline.
 
     Attributes
     ----------
     clustered
-        Whether the verdicts rest on Obuchowski's test.
+        Whether the verdicts use Obuchowski's test.
     scores
-        For each classifier, the baseline first, by name of the score.
+        Scores by name with bootstrap intervals, one dict per classifier, the baseline first.
     comparisons
-        For each candidate.
+        One comparison per candidate.
     """
 
     clustered: bool
@@ -116,13 +115,13 @@ def compare_classifiers(
     Parameters
     ----------
     labels
-        (N,) of 0 and 1, at least two of each.
+        (N,) labels 0 and 1, at least two of each.
     groups
         (N,) group of each patch, or None.
     classifiers
-        The baseline, then the candidates, all on the same N patches.
+        Baseline, then the candidates, with predictions on the same N patches.
     resamples
-        Of the bootstrap.
+        Number of bootstrap resamples.
 
     Returns
     -------
@@ -130,34 +129,34 @@ def compare_classifiers(
     """
     probabilities = np.stack([each.probabilities for each in classifiers])
     thresholds = np.array([each.threshold for each in classifiers])
-    right = (probabilities >= thresholds[:, None]) == (labels == 1)
+    correct = (probabilities >= thresholds[:, None]) == (labels == 1)
     independent = correlated_aucs(labels, probabilities)
     clustered = can_be_clustered(labels, groups)
     measured = correlated_aucs(labels, probabilities, groups) if clustered else independent
     paired = PairedScores(labels, groups, probabilities, thresholds)
     observed, resampled = paired.observed(), paired.resampled(resamples, SEED)
 
-    def score(name: str, each: int) -> Estimate:
+    def score(name: str, index: int) -> Estimate:
         return percentile_estimate(
-            observed[name][each], resampled[name][each], confidence=CONFIDENCE
+            observed[name][index], resampled[name][index], confidence=CONFIDENCE
         )
 
-    def difference(name: str, each: int) -> Estimate:
-        spread = resampled[name][each] - resampled[name][0]
-        value = observed[name][each] - observed[name][0]
-        return percentile_estimate(value, spread, confidence=CONFIDENCE)
+    def difference(name: str, index: int) -> Estimate:
+        replicates = resampled[name][index] - resampled[name][0]
+        value = observed[name][index] - observed[name][0]
+        return percentile_estimate(value, replicates, confidence=CONFIDENCE)
 
     candidates = range(1, len(classifiers))
     tests, delong = (
-        [compare_aucs(aucs, 0, each, confidence=CONFIDENCE) for each in candidates]
+        [compare_aucs(aucs, 0, index, confidence=CONFIDENCE) for index in candidates]
         for aucs in (measured, independent)
     )
-    p_holm, delong_p_holm = (holm([test.p_value for test in each]) for each in (tests, delong))
-    mcnemar_p = [mcnemar(right[0], right[each]) for each in candidates]
+    p_holm, delong_p_holm = (holm([test.p_value for test in family]) for family in (tests, delong))
+    mcnemar_p = [mcnemar(correct[0], correct[index]) for index in candidates]
     mcnemar_p_holm = holm(mcnemar_p)
     comparisons = []
-    for position, (each, test) in enumerate(zip(candidates, tests, strict=True)):
-        differences = {name: difference(name, each) for name in observed}
+    for position, (index, test) in enumerate(zip(candidates, tests, strict=True)):
+        differences = {name: difference(name, index) for name in observed}
         comparisons.append(
             PairedComparison(
                 auc=TestedDifference(test.difference, test.p_value, p_holm[position]),
@@ -167,9 +166,9 @@ def compare_classifiers(
                 differences=differences,
                 mcnemar_p=mcnemar_p[position],
                 mcnemar_p_holm=mcnemar_p_holm[position],
-                only_baseline_right=int((right[0] & ~right[each]).sum()),
-                only_candidate_right=int((right[each] & ~right[0]).sum()),
-                patches_to_see=patches_to_see(
+                only_baseline_right=int((correct[0] & ~correct[index]).sum()),
+                only_candidate_right=int((correct[index] & ~correct[0]).sum()),
+                required_sample=patches_to_see(
                     test.difference.value,
                     test.standard_error,
                     len(labels),
@@ -184,14 +183,14 @@ def compare_classifiers(
                 ),
             )
         )
-    scores = [{name: score(name, each) for name in observed} for each in range(len(classifiers))]
+    scores = [{name: score(name, index) for name in observed} for index in range(len(classifiers))]
     return ComparedClassifiers(clustered, scores, comparisons)
 
 
 def _verdict(
-    difference: float, p_value: float, by_groups: Estimate, *, too_few_groups: bool
+    difference: float, p_value: float, bootstrap: Estimate, *, too_few_groups: bool
 ) -> Verdict:
-    # Of one group the bootstrap's interval has no width, and DeLong's test knows of no groups.
-    if too_few_groups or p_value >= ALPHA or not by_groups.excludes_zero:
+    # With one group the bootstrap interval has zero width, and DeLong's test ignores groups.
+    if too_few_groups or p_value >= ALPHA or not bootstrap.excludes_zero:
         return Verdict.NO_EVIDENCE
     return Verdict.BETTER if difference > 0 else Verdict.WORSE

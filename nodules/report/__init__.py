@@ -1,1 +1,1 @@
-"""What `nodules compare` prints and draws."""
+"""The report of `nodules compare`: text, tables and charts."""

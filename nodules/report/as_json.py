@@ -1,4 +1,4 @@
-"""The report as JSON, for programs."""
+"""The comparison report as JSON."""
 
 import json
 from typing import Any
@@ -8,32 +8,32 @@ from nodules.report.content import Report, revision_warning
 
 
 def as_json(report: Report) -> str:
-    """Print everything that was computed, unrounded."""
-    tested = report.baseline.predictions
+    """Return all computed values as JSON, unrounded."""
+    predictions = report.baseline.predictions
     content: dict[str, Any] = {
-        "test_patches": len(tested.labels),
-        "nodules": int(tested.labels.sum()),
-        "groups": None if tested.groups is None else len(set(tested.groups)),
+        "test_patches": len(predictions.labels),
+        "nodules": int(predictions.labels.sum()),
+        "groups": None if predictions.groups is None else len(set(predictions.groups)),
         "alpha": ALPHA,
         "power": POWER,
         "revisions": [
             {
-                "name": each.name,
-                "commit": each.commit or None,
-                "threshold": each.threshold,
-                "warning": revision_warning(each),
+                "name": revision.name,
+                "commit": revision.commit or None,
+                "threshold": revision.threshold,
+                "warning": revision_warning(revision),
                 "scores": {name: score._asdict() for name, score in scores.items()},
             }
-            for each, scores in zip(report.revisions, report.compared.scores, strict=True)
+            for revision, scores in zip(report.revisions, report.compared.scores, strict=True)
         ],
         "comparisons": [
             {
                 "baseline": report.baseline.name,
                 "candidate": candidate.name,
                 "verdict": str(comparison.verdict),
-                "patches_to_see": comparison.patches_to_see,
-                "obuchowski": _tested(comparison.auc) if report.compared.clustered else None,
-                "delong": _tested(comparison.delong),
+                "patches_to_see": comparison.required_sample,
+                "obuchowski": _test_values(comparison.auc) if report.compared.clustered else None,
+                "delong": _test_values(comparison.delong),
                 "mcnemar": {
                     "only_baseline_right": comparison.only_baseline_right,
                     "only_candidate_right": comparison.only_candidate_right,
@@ -44,7 +44,7 @@ def as_json(report: Report) -> str:
                     name: difference._asdict()
                     for name, difference in comparison.differences.items()
                 },
-                "params": _changes(report.baseline.params, candidate.params),
+                "params": _changed_params(report.baseline.params, candidate.params),
             }
             for candidate, comparison in report.pairs
         ],
@@ -52,20 +52,29 @@ def as_json(report: Report) -> str:
     return json.dumps(content, indent=2, allow_nan=False)
 
 
-def _tested(tested: TestedDifference) -> dict[str, float]:
-    return {**tested.estimate._asdict(), "p": tested.p_value, "p_holm": tested.p_holm}
-
-
-def _changes(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _test_values(difference: TestedDifference) -> dict[str, float]:
     return {
-        key: {"baseline": _value(ours.get(key)), "candidate": _value(theirs.get(key))}
-        for key in sorted({*ours, *theirs})
-        if ours.get(key) != theirs.get(key)
+        **difference.estimate._asdict(),
+        "p": difference.p_value,
+        "p_holm": difference.p_holm,
     }
 
 
-def _value(value: Any) -> Any:
-    """Return a parameter as JSON can hold it: dates, infinity and others as text."""
+def _changed_params(
+    baseline: dict[str, Any], candidate: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    return {
+        key: {
+            "baseline": _json_value(baseline.get(key)),
+            "candidate": _json_value(candidate.get(key)),
+        }
+        for key in sorted({*baseline, *candidate})
+        if baseline.get(key) != candidate.get(key)
+    }
+
+
+def _json_value(value: Any) -> Any:
+    """Return a parameter value, or its text if JSON cannot represent it (dates, infinity)."""
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Vega-Lite specifications of the report's charts: the curves of all revisions on one picture."""
+"""Vega-Lite specifications of the report's charts, each with the curves of all revisions."""
 
 from typing import Any
 
@@ -8,114 +8,118 @@ from nodules.evaluation.metrics import calibration_curve
 from nodules.report.content import Report
 from nodules.system.streams import printable
 
-# Told apart by colour-blind readers, on white and on black.
+# Colour-blind safe, on light and dark backgrounds.
 COLOURS = ["#3b8fd0", "#e69f00", "#1fa27c", "#cc6fa8", "#e0662a", "#8f8f8f"]
 CALIBRATION_BINS = 10
-LEGEND_LETTERS = 40
+LEGEND_CHARACTERS = 40
 
 Spec = dict[str, Any]
 Rows = list[dict[str, Any]]
 
 
 def charts(report: Report) -> dict[str, Spec]:
-    """Draw ROC, precision-recall, calibration and training curves.
+    """Return the ROC, precision-recall, calibration and training charts.
 
     Returns
     -------
     dict of str to dict
-        Vega-Lite specifications by title; curves of training only where a revision has any.
+        Vega-Lite specifications by title. Training charts are included if any revision has
+        training curves.
     """
-    drawn = {
+    specs = {
         "ROC": _roc(report),
         "Precision and recall": _precision_recall(report),
         "Calibration": _calibration(report),
     }
-    return drawn | _training(report)
+    return specs | _training(report)
 
 
 def _roc(report: Report) -> Spec:
     rows: Rows = []
-    for each in report.revisions:
-        predictions = each.predictions
+    for revision in report.revisions:
+        predictions = revision.predictions
         fpr, tpr, thresholds = roc_curve(predictions.labels, predictions.probabilities)
-        # The first threshold is infinite, which JSON lacks: nothing is called a nodule.
+        # The first threshold is infinite, which JSON cannot represent.
         rows += _rows(
-            printable(each.name), fpr=fpr, tpr=tpr, threshold=[None, *thresholds[1:].tolist()]
+            printable(revision.name), fpr=fpr, tpr=tpr, threshold=[None, *thresholds[1:].tolist()]
         )
     points = [
         {
-            "revision": printable(each.name),
+            "revision": printable(revision.name),
             "fpr": 1 - scores["specificity"].value,
             "tpr": scores["sensitivity"].value,
-            "threshold": each.threshold,
+            "threshold": revision.threshold,
         }
-        for each, scores in zip(report.revisions, report.compared.scores, strict=True)
+        for revision, scores in zip(report.revisions, report.compared.scores, strict=True)
     ]
-    x, y = _unit("fpr", "False positive rate (1 - specificity)"), _unit("tpr", "Sensitivity")
+    x, y = (
+        _unit_axis("fpr", "False positive rate (1 - specificity)"),
+        _unit_axis("tpr", "Sensitivity"),
+    )
     chance = [{"fpr": 0, "tpr": 0}, {"fpr": 1, "tpr": 1}]
     return _chart(report, rows, x, y, tooltip=["threshold"], diagonal=chance, points=points)
 
 
 def _precision_recall(report: Report) -> Spec:
     rows: Rows = []
-    for each in report.revisions:
-        predictions = each.predictions
+    for revision in report.revisions:
+        predictions = revision.predictions
         precision, recall, thresholds = precision_recall_curve(
             predictions.labels, predictions.probabilities, drop_intermediate=True
         )
         rows += _rows(
-            printable(each.name),
+            printable(revision.name),
             recall=recall,
             precision=precision,
             threshold=[*thresholds.tolist(), None],
         )
-    x, y = _unit("recall", "Recall (sensitivity)"), _unit("precision", "Precision")
+    x, y = _unit_axis("recall", "Recall (sensitivity)"), _unit_axis("precision", "Precision")
     return _chart(report, rows, x, y, tooltip=["threshold"])
 
 
 def _calibration(report: Report) -> Spec:
     rows = [
-        {"revision": printable(each.name), **bin_._asdict()}
-        for each in report.revisions
+        {"revision": printable(revision.name), **bin_._asdict()}
+        for revision in report.revisions
         for bin_ in calibration_curve(
-            each.predictions.labels, each.predictions.probabilities, CALIBRATION_BINS
+            revision.predictions.labels, revision.predictions.probabilities, CALIBRATION_BINS
         )
     ]
-    x = _unit("probability", "Mean predicted probability")
-    y = _unit("nodule_fraction", "Share of nodules")
+    x = _unit_axis("probability", "Mean predicted probability")
+    y = _unit_axis("nodule_fraction", "Share of nodules")
     perfect = [{"probability": 0, "nodule_fraction": 0}, {"probability": 1, "nodule_fraction": 1}]
     return _chart(report, rows, x, y, tooltip=["patches"], diagonal=perfect, dots=True)
 
 
 def _training(report: Report) -> dict[str, Spec]:
     rows: dict[str, Rows] = {}
-    for each in report.revisions:
-        for point in each.training_curves():
-            row = {"revision": printable(each.name), "epoch": point.epoch, "value": point.value}
+    for revision in report.revisions:
+        for point in revision.training_curves():
+            row = {"revision": printable(revision.name), "epoch": point.epoch, "value": point.value}
             rows.setdefault(point.metric, []).append({**row, "split": printable(point.split)})
-    last = max((row["epoch"] for found in rows.values() for row in found), default=0)
+    last = max((row["epoch"] for points in rows.values() for row in points), default=0)
     ticks = {"tickCount": min(last, 8), "format": "d"}
     x = {"field": "epoch", "type": "quantitative", "title": "Epoch (from 0)", "axis": ticks}
-    drawn = {}
+    specs = {}
     for metric in sorted(rows):
         name = "AUC" if metric == "auc" else printable(metric)
         y = {"field": "value", "type": "quantitative", "title": name, "scale": {"zero": False}}
-        drawn[f"Training: {name}"] = _chart(report, rows[metric], x, y, tooltip=["split"])
-    return drawn
+        specs[f"Training: {name}"] = _chart(report, rows[metric], x, y, tooltip=["split"])
+    return specs
 
 
 def _rows(revision: str, **columns: Any) -> Rows:
     return [
-        {"revision": revision, **dict(zip(columns, map(_number, values), strict=True))}
+        {"revision": revision, **dict(zip(columns, map(_float_or_none, values), strict=True))}
         for values in zip(*columns.values(), strict=True)
     ]
 
 
-def _number(value: Any) -> float | None:
+def _float_or_none(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def _unit(field: str, title: str) -> Spec:
+def _unit_axis(field: str, title: str) -> Spec:
     return {"field": field, "type": "quantitative", "title": title, "scale": {"domain": [0, 1]}}
 
 
@@ -130,30 +134,30 @@ def _chart(
     points: Rows | None = None,
     dots: bool = False,
 ) -> Spec:
-    """Overlay a line for each revision.
+    """Return a chart with one line per revision.
 
-    The legend picks a revision; the point nearest to the pointer says what it is.
+    Clicking the legend highlights a revision. A tooltip describes the point nearest to the pointer.
     """
     encoding: Spec = {
         "x": x,
         "y": y,
-        # In the order of the rows: ROC and precision-recall turn corners at the same x.
+        # Draw points in row order: ROC and precision-recall curves have several points at one x.
         "order": None,
-        "color": _colour([printable(each.name) for each in report.revisions]),
+        "color": _revision_colour([printable(revision.name) for revision in report.revisions]),
         "opacity": {"condition": {"param": "picked", "value": 1}, "value": 0.12},
     }
     details = {
-        "tooltip": [_detail(name) for name in ("revision", x["field"], y["field"], *tooltip)]
+        "tooltip": [_tooltip_field(name) for name in ("revision", x["field"], y["field"], *tooltip)]
     }
     pick = {"name": "picked", "select": {"type": "point", "fields": ["revision"]}, "bind": "legend"}
     pointer = {"type": "point", "on": "pointerover", "nearest": True, "clear": "pointerout"}
     near = {"param": "near", "empty": False, "value": 1}
     layers: list[Spec] = [
         {
-            # Mitred, the teeth of a precision-recall curve grow thorns.
+            # Mitred joins produce spikes on a jagged precision-recall curve.
             "mark": {"type": "line", "clip": True, "strokeJoin": "round"},
             "params": [pick],
-            "encoding": encoding | _dashes(rows),
+            "encoding": encoding | _split_dashes(rows),
         },
         {
             "mark": {"type": "point", "filled": True, "size": 60},
@@ -172,9 +176,9 @@ def _chart(
     return {"data": {"values": rows}, "width": "container", "height": 300, "layer": layers}
 
 
-def _colour(names: list[str]) -> Spec:
-    # As many names in a row as fit below a chart at phone width.
-    columns = max(1, LEGEND_LETTERS // max(len(name) + 4 for name in names))
+def _revision_colour(names: list[str]) -> Spec:
+    # Number of names that fit in one row below a phone-width chart.
+    columns = max(1, LEGEND_CHARACTERS // max(len(name) + 4 for name in names))
     return {
         "field": "revision",
         "type": "nominal",
@@ -184,8 +188,8 @@ def _colour(names: list[str]) -> Spec:
     }
 
 
-def _dashes(rows: Rows) -> Spec:
-    """Tell train from val by dashes, where both are there."""
+def _split_dashes(rows: Rows) -> Spec:
+    """Return an encoding that dashes the training curve, if there are two splits."""
     splits = sorted({row["split"] for row in rows if "split" in row})
     if len(splits) < 2:
         return {}
@@ -193,7 +197,7 @@ def _dashes(rows: Rows) -> Spec:
     return {"strokeDash": {"field": "split", "type": "nominal", "title": None, "scale": scale}}
 
 
-def _detail(field: str) -> Spec:
+def _tooltip_field(field: str) -> Spec:
     if field in ("revision", "split"):
         return {"field": field, "type": "nominal"}
     return {"field": field, "type": "quantitative", "format": ".4~f"}

@@ -1,9 +1,9 @@
-"""Posting the report as the one comment on its pull request, which later reports replace.
+"""Post the report as a comment on its pull request, replacing the previous report.
 
 python3 -m nodules.report.comment report/comment.md
 
-Runs in GitHub Actions (with GITHUB_TOKEN) or GitLab CI (with GITLAB_TOKEN) and needs nothing but
-Python, so that the job that holds the token installs nothing.
+Runs in GitHub Actions (with GITHUB_TOKEN) or GitLab CI (with GITLAB_TOKEN). It uses only the
+standard library, so the job that holds the token installs no packages.
 """
 
 import argparse
@@ -20,19 +20,19 @@ from typing import Any, Protocol
 from nodules.errors import NodulesError
 from nodules.system.exits import one_line_errors
 
-# The first line of the comment, which nobody sees, finds it again.
+# Invisible first line of the comment, by which a later run finds it.
 MARKER = "<!-- nodules: report -->"
-# GitHub's limit; GitLab's is larger.
-MOST_CHARACTERS = 65_536
+# GitHub's limit on the length of a comment; GitLab's is larger.
+MAX_CHARACTERS = 65_536
 PER_PAGE = 100
 TIMEOUT_S = 30
 
 
 class Forge(Protocol):
-    """Where the pull request is."""
+    """The comments of one pull request or merge request."""
 
     def find(self) -> int | None:
-        """Give the number of the comment that begins with `MARKER`, if there is one."""
+        """Return the id of the comment that starts with `MARKER`, or None."""
 
     def create(self, body: str) -> None:
         """Add a comment."""
@@ -42,14 +42,14 @@ class Forge(Protocol):
 
 
 class Api:
-    """A JSON interface over HTTP.
+    """A client of a JSON API over HTTP.
 
     Parameters
     ----------
     url
-        What every path is appended to.
+        Base URL, to which each path is appended.
     headers
-        Sent with each request, and to no other server that it may be redirected to.
+        Headers of every request. They are not sent on to the target of a redirect.
     """
 
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
@@ -57,12 +57,12 @@ class Api:
         self._headers = dict(headers)
 
     def __call__(self, method: str, path: str, content: Mapping[str, str] | None = None) -> Any:
-        """Send a request and read its answer.
+        """Send a request and return the decoded response.
 
         Raises
         ------
         NodulesError
-            If the server cannot be reached, refuses, or does not answer with JSON.
+            If the server cannot be reached, returns an error status, or does not return JSON.
         """
         request = urllib.request.Request(
             f"{self._url}{path}",
@@ -73,34 +73,34 @@ class Api:
         for name, value in self._headers.items():
             request.add_unredirected_header(name, value)
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-                return json.load(answer)
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+                return json.load(response)
         except urllib.error.HTTPError as error:
             with error:
-                said = " ".join(error.read(200).decode(errors="replace").split())
-            problem = f"found status {error.code} ({said or error.reason}), expected success"
+                reason = " ".join(error.read(200).decode(errors="replace").split())
+            problem = f"found status {error.code} ({reason or error.reason}), expected success"
         except (OSError, ValueError) as error:
             problem = f"found no answer in JSON ({error}), expected one"
         raise NodulesError(f"{method} {self._url}{path}: {problem}") from None
 
     def pages(self, path: str) -> list[dict[str, Any]]:
-        """Read a list that the server gives in pages."""
-        found: list[dict[str, Any]] = []
+        """Return all items of a paginated list."""
+        items: list[dict[str, Any]] = []
         page = 1
-        while some := self("GET", f"{path}?per_page={PER_PAGE}&page={page}"):
-            found += some
+        while page_items := self("GET", f"{path}?per_page={PER_PAGE}&page={page}"):
+            items += page_items
             page += 1
-        return found
+        return items
 
 
 class GitHub:
-    """A pull request on GitHub, as a workflow sees it.
+    """The pull request of a GitHub Actions workflow run.
 
     Parameters
     ----------
     environment
-        GITHUB_API_URL, GITHUB_REPOSITORY, GITHUB_REF of the form refs/pull/NUMBER/merge, and
-        GITHUB_TOKEN.
+        Environment variables: GITHUB_API_URL, GITHUB_REPOSITORY, GITHUB_REF of the form
+        refs/pull/NUMBER/merge, and GITHUB_TOKEN.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -120,12 +120,12 @@ class GitHub:
         self._comments = f"{self._repository}/issues/{number[1]}/comments"
 
     def find(self) -> int | None:
-        """Find the comment; people who copy the marker are not answered in their name."""
+        """Return the id of the comment; comments by people who copied the marker are ignored."""
         return next(
             (
-                each["id"]
-                for each in self._api.pages(self._comments)
-                if (each["body"] or "").startswith(MARKER) and each["user"]["type"] == "Bot"
+                comment["id"]
+                for comment in self._api.pages(self._comments)
+                if (comment["body"] or "").startswith(MARKER) and comment["user"]["type"] == "Bot"
             ),
             None,
         )
@@ -140,13 +140,13 @@ class GitHub:
 
 
 class GitLab:
-    """A merge request on GitLab, as a pipeline sees it.
+    """The merge request of a GitLab CI pipeline.
 
     Parameters
     ----------
     environment
-        CI_API_V4_URL, CI_MERGE_REQUEST_PROJECT_ID, CI_MERGE_REQUEST_IID, and GITLAB_TOKEN, an
-        access token with the scope `api`.
+        Environment variables: CI_API_V4_URL, CI_MERGE_REQUEST_PROJECT_ID, CI_MERGE_REQUEST_IID,
+        and GITLAB_TOKEN, an access token with the scope `api`.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -159,13 +159,13 @@ class GitLab:
         self._notes = f"/projects/{project}/merge_requests/{number}/notes"
 
     def find(self) -> int | None:
-        """Find the note among those of the token's own user."""
-        me = self._api("GET", "/user")["id"]
+        """Return the id of the note, searching only notes by the owner of the token."""
+        user = self._api("GET", "/user")["id"]
         return next(
             (
-                each["id"]
-                for each in self._api.pages(self._notes)
-                if each["body"].startswith(MARKER) and each["author"]["id"] == me
+                note["id"]
+                for note in self._api.pages(self._notes)
+                if note["body"].startswith(MARKER) and note["author"]["id"] == user
             ),
             None,
         )
@@ -180,7 +180,7 @@ class GitLab:
 
 
 def post(forge: Forge, body: str) -> str:
-    """Update the comment, or create it where there is none.
+    """Update the comment, or create it if there is none.
 
     Returns
     -------
@@ -196,50 +196,51 @@ def post(forge: Forge, body: str) -> str:
 
 
 def read_comment(path: Path, run: str) -> str:
-    """Read a comment that another job wrote, and add which run that was and what else it wrote.
+    """Read a comment written by another job and append a link to the run of that job.
 
     Parameters
     ----------
     path
         Markdown that begins with `MARKER`.
     run
-        Address of the run that wrote it.
+        URL of the run that wrote the comment.
 
     Raises
     ------
     NodulesError
-        If the file is missing, is no such comment, or is too long to be one; or if GitLab would
-        take a line of it as a command, which it would carry out with the token's rights.
+        If the file is missing, does not start with `MARKER` or is too long, or if a line of it is
+        a GitLab quick action, which GitLab would execute with the rights of the token.
     """
-    text = _text_of(path)
+    text = _read_untrusted(path)
     if not text.startswith(MARKER):
         raise NodulesError(f"{path}: found {text[:40]!r}, expected {MARKER} at its start")
     if command := re.search(r"^\s*/\w+", text, re.MULTILINE):
         found = command[0].strip()
         raise NodulesError(f"{path}: found {found} at a line's start, expected no quick actions")
-    body = f"{text}\n{_whereabouts(path.parent, run)}\n"
-    if len(body) > MOST_CHARACTERS:
-        problem = f"found {len(body):,} characters, expected {MOST_CHARACTERS:,} at most"
+    body = f"{text}\n{_run_link(path.parent, run)}\n"
+    if len(body) > MAX_CHARACTERS:
+        problem = f"found {len(body):,} characters, expected {MAX_CHARACTERS:,} at most"
         raise NodulesError(f"{path}: {problem}")
     return body
 
 
-def _text_of(path: Path) -> str:
-    """Read a file that the code of a pull request wrote, which may be anything, of any size."""
+def _read_untrusted(path: Path) -> str:
+    """Read an untrusted text file, written by the code of a pull request."""
     try:
-        # Not through a link, to files that only this job can read; and waiting for no pipe.
+        # O_NOFOLLOW: a link could point to files that only this job can read. O_NONBLOCK: opening
+        # a named pipe must not block.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise NodulesError(f"{path}: found no regular file, expected a comment")
-            content = file.read(4 * MOST_CHARACTERS + 1)
+            content = file.read(4 * MAX_CHARACTERS + 1)
         return content.decode("utf-8")
     except (OSError, ValueError) as error:
         raise NodulesError(f"{path}: found no text ({error}), expected a comment") from None
 
 
-def _whereabouts(folder: Path, run: str) -> str:
-    """Say where the page and the picture are; of what cannot be compared there are none."""
+def _run_link(folder: Path, run: str) -> str:
+    """Return a link to the run, and the names of its page and ROC chart if it wrote them."""
     names = ("comparison.html", "roc.png")
     if all((folder / name).is_file() for name in names):
         return f"`{names[0]}` and `{names[1]}` are in `report`, of [this run]({run})."
@@ -247,12 +248,12 @@ def _whereabouts(folder: Path, run: str) -> str:
 
 
 def forge_and_run(environment: Mapping[str, str]) -> tuple[Forge, str]:
-    """Tell from the environment where the pull request is, and which run reports on it.
+    """Return the pull request and the URL of the run, from the variables of the CI environment.
 
     Raises
     ------
     NodulesError
-        If this is neither GitHub Actions nor GitLab CI, or a variable is missing.
+        If the environment is neither GitHub Actions nor GitLab CI, or a variable is missing.
     """
     if environment.get("GITHUB_ACTIONS"):
         repository, run = (_required(environment, f"GITHUB_{k}") for k in ("REPOSITORY", "RUN_ID"))

@@ -1,4 +1,4 @@
-"""The content of a comparison's report, in words and tables that every form of it shows."""
+"""The sentences and tables of a comparison report, shared by all output formats."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ SCORE_NAMES = {
     "accuracy": "accuracy",
     "brier": "Brier score",
 }
-# Below this the percentiles of a bootstrap over groups are known to be too narrow.
+# With fewer groups, percentile intervals of the group bootstrap are too narrow.
 FEW_GROUPS = 20
 
 
 class Table(NamedTuple):
-    """A table of text."""
+    """A table of text cells."""
 
     title: str
     head: list[str]
@@ -40,9 +40,17 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """Revisions that were compared on the same test patches: the baseline, then the candidates.
+    """A comparison of revisions on the same test patches.
 
-    `same_pixels` is False where the pixels of the patches could not be compared.
+    Attributes
+    ----------
+    revisions
+        Baseline, then the candidates.
+    compared
+        Their scores and the comparisons with the baseline.
+    same_pixels
+        Whether the test patches are known to be pixel-identical. False if the pixels were not
+        available.
     """
 
     revisions: list[Revision]
@@ -51,56 +59,62 @@ class Report:
 
     @property
     def baseline(self) -> Revision:
-        """The revision that the others are compared with."""
+        """The baseline."""
         return self.revisions[0]
 
     @property
     def pairs(self) -> list[tuple[Revision, PairedComparison]]:
-        """Each candidate with its comparison."""
+        """Each candidate with its comparison with the baseline."""
         return list(zip(self.revisions[1:], self.compared.comparisons, strict=True))
 
 
 def make_report(revisions: Sequence[Revision], *, resamples: int) -> Report:
-    """Compare revisions.
+    """Compare the candidates with the baseline.
 
     Parameters
     ----------
     revisions
-        The baseline, then at least one candidate.
+        Baseline, then at least one candidate.
     resamples
-        Of the bootstrap.
+        Number of bootstrap resamples.
 
     Raises
     ------
     RevisionError
-        If their test sets differ, or are too small to be compared on.
+        If the test sets differ, or have fewer than two patches of a class.
     """
     baseline = revisions[0]
     same_pixels = [check_same_test_set(baseline, candidate) for candidate in revisions[1:]]
-    tested = baseline.predictions
-    nodules = int(tested.labels.sum())
-    if min(nodules, len(tested.labels) - nodules) < 2:
-        problem = f"found {nodules} nodules among {len(tested.labels)} test patches"
+    predictions = baseline.predictions
+    nodules = int(predictions.labels.sum())
+    if min(nodules, len(predictions.labels) - nodules) < 2:
+        problem = f"found {nodules} nodules among {len(predictions.labels)} test patches"
         raise RevisionError(baseline.name, f"{problem}, expected two of each class at least")
-    classifiers = [Classifier(each.predictions.probabilities, each.threshold) for each in revisions]
-    compared = compare_classifiers(tested.labels, tested.groups, classifiers, resamples=resamples)
+    classifiers = [
+        Classifier(revision.predictions.probabilities, revision.threshold) for revision in revisions
+    ]
+    compared = compare_classifiers(
+        predictions.labels, predictions.groups, classifiers, resamples=resamples
+    )
     return Report(list(revisions), compared, all(same_pixels))
 
 
 def subject(report: Report) -> str:
-    """Say what was compared, and on what."""
+    """Return a description of the revisions and their test set."""
     names = [
-        f"{each.name} ({each.commit})" if each.commit else each.name for each in report.revisions
+        f"{revision.name} ({revision.commit})" if revision.commit else revision.name
+        for revision in report.revisions
     ]
-    tested = report.baseline.predictions
-    of_groups = "" if tested.groups is None else f" of {len(set(tested.groups)):,} groups"
-    patches = f"{len(tested.labels):,} test patches{of_groups}"
-    nodules = int(tested.labels.sum())
+    predictions = report.baseline.predictions
+    groups = predictions.groups
+    of_groups = "" if groups is None else f" of {len(set(groups)):,} groups"
+    patches = f"{len(predictions.labels):,} test patches{of_groups}"
+    nodules = int(predictions.labels.sum())
     return f"{names[0]} compared with {', '.join(names[1:])} on {patches}, {nodules:,} nodules"
 
 
 def verdict(report: Report, candidate: Revision, comparison: PairedComparison) -> str:
-    """Say in one line whether the candidate is better or worse."""
+    """Return one line: whether the candidate has a higher or lower AUC, with the evidence."""
     p_value = p_text(comparison.auc.p_holm, "adjusted p" if len(report.pairs) > 1 else "p")
     estimate = comparison.auc.estimate
     difference = f"{estimate.value:+.3f}, {interval_text(estimate)}, {p_value}"
@@ -109,35 +123,35 @@ def verdict(report: Report, candidate: Revision, comparison: PairedComparison) -
 
 
 def revision_warning(revision: Revision) -> str | None:
-    """Return a sentence on a network that gives all test patches practically one probability."""
+    """Return a warning if the predicted probabilities are practically constant, or None."""
     return constant_predictions(revision.predictions.probabilities, "test patches")
 
 
 def warnings(report: Report) -> list[str]:
-    """Return one warning for each revision whose network has learned nothing."""
-    found = ((each.name, revision_warning(each)) for each in report.revisions)
-    return [f"warning: {name}: {problem}" for name, problem in found if problem]
+    """Return a warning for each revision whose predictions are practically constant."""
+    problems = ((revision.name, revision_warning(revision)) for revision in report.revisions)
+    return [f"warning: {name}: {problem}" for name, problem in problems if problem]
 
 
-def outlook(report: Report, comparison: PairedComparison) -> str:
-    """Say how many test patches it would take to see a difference of this size."""
-    if comparison.patches_to_see is None:
+def required_sample_text(report: Report, comparison: PairedComparison) -> str:
+    """Return a sentence on the number of test patches needed to detect the AUC difference."""
+    if comparison.required_sample is None:
         return "the AUCs are equal"
     in_groups = " in groups like these" if report.compared.clustered else ""
     return (
-        f"a difference of this size takes about {comparison.patches_to_see:,} test patches"
+        f"a difference of this size takes about {comparison.required_sample:,} test patches"
         f"{in_groups} to see ({POWER:.0%} power); "
         f"here are {len(report.baseline.predictions.labels):,}"
     )
 
 
 def interval_text(estimate: Estimate) -> str:
-    """Print the interval of a difference."""
+    """Return the confidence interval of a difference as text."""
     return f"{CONFIDENCE:.0%} interval {estimate.low:+.3f} to {estimate.high:+.3f}"
 
 
 def p_text(p_value: float, prefix: str = "") -> str:
-    """Print a p-value to two digits, as far as it says anything.
+    """Return a p-value as text: two significant digits, at most four decimals.
 
     Examples
     --------
@@ -151,25 +165,29 @@ def p_text(p_value: float, prefix: str = "") -> str:
 
 
 def comparison_table(report: Report, candidate: Revision, comparison: PairedComparison) -> Table:
-    """Set the scores of the baseline and a candidate side by side, with their differences."""
+    """Return a table of the scores of the baseline and a candidate, with their differences."""
     position = report.revisions.index(candidate)
-    ours, theirs = report.compared.scores[0], report.compared.scores[position]
+    baseline_scores, candidate_scores = report.compared.scores[0], report.compared.scores[position]
     several = len(report.pairs) > 1
     rows = []
     for name, title in SCORE_NAMES.items():
-        values = [title, f"{ours[name].value:.3f}", f"{theirs[name].value:.3f}"]
-        by_groups = _difference_cells(comparison.differences[name])
+        values = [
+            title,
+            f"{baseline_scores[name].value:.3f}",
+            f"{candidate_scores[name].value:.3f}",
+        ]
+        bootstrap = _difference_cells(comparison.differences[name])
         if name == "auc":
-            by = "Obuchowski" if report.compared.clustered else "DeLong"
-            rows.append([*values, *_tested_cells(comparison.auc), by])
+            test = "Obuchowski" if report.compared.clustered else "DeLong"
+            rows.append([*values, *_tested_cells(comparison.auc), test])
             if report.compared.clustered:
                 rows.append(["", "", "", *_tested_cells(comparison.delong), "DeLong"])
-            rows.append(["", "", "", *by_groups, "", "bootstrap"])
+            rows.append(["", "", "", *bootstrap, "", "bootstrap"])
         elif name == "accuracy":
             p_value = p_text(comparison.mcnemar_p_holm)
-            rows.append([*values, *by_groups, p_value, "bootstrap; p: McNemar"])
+            rows.append([*values, *bootstrap, p_value, "bootstrap; p: McNemar"])
         else:
-            rows.append([*values, *by_groups, "", "bootstrap"])
+            rows.append([*values, *bootstrap, "", "bootstrap"])
     head = ["", report.baseline.name, candidate.name, "difference", f"{CONFIDENCE:.0%} interval"]
     head += ["p (Holm)" if several else "p", "by"]
     return Table(f"{candidate.name} against {report.baseline.name}", head, rows)
@@ -184,13 +202,13 @@ def _difference_cells(estimate: Estimate) -> list[str]:
 
 
 def scores_table(report: Report) -> Table:
-    """Set the scores of all revisions side by side, each with its interval."""
+    """Return a table of the scores of all revisions, with confidence intervals."""
     rows = [
         [title, *(_score_text(scores[name]) for scores in report.compared.scores)]
         for name, title in SCORE_NAMES.items()
     ]
-    rows.append(["threshold", *(f"{each.threshold:.3f}" for each in report.revisions)])
-    return Table("Scores", ["", *(each.name for each in report.revisions)], rows)
+    rows.append(["threshold", *(f"{revision.threshold:.3f}" for revision in report.revisions)])
+    return Table("Scores", ["", *(revision.name for revision in report.revisions)], rows)
 
 
 def _score_text(score: Estimate) -> str:
@@ -198,14 +216,14 @@ def _score_text(score: Estimate) -> str:
 
 
 def params_table(report: Report) -> Table:
-    """List the parameters that are not the same in all revisions."""
-    keys = sorted({key for each in report.revisions for key in each.params})
+    """Return a table of the parameters that differ between revisions."""
+    keys = sorted({key for revision in report.revisions for key in revision.params})
     rows = []
     for key in keys:
-        values = [_value_text(each.params, key) for each in report.revisions]
+        values = [_value_text(revision.params, key) for revision in report.revisions]
         if len(set(values)) > 1:
             rows.append([key, *values])
-    head = ["parameter", *(each.name for each in report.revisions)]
+    head = ["parameter", *(revision.name for revision in report.revisions)]
     return Table("Parameters changed", head, rows)
 
 
@@ -214,41 +232,45 @@ def _value_text(params: dict[str, Any], key: str) -> str:
 
 
 def notes(report: Report) -> list[str]:
-    """Say what the numbers rest on, and where they are weak."""
+    """Return sentences on the statistical methods and the limitations of the comparison."""
     groups = report.baseline.predictions.groups
     if report.compared.clustered:
-        tested = (
+        method = (
             "Obuchowski's test and the bootstrap take groups as independent, for patches of one "
             "scan are not; DeLong's stands beside them and takes patches as independent. A verdict "
             "other than no evidence needs the first two to agree."
         )
     elif groups is None:
-        tested = (
+        method = (
             "DeLong's test takes patches as independent, since the data set has no groups; the "
             "bootstrap draws single patches. A verdict other than no evidence needs both to agree."
         )
     else:
-        tested = (
+        method = (
             "There are too few groups with nodules, or with other patches, for evidence of a "
             "difference: DeLong's test takes patches as independent, which those of one scan are "
             "not."
         )
-    said = [
-        tested,
+    sentences = [
+        method,
         "Sensitivity, specificity and accuracy are at each revision's own threshold. "
         "Of the Brier score less is better.",
         "Two trained networks are compared. How much another seed would change either is not "
         "known.",
     ]
     if groups is not None and len(set(groups)) < FEW_GROUPS:
-        said.append(f"{len(set(groups))} groups are few: the bootstrap's intervals are too narrow.")
+        sentences.append(
+            f"{len(set(groups))} groups are few: the bootstrap's intervals are too narrow."
+        )
     if not report.same_pixels:
-        said.append(
+        sentences.append(
             "The pixels of the test patches were not compared, since a dvc.lock does not name "
             "data/splits/test.h5: rows, labels and groups are the same."
         )
-    if any(each.stale for each in report.revisions):
-        said.append("The workspace has changed since its last `dvc repro`, which made its results.")
+    if any(revision.stale for revision in report.revisions):
+        sentences.append(
+            "The workspace has changed since its last `dvc repro`, which made its results."
+        )
     if len(report.pairs) > 1:
-        said.append(f"p-values are adjusted by Holm for {len(report.pairs)} comparisons.")
-    return said
+        sentences.append(f"p-values are adjusted by Holm for {len(report.pairs)} comparisons.")
+    return sentences

@@ -1,4 +1,4 @@
-"""The report as Markdown, for a comment on a pull request."""
+"""The comparison report as Markdown, for a comment on a pull request."""
 
 import re
 
@@ -7,8 +7,8 @@ from nodules.report.content import (
     Table,
     comparison_table,
     notes,
-    outlook,
     params_table,
+    required_sample_text,
     scores_table,
     subject,
     verdict,
@@ -17,23 +17,23 @@ from nodules.report.content import (
 from nodules.system.streams import printable
 
 ZERO_WIDTH_SPACE = "\u200b"
-# What Markdown or HTML would read as markup in the middle of a line.
+# Characters that Markdown or HTML would treat as markup in the middle of a line.
 _MARKUP = re.compile(r"[\\`*_{}\[\]<>|~&$]")
-# What GitHub or GitLab turn into a link or a mention, whatever stands before it and with or without
-# a backslash: a zero-width space after each of these keeps them from it.
+# Characters that start a link or a mention on GitHub or GitLab, in any context and even after a
+# backslash. A zero-width space after them prevents the link.
 _LINKS = re.compile(
-    r"[@#!]"  # people, issues, merge requests
-    r"|[$&](?=\d)|[%~](?=[\w\"])|\*(?=iteration:)|\[(?=[a-z_]+:)"  # what GitLab has besides
-    r"|:(?=//|[\w+-]+:)"  # addresses, emoji
-    r"|[wW]{3}(?=\.)"  # addresses; those of mail have an @
-    r"|(?<![A-Za-z0-9])(?:[gG][hH]|[A-Z][A-Z0-9]+)-(?=\d)"  # issues, also of other trackers
+    r"[@#!]"  # mentions, issues, merge requests
+    r"|[$&](?=\d)|[%~](?=[\w\"])|\*(?=iteration:)|\[(?=[a-z_]+:)"  # GitLab's other references
+    r"|:(?=//|[\w+-]+:)"  # URLs, emoji
+    r"|[wW]{3}(?=\.)"  # URLs without a scheme; e-mail addresses contain an @
+    r"|(?<![A-Za-z0-9])(?:[gG][hH]|[A-Z][A-Z0-9]+)-(?=\d)"  # issues, also in external trackers
 )
 
 
 def as_markdown(report: Report) -> str:
-    """Print the verdicts, a table for each candidate, and the rest to unfold."""
+    """Return the verdicts, a table for each candidate, and the details in a collapsed section."""
     parts = [
-        f"**{escaped(verdict(report, *pair))}**; {escaped(outlook(report, pair[1]))}."
+        f"**{escaped(verdict(report, *pair))}**; {escaped(required_sample_text(report, pair[1]))}."
         for pair in report.pairs
     ]
     parts += [f"**{escaped(warning)}**" for warning in warnings(report)]
@@ -60,7 +60,7 @@ def _table(table: Table) -> str:
 
 
 def escaped(text: str) -> str:
-    """Keep text from being read as markup, a link or a mention, and on one line."""
+    """Escape markup, links and mentions, and join the lines of a text."""
     text = printable(" ".join(text.split()))
-    apart = _LINKS.sub(lambda found: found[0] + ZERO_WIDTH_SPACE, text)
-    return _MARKUP.sub(r"\\\g<0>", apart)
+    unlinked = _LINKS.sub(lambda match: match[0] + ZERO_WIDTH_SPACE, text)
+    return _MARKUP.sub(r"\\\g<0>", unlinked)

@@ -1,4 +1,4 @@
-"""The report as one self-contained page that opens without a network."""
+"""The comparison report as one self-contained HTML page that works offline."""
 
 import base64
 import io
@@ -19,8 +19,8 @@ from nodules.report.content import (
     Table,
     comparison_table,
     notes,
-    outlook,
     params_table,
+    required_sample_text,
     scores_table,
     subject,
     verdict,
@@ -35,43 +35,43 @@ DISAGREEMENTS = 12
 
 
 def write_page(report: Report, path: Path) -> None:
-    """Write the page.
+    """Write the report as an HTML page.
 
     Parameters
     ----------
     report
-        What it shows.
+        Comparison to show.
     path
-        HTML file to write. It holds the scripts and the pictures, and refers to no other file.
+        HTML file to write. It embeds the scripts and images and loads no other file.
     """
-    drawn = charts(report)
-    named = {f"chart-{number}": spec for number, spec in enumerate(drawn.values())}
+    specs = charts(report)
+    specs_by_id = {f"chart-{number}": spec for number, spec in enumerate(specs.values())}
     sections = [
         *_verdicts(report),
         *_warnings(report),
         _section("Parameters changed", _params(report)),
         *_comparisons(report),
         _section("Scores with their intervals", _card(_table(scores_table(report)))),
-        _section("Curves of the test patches, and of the training", _charts(list(drawn))),
+        _section("Curves of the test patches, and of the training", _charts(list(specs))),
         _section("Test patches at each revision's threshold", _confusions(report)),
         *_disagreements(report),
         _section("What this rests on", _list(notes(report))),
     ]
-    names = [each.name for each in report.revisions]
+    names = [revision.name for revision in report.revisions]
     page = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=escape(f"{', '.join(names[1:])} against {names[0]}"),
         subject=escape(subject(report)),
         sections="\n".join(sections),
         library=vega_bundle(),
-        # A name with `</script>` in it must not end the script.
-        charts=json.dumps(named, allow_nan=False).replace("<", "\\u003c"),
+        # A revision name that contains `</script>` must not end the script element.
+        charts=json.dumps(specs_by_id, allow_nan=False).replace("<", "\\u003c"),
     )
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
 def escape(text: str) -> str:
-    """Keep text from being read as markup, and show what does not print."""
+    """Escape markup and unprintable characters."""
     return escape_markup(printable(text))
 
 
@@ -79,7 +79,7 @@ def _verdicts(report: Report) -> list[str]:
     return [
         f'<div class="card verdict {comparison.verdict.name.lower()}">'
         f"<strong>{escape(verdict(report, candidate, comparison))}</strong>"
-        f"<p>{escape(_sentence(outlook(report, comparison)))}</p></div>"
+        f"<p>{escape(_sentence(required_sample_text(report, comparison)))}</p></div>"
         for candidate, comparison in report.pairs
     ]
 
@@ -91,8 +91,8 @@ def _warnings(report: Report) -> list[str]:
     ]
 
 
-def _sentence(words: str) -> str:
-    return f"{words[0].upper()}{words[1:]}."
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _params(report: Report) -> str:
@@ -117,7 +117,7 @@ def _charts(titles: list[str]) -> str:
 
 
 def _confusions(report: Report) -> str:
-    return f'<div class="grid">{"".join(_confusion(each) for each in report.revisions)}</div>'
+    return f'<div class="grid">{"".join(map(_confusion, report.revisions))}</div>'
 
 
 def _confusion(revision: Revision) -> str:
@@ -134,52 +134,53 @@ def _confusion(revision: Revision) -> str:
 
 
 def _disagreements(report: Report) -> list[str]:
-    """Show, for each candidate, the patches whose probability it changes most."""
+    """Return, for each candidate, a section of the patches whose probability changes most."""
     sections = []
     baseline = report.baseline
     for candidate in report.revisions[1:]:
-        ours, theirs = baseline.predictions, candidate.predictions
-        apart = np.abs(theirs.probabilities - ours.probabilities)
-        worst = np.argsort(-apart, kind="stable")[:DISAGREEMENTS]
-        patches = baseline.test_patches(ours.index[worst])
+        before, after = baseline.predictions, candidate.predictions
+        change = np.abs(after.probabilities - before.probabilities)
+        largest = np.argsort(-change, kind="stable")[:DISAGREEMENTS]
+        patches = baseline.test_patches(before.index[largest])
         if patches is None:
-            patches = candidate.test_patches(ours.index[worst])
-        shown = (
-            _card(_table(_disagreement_table(baseline, candidate, worst)))
+            patches = candidate.test_patches(before.index[largest])
+        content = (
+            _card(_table(_disagreement_table(baseline, candidate, largest)))
             if patches is None
-            else _pictures(baseline, candidate, worst, patches)
+            else _images(baseline, candidate, largest, patches)
         )
         title = f"Where {candidate.name} and {baseline.name} disagree most"
-        sections.append(_section(title, shown))
+        sections.append(_section(title, content))
     return sections
 
 
 def _disagreement_table(baseline: Revision, candidate: Revision, rows: NDArray[np.intp]) -> Table:
-    ours, theirs = baseline.predictions, candidate.predictions
+    before, after = baseline.predictions, candidate.predictions
     cells = [
         [
-            str(ours.index[row]),
-            "" if ours.groups is None else str(ours.groups[row]),
-            CLASSES[ours.labels[row]].replace("_", "-"),
-            f"{ours.probabilities[row]:.3f}",
-            f"{theirs.probabilities[row]:.3f}",
+            str(before.index[row]),
+            "" if before.groups is None else str(before.groups[row]),
+            CLASSES[before.labels[row]].replace("_", "-"),
+            f"{before.probabilities[row]:.3f}",
+            f"{after.probabilities[row]:.3f}",
         ]
         for row in rows
     ]
     return Table("", ["row", "group", "class", baseline.name, candidate.name], cells)
 
 
-def _pictures(
+def _images(
     baseline: Revision, candidate: Revision, rows: NDArray[np.intp], patches: Patches
 ) -> str:
     table = _disagreement_table(baseline, candidate, rows)
     figures = []
-    for (row, group, kind, ours, theirs), patch in zip(table.rows, patches, strict=True):
+    for (row, group, kind, before, after), patch in zip(table.rows, patches, strict=True):
         of_group = f", group {group}" if group else ""
-        lines = [f"#{row}{of_group}", kind, f"{baseline.name} {ours}", f"{candidate.name} {theirs}"]
+        scores = [f"{baseline.name} {before}", f"{candidate.name} {after}"]
+        lines = [f"#{row}{of_group}", kind, *scores]
         caption = "<br>".join(map(escape, lines))
-        picture = f'<img alt="{escape(kind)} {row}" src="{_data_uri(patch)}">'
-        figures.append(f'<figure class="card">{picture}<figcaption>{caption}</figcaption></figure>')
+        image = f'<img alt="{escape(kind)} {row}" src="{_data_uri(patch)}">'
+        figures.append(f'<figure class="card">{image}<figcaption>{caption}</figcaption></figure>')
     return f'<div class="grid small">{"".join(figures)}</div>'
 
 

@@ -1,10 +1,10 @@
-"""The report on a pull request: its results against those of the target branch.
+"""The report on a pull request: its results compared with those of the target branch.
 
 python -m nodules.report.pull_request main          HEAD against main; `make report BASE=main`
 python -m nodules.report.pull_request main other    other against main
 
-Writes report/comment.md, report/roc.png and report/comparison.html, and prints the first. Results
-that DVC cannot pull are made by `dvc repro` in a clone; the working tree is left alone.
+Writes report/comment.md, report/roc.png and report/comparison.html, and prints the comment. Results
+that DVC cannot pull are reproduced in a temporary clone. The working tree is not modified.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from nodules.comparison.reproduction import Obtained, obtain
+from nodules.comparison.reproduction import LoadedRevision, fetch_or_reproduce
 from nodules.comparison.revisions import check_different
 from nodules.errors import TestSetError
 from nodules.report.comment import MARKER
@@ -32,58 +32,59 @@ HEADING = "### Is it better, or is it luck?"
 def write_pull_request_report(
     base: str, candidate: str, folder: Path, *, resamples: int = 10_000
 ) -> str:
-    """Write the comment, the picture and the page.
+    """Write the comment, the ROC chart and the HTML page.
 
     Parameters
     ----------
     base, candidate
         Git revisions or names of DVC experiments.
     folder
-        Made anew: `comment.md`, and `roc.png` and `comparison.html` unless the two were tested on
-        different patches, which is all that the comment then says.
+        Output folder, which is replaced. Holds `comment.md`, `roc.png` and `comparison.html`, or
+        only a comment that says so if the two revisions have different test sets.
     resamples
-        Of the bootstrap.
+        Number of bootstrap resamples.
 
     Returns
     -------
     str
-        The comment.
+        Text of the comment.
 
     Raises
     ------
     RevisionError
-        If there is no such revision, its results can neither be read nor made, or both are one.
+        If a revision does not exist, its results can be neither read nor reproduced, or both names
+        are the same.
     """
     check_different([base, candidate])
     with ExitStack() as clones:
-        obtained = [obtain(name, clones) for name in (base, candidate)]
+        loaded = [fetch_or_reproduce(name, clones) for name in (base, candidate)]
         shutil.rmtree(folder, ignore_errors=True)
         try:
-            report = make_report([each.revision for each in obtained], resamples=resamples)
+            report = make_report([each.revision for each in loaded], resamples=resamples)
         except TestSetError as error:
-            said = [f"They cannot be compared. {escaped(str(error))}."]
+            content = [f"They cannot be compared. {escaped(str(error))}."]
         else:
-            said = _compared(report)
+            content = _comparison_parts(report)
             write_roc_png(report, folder / "roc.png")
             write_page(report, folder / "comparison.html")
-    comment = "\n\n".join([MARKER, HEADING, *said, _origins(obtained)]) + "\n"
+    comment = "\n\n".join([MARKER, HEADING, *content, _origins(loaded)]) + "\n"
     with replacing(folder / "comment.md") as temporary:
         temporary.write_text(comment, encoding="utf-8")
     return comment
 
 
-def _compared(report: Report) -> list[str]:
-    ours, theirs = (escaped(each.name) for each in report.revisions)
-    legend = f"ROC of the test patches: {ours} in blue, {theirs} in orange."
+def _comparison_parts(report: Report) -> list[str]:
+    baseline, candidate = (escaped(revision.name) for revision in report.revisions)
+    legend = f"ROC of the test patches: {baseline} in blue, {candidate} in orange."
     return [as_markdown(report), f"{legend}\n\n{roc_mermaid(report)}"]
 
 
-def _origins(obtained: list[Obtained]) -> str:
-    return "\n".join(f"- {escaped(each.origin)}" for each in obtained)
+def _origins(loaded: list[LoadedRevision]) -> str:
+    return "\n".join(f"- {escaped(each.origin)}" for each in loaded)
 
 
 def main() -> None:
-    """Write the report that the command line asks for, and print its Markdown."""
+    """Write the report and print the comment."""
     parser = argparse.ArgumentParser(
         prog="python -m nodules.report.pull_request",
         description="Write report/comment.md, roc.png and comparison.html, and print the first.",
@@ -92,8 +93,8 @@ def main() -> None:
     parser.add_argument("candidate", metavar="CANDIDATE", nargs="?", default="HEAD")
     with one_line_errors():
         arguments = parser.parse_args()
-        changed = ["git", "status", "--porcelain", "--untracked-files=no"]
-        if subprocess.run(changed, capture_output=True, check=False).stdout:
+        status = ["git", "status", "--porcelain", "--untracked-files=no"]
+        if subprocess.run(status, capture_output=True, check=False).stdout:
             print("note: what is not committed is not in the report", file=sys.stderr)
         comment = write_pull_request_report(arguments.base, arguments.candidate, FOLDER)
         sys.stdout.write(comment)

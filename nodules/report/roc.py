@@ -1,4 +1,4 @@
-"""The ROC curves of a report where no page can be opened: as a PNG, and as a Mermaid chart."""
+"""The ROC curves of a report as a PNG and as a Mermaid chart, for a pull request comment."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from nodules.report.content import Report
 from nodules.system.atomic import replacing
 
 SIZE = 420
-# The points of a Mermaid chart stand at equal distances, so the curves are read off at as many
-# false positive rates.
-READINGS = 51
+# A Mermaid chart spaces its points equally, so the curves are interpolated at this many equally
+# spaced false positive rates.
+ROC_POINTS = 51
 
 
 def write_roc_png(report: Report, path: Path) -> None:
-    """Draw the ROC curves of all revisions on one picture."""
+    """Write one PNG with the ROC curves of all revisions."""
     spec = charts(report)["ROC"] | {"width": SIZE, "height": SIZE, "background": "white"}
     spec["config"] = {"legend": {"orient": "bottom", "symbolOpacity": 1, "labelLimit": SIZE}}
     with replacing(path) as temporary:
@@ -25,16 +25,16 @@ def write_roc_png(report: Report, path: Path) -> None:
 
 
 def roc_mermaid(report: Report) -> str:
-    """Write the ROC curves as a chart that GitHub and GitLab draw inside a comment.
+    """Return the ROC curves as a Mermaid chart, which GitHub and GitLab render in comments.
 
-    Comments there cannot carry a picture that is not already on a server. The curves are the same,
-    read off at `READINGS` false positive rates.
+    A comment cannot embed an image that is not hosted on a server. The curves are interpolated at
+    `ROC_POINTS` false positive rates.
     """
-    rates = np.linspace(0, 1, READINGS)
+    rates = np.linspace(0, 1, ROC_POINTS)
     lines = []
-    for each in report.revisions:
-        labels, probabilities = each.predictions.labels, each.predictions.probabilities
-        fpr, tpr, _ = roc_curve(labels, probabilities)
+    for revision in report.revisions:
+        predictions = revision.predictions
+        fpr, tpr, _ = roc_curve(predictions.labels, predictions.probabilities)
         lines.append(f"  line [{', '.join(f'{y:.3f}' for y in np.interp(rates, fpr, tpr))}]")
     colours = ", ".join(COLOURS[: len(lines)])
     theme = f'{{"themeVariables": {{"xyChart": {{"plotColorPalette": "{colours}"}}}}}}'

@@ -1,12 +1,12 @@
-"""The report as plain text, in which nothing commands the terminal."""
+"""The comparison report as plain text, without control characters."""
 
 from nodules.report.content import (
     Report,
     Table,
     comparison_table,
     notes,
-    outlook,
     params_table,
+    required_sample_text,
     subject,
     verdict,
     warnings,
@@ -15,7 +15,7 @@ from nodules.system.streams import printable
 
 
 def as_text(report: Report) -> str:
-    """Print the verdicts, a table for each candidate, and the parameters changed."""
+    """Return a table for each candidate, the changed parameters, the notes and the verdicts."""
     parts = [printable(subject(report))]
     for candidate, comparison in report.pairs:
         parts.append(_aligned(comparison_table(report, candidate, comparison)))
@@ -23,11 +23,11 @@ def as_text(report: Report) -> str:
     if params.rows:
         parts.append(_aligned(params))
     parts.append("\n".join(map(printable, notes(report))))
-    if found := warnings(report):
-        parts.append("\n".join(map(printable, found)))
+    if problems := warnings(report):
+        parts.append("\n".join(map(printable, problems)))
     for candidate, comparison in report.pairs:
-        said = verdict(report, candidate, comparison)
-        parts.append(f"{printable(said)};\n  {outlook(report, comparison)}")
+        line = verdict(report, candidate, comparison)
+        parts.append(f"{printable(line)};\n  {required_sample_text(report, comparison)}")
     return "\n\n".join(parts)
 
 

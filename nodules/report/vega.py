@@ -1,4 +1,4 @@
-"""The Vega libraries as one script, for pages that open without a network.
+"""The Vega libraries as one script, for pages that work offline.
 
 python -m nodules.report.vega .dvc/tmp/vega.js
 """
@@ -13,13 +13,13 @@ from nodules.system.exits import one_line_errors
 
 
 def vega_bundle() -> str:
-    """Give a script that defines `vega`, `vegaLite` and `vegaEmbed`, needing nothing else."""
+    """Return a self-contained script that defines `vega`, `vegaLite` and `vegaEmbed`."""
     snippet = "window.vega = vega; window.vegaLite = vegaLite; window.vegaEmbed = vegaEmbed;"
     return vl_convert.javascript_bundle(snippet)
 
 
 def main() -> None:
-    """Write the script, which the page of `dvc plots` loads."""
+    """Write the script, which the HTML page of `dvc plots` loads."""
     parser = argparse.ArgumentParser(description="Write the Vega libraries as one script.")
     parser.add_argument("script", type=Path, help="file to write")
     with one_line_errors(), replacing(parser.parse_args().script) as temporary:

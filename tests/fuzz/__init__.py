@@ -1,1 +1,1 @@
-"""Fuzzing what reads files from outside, beyond what the test suite has time for."""
+"""Fuzzing of the file readers, for longer runs than the test suite allows."""

@@ -1,10 +1,10 @@
-"""Run a fuzz for a time: `python -m tests.fuzz TARGET --seconds 60 [--seed N]`.
+"""Run a fuzz target for a given time: `python -m tests.fuzz TARGET --seconds 60 [--seed N]`.
 
-A target is a module of this folder with a function `prepare(folder: Path) -> Attempt`, where an
-attempt is called with a `numpy.random.Generator`, makes one damaged file and has the program read
-it. It returns in a word or two how that ended, such as `refused`; any exception is a finding, and
-so is an attempt that takes longer than the target's `MAX_SECONDS`. Attempt number n draws from
-`default_rng([seed, n])`, and `--first n --attempts 1` repeats it alone.
+A target is a module in this folder with a function `prepare(folder: Path) -> Attempt`. An attempt
+takes a `numpy.random.Generator`, creates one damaged file and has the program read it. It returns a
+short outcome such as `refused`. Any exception is a finding, and so is an attempt longer than the
+target's `MAX_SECONDS`. Attempt n uses `default_rng([seed, n])`; `--first n --attempts 1` repeats
+only that attempt.
 """
 
 import argparse
@@ -22,7 +22,7 @@ TARGETS = ("models", "metaimage", "dicom")
 
 
 def main() -> None:
-    """Attempt until the time is up; print how attempts ended, and exit 1 at the first finding."""
+    """Run attempts until the time is up; print the outcomes; exit 1 at the first finding."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=main.__doc__)
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("--seconds", type=float, default=60)

@@ -1,8 +1,8 @@
-"""DICOM files with damaged bytes, values, lengths and types: refused, or read as they say.
+"""DICOM files with damaged bytes, values, lengths and types: rejected or read correctly.
 
-What is accepted is compared with its own computation from the damaged file: the stored values taken
-from the bytes by NumPy, the slope and intercept as pydicom parses them. Of compressed files only
-those whose pixels were left alone are compared.
+Accepted files are compared with an independent computation from the damaged file: NumPy reads the
+stored values from the bytes, pydicom parses slope and intercept. Compressed files are compared only
+if their pixels are intact.
 """
 
 import struct
@@ -37,24 +37,24 @@ from nodules.importers.images import read_image
 MAX_SECONDS = 10
 
 ROWS, COLUMNS = 24, 20
-IMAGE_GROUPS = (0x0028, 0x5200, 0x7FE0)  # what decides on the values, and the class and modality
+IMAGE_GROUPS = (0x0028, 0x5200, 0x7FE0)  # tags that affect the values, and the class and modality
 DECIDING = {0x00080016, 0x00080060, 0x00020010}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A valid file, its values, and where its elements begin.
+    """A valid file, its values and the positions of its elements.
 
     Attributes
     ----------
     content
-        The file.
+        Content of the file.
     values
-        (ROWS, COLUMNS) as `read_image` has to return them.
+        Expected result of `read_image`, (ROWS, COLUMNS).
     stored
-        The same before slope and intercept.
+        Stored values, before slope and intercept.
     elements
-        Tag, place of the value in the file, and its length, of each element of the top level.
+        Tag, value offset and value length of each top-level element.
     """
 
     content: bytes
@@ -64,7 +64,7 @@ class Sample:
 
 
 def prepare(folder: Path) -> Callable[[np.random.Generator], str]:
-    """Write valid files; return the attempt."""
+    """Write valid files and return the attempt."""
     samples = [_sample(folder / f"valid{n}.dcm", *kind) for n, kind in enumerate(_KINDS)]
     path = folder / "fuzzed.dcm"
 
@@ -159,7 +159,7 @@ def _sample(path: Path, syntax: UID, dtype: str, bits: int, kind: str) -> Sample
         for element in [*dcmread(path).file_meta.elements(), *dcmread(path).elements()]
         if isinstance(element, RawDataElement) and element.length != 0xFFFFFFFF
     ]
-    if syntax == DeflatedExplicitVRLittleEndian:  # whose places are those of the inflated data
+    if syntax == DeflatedExplicitVRLittleEndian:  # offsets refer to the inflated data
         elements = [element for element in elements if element[0] >> 16 == 2]
     values = stored * 0.5 - 1024
     assert np.array_equal(read_image(path).values, values)
@@ -177,7 +177,7 @@ def _codestream(pixels: NDArray) -> bytes:
 def _flip_bytes(sample: Sample, rng: np.random.Generator) -> tuple[bytes, bool]:
     content = bytearray(sample.content)
     for _ in range(rng.integers(1, 9)):
-        # Mostly in the header, where it matters more.
+        # Mostly in the header, where changes matter more.
         end = len(content) if rng.random() < 0.2 else min(len(content), 1200)
         content[rng.integers(128, end)] = rng.integers(256)
     return bytes(content), False
@@ -200,7 +200,7 @@ def _change_value(sample: Sample, rng: np.random.Generator) -> tuple[bytes, bool
     content = bytearray(sample.content)
     letters = rng.choice([rng.bytes(length), bytes(rng.choice(_LETTERS, length))])
     content[place : place + length] = bytes(letters).ljust(length, b"\0")[:length]
-    # Another length, VR or text in these is of no matter for the image.
+    # Another length, VR or text in these does not affect the image.
     return bytes(content), tag >> 16 not in (*IMAGE_GROUPS, 2) and tag not in DECIDING
 
 
@@ -210,7 +210,7 @@ _LETTERS = np.frombuffer(b"0123456789.-+eE \\\0\nnaif", np.uint8)
 def _change_length_or_type(sample: Sample, rng: np.random.Generator) -> tuple[bytes, bool]:
     _, place, length = sample.elements[rng.integers(len(sample.elements))]
     content = bytearray(sample.content)
-    # The length is in the 2 or 4 bytes before the value, and the VR, if there is one, before it.
+    # The length is in the 2 or 4 bytes before the value, preceded by the VR, if any.
     number = int(rng.choice([0, 1, length + 1, 2 * length, 0xFFFE, 0xFFFF, 2**31, 2**32 - 1]))
     if rng.random() < 0.5:
         content[place - 4 : place - 2] = rng.choice(_TYPES)
@@ -237,7 +237,7 @@ def _drop_or_repeat(sample: Sample, rng: np.random.Generator) -> tuple[bytes, bo
     number = int(rng.integers(len(sample.elements) - 1))
     _, start, length = sample.elements[number]
     end, (_, other, _) = start + length, sample.elements[number + 1]
-    # From the end of one element to that of the next lies a whole element.
+    # A whole element lies between the ends of two consecutive elements.
     after = other + sample.elements[number + 1][2]
     piece = sample.content[end:after]
     times = int(rng.choice([0, 2, 5]))
@@ -255,7 +255,7 @@ _MUTATIONS = (
 
 
 def _expected(content: bytes, sample: Sample) -> NDArray[np.floating] | None:
-    """Return the values that a damaged file says; None if it cannot be told here."""
+    """Return the values encoded in a damaged file; None if unknown."""
     validation = config.settings.reading_validation_mode
     config.settings.reading_validation_mode = config.IGNORE
     try:

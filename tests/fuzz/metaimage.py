@@ -1,8 +1,8 @@
-"""Damaged and hostile MetaImage scans: refused, or imported as what SimpleITK reads of them.
+"""Damaged and malicious MetaImage scans: rejected, or imported as SimpleITK reads them.
 
-What is accepted has to be a whole and plain file, and on those SimpleITK can be trusted. Files of
-known voxels lie outside the scan's folder, for mutated headers to point at: those voxels must not
-come back.
+Accepted scans must be complete and unambiguous; SimpleITK reads such files correctly. Files with
+known voxels lie outside the scan's folder as decoys for mutated headers. Their voxels must never be
+returned.
 """
 
 import gzip
@@ -64,7 +64,7 @@ VALUES = (
 
 
 def prepare(folder: Path) -> Callable[[Generator], str]:
-    """Write the decoys; return an attempt."""
+    """Write the decoys and return the attempt."""
     (folder / "decoy.raw").write_bytes(DECOY)
     for number in range(1, 5):
         (folder / f"{number}.raw").write_bytes(DECOY[:SLICE])
@@ -76,16 +76,16 @@ def prepare(folder: Path) -> Callable[[Generator], str]:
         _write(scan, rng)
         _damage(scan, rng)
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # a warning is a second line on stderr
+            warnings.simplefilter("error")  # a warning would be a second line on stderr
             return _import(scan, rng)
 
     return attempt
 
 
 def _write(scan: Path, rng: Generator) -> None:
-    """Write a valid scan in one of the ways that there are."""
+    """Write a valid scan in one of the supported formats."""
     voxels = rng.integers(-1600, 700, SHAPE).astype("<i2")
-    # Data as regular as this survives mutations of the size.
+    # Such regular data remains valid when the size is mutated.
     data = voxels.tobytes() if rng.random() < 0.7 else b"\x11\xfc" * voxels.size
     packed = (zlib.compress, gzip.compress)[rng.integers(2)](data)
     size = b"CompressedDataSize = %d\n" % len(packed)
@@ -185,10 +185,10 @@ def _import(scan: Path, rng: Generator) -> str:
 
 
 def _read_with_simpleitk(scan: Path, header: MetaImage) -> SimpleITK.Image:
-    """Read an accepted scan, by a copy of its header that MetaIO does not trip over.
+    """Read an accepted scan through a copy of its header that MetaIO can parse.
 
-    MetaIO wants NDims first, looks for the start of a compressed stream only where
-    CompressedDataSize is given, and ends at a number that it cannot read in a key of no importance.
+    MetaIO requires NDims first, seeks the start of a compressed stream only if CompressedDataSize
+    is given, and aborts on unreadable numbers in irrelevant keys.
     """
     data = (scan / "scan.mhd").read_bytes()
     start = re.search(rb"ElementDataFile *[=:][^\n]*\n?", data)
@@ -197,7 +197,7 @@ def _read_with_simpleitk(scan: Path, header: MetaImage) -> SimpleITK.Image:
     if header.compressed and header.compressed_size is None and header.start:
         stored = (scan / header.files[0]).stat().st_size - header.start
         lines.insert(0, b"CompressedDataSize = %d" % stored)
-    if header.files == ("scan.mhd",):  # of another length than the copy
+    if header.files == ("scan.mhd",):  # the copy has another length
         lines = [line for line in lines if not line.lstrip().startswith(b"HeaderSize")]
     copy = scan / "copy.mhd"
     copy.write_bytes(b"\n".join([b"NDims = 3", *lines, data[start.start() :]]))
@@ -230,7 +230,7 @@ def _import_patches(
         return "accepted"
     with open_patches(out) as patches:
         found = patches.read(0, len(patches))
-    if len(found) < len(centres):  # places that are one in floating point
+    if len(found) < len(centres):  # positions that are equal in floating point
         return "accepted"
     for patch, (x, y, z) in zip(found, centres, strict=True):
         assert np.array_equal(patch, window.grey(padded[z, y : y + 50, x : x + 50]))

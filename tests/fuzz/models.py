@@ -1,8 +1,8 @@
-"""Damaged and hostile model files: refused, or scored as Keras itself would score them.
+"""Damaged and malicious model files: rejected, or scored as Keras would score them.
 
-A file that is accepted must give the scores of the network and weights that it holds. While a file
-is read, nothing may be deserialised, run, connected to, or opened outside of the temporary folder
-and the installed packages.
+The scores of an accepted file must be those of its network and weights. While a file is read, the
+program must not deserialise objects, run code, connect to a network, or open files outside the
+temporary folder and the installed packages.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from nodules.models.file import load_model, save_model
 from nodules.models.registry import build_model
 from nodules.runtime import be_deterministic
 
-MAX_SECONDS = 90  # on a busy machine; the process that reads first gets 2 of its own
+MAX_SECONDS = 90  # allows for load; the probe process gets 2 of its own
 MAX_MEGABYTES = 3000
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -61,7 +61,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     },
 }
 
-# What a file may name in the hope that it is looked up, opened, downloaded or called.
+# Names in a file that a vulnerable reader would look up, open, download or call.
 NAMES = [
     "__lambda__", "Activation", "Lambda", "TFSMLayer", "TorchModuleWrapper", "StringLookup",
     "builtins", "exec", "function", "get_file", "keras.config", "keras.datasets", "keras.layers",
@@ -80,11 +80,11 @@ Members = dict[str, bytes]
 
 
 class FindingError(BaseException):
-    """The program did what it must not do; nothing there may catch it."""
+    """A forbidden action of the program; must not be caught by it."""
 
 
 def prepare(folder: Path) -> Callable[[Generator], str]:
-    """Save a small network of each builder; return the attempt."""
+    """Save a small network of each builder and return the attempt."""
     be_deterministic()
     model_archive.SECONDS = 2
     bases = []
@@ -107,7 +107,8 @@ def prepare(folder: Path) -> Callable[[Generator], str]:
         path.write_bytes(content)
         try:
             with guard.closed():
-                # It reads as `load_model` does, but in a process that may crash, and so slower.
+                # Reads as `load_model` does, but in a separate process that may crash, which is
+                # slower.
                 if broken:
                     check_archive(path)
                 model = load_model(path)
@@ -145,7 +146,7 @@ def _kind(sentence: str) -> str:
 
 
 class _Guard:
-    """Raises at what the reading of a model must not do."""
+    """Raises on actions that reading a model must never perform."""
 
     def __init__(self, folder: Path) -> None:
         self._closed = False
@@ -179,7 +180,7 @@ class _Guard:
 
     @contextmanager
     def closed(self) -> Iterator[None]:
-        """Look at everything that the block does."""
+        """Monitor all actions in the `with` block."""
 
         def forbidden(*arguments: object, **named: object) -> None:
             raise FindingError(f"called with {arguments} and {named}")
@@ -198,7 +199,7 @@ class _Guard:
 
 
 def _mutated(rng: Generator, base: Members, canary: Path) -> tuple[bytes, bool]:
-    """Return an archive of which a few things are not as they were, and whether HDF5 may crash."""
+    """Return an archive with a few mutations, and whether HDF5 may crash on it."""
     members = dict(base)
     compression = zipfile.ZIP_STORED
     config, metadata, weights = MEMBERS
@@ -236,7 +237,7 @@ def _archive(members: Members, compression: int = zipfile.ZIP_STORED) -> bytes:
 def _damaged(rng: Generator, content: bytes) -> bytes:
     damaged = bytearray(content)
     for _ in range(rng.integers(1, 6)):
-        # What describes the rest stands at the start or at the end.
+        # The metadata is at the start or at the end.
         place = int(rng.choice([rng.integers(len(damaged) or 1), rng.integers(2000)]))
         place = min(place, len(damaged)) if rng.random() < 0.7 else max(0, len(damaged) - place)
         size = int(rng.choice([1, 2, 4, 8]))
@@ -270,7 +271,7 @@ def _other_members(rng: Generator, members: Members) -> tuple[Members, int]:
 
 
 def _consistently_changed(rng: Generator, members: Members) -> Members:
-    """Change what training alone uses, everywhere: such a file is as good as the original."""
+    """Consistently change values used only in training; the file stays valid."""
     rate = str(rng.choice(["0.25", "0.125", "0.0", "1.5"])).encode()
     return {
         "metadata.json": members["metadata.json"].replace(b'"dropout": 0.5', b'"dropout": ' + rate),
@@ -292,7 +293,7 @@ def _changed_json(rng: Generator, content: bytes) -> bytes:
 
 
 def _changed(rng: Generator, part: Any) -> Any:
-    """Return JSON of which one value, at any depth, is another."""
+    """Return JSON with one value replaced, at any depth."""
     keys = list(part) if isinstance(part, dict) else list(range(len(part)))
     if not keys:
         return _anything(rng)
@@ -324,7 +325,9 @@ def _anything(rng: Generator, instead_of: Any = None) -> Any:
             return [instead_of] * int(rng.integers(1, 50))
         case 3:
             nested = instead_of
-            for _ in range(rng.integers(1, 300)):  # three times in one file, and json can write it
+            for _ in range(
+                rng.integers(1, 300)
+            ):  # may occur three times per file and must be JSON-serialisable
                 nested = [nested] if rng.random() < 0.5 else {"config": nested}
             return nested
         case 4:
@@ -348,7 +351,7 @@ def _changed_weights(rng: Generator, weights: bytes, canary: Path) -> bytes:
             lambda name, found: (names if isinstance(found, h5py.Dataset) else groups).append(name)
         )
         for _ in range(rng.integers(1, 4)):
-            # A second change may meet what the first one left.
+            # A second change may conflict with the first.
             with contextlib.suppress(KeyError, ValueError, OSError, RuntimeError, TypeError):
                 _change_weights(rng, file, str(rng.choice(names)), str(rng.choice(groups)), canary)
     return content.getvalue()

@@ -1,4 +1,4 @@
-"""The PyTorch twins of the networks, where PyTorch is installed: each in a process of its own."""
+"""PyTorch equivalents of the networks match Keras, if PyTorch is installed."""
 
 import importlib.util
 import subprocess
@@ -21,11 +21,11 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize("name", PARAMS.models)
-def test_a_twin_gives_the_probabilities_of_its_network_and_trains(name: str, tmp_path) -> None:
+def test_a_pytorch_equivalent_matches_its_network_and_trains(name: str, tmp_path) -> None:
     entry = PARAMS.models[name]
     model = build_model(name, entry.builder, entry.config, seed=3)
     rng = np.random.default_rng(0)
-    # Fresh networks have offsets of zero and statistics that change nothing.
+    # The initial offsets and statistics are trivial; replace them with random values.
     model.set_weights(
         [w if w.ndim > 1 else rng.uniform(0.5, 1.5, w.shape) for w in model.get_weights()]
     )
