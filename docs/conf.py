@@ -1,19 +1,21 @@
 """How Sphinx builds the documentation: `make docs`."""
 
 import logging
-import os
 import sys
 import tomllib
 from pathlib import Path
 
 # Autodoc imports libraries that log.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 logging.getLogger("faiss.loader").setLevel(logging.WARNING)
 
 DOCS = Path(__file__).parent
 REPOSITORY = DOCS.parent
 # Autodoc imports the packages; `generate` is next to this file.
 sys.path[:0] = [str(REPOSITORY), str(DOCS)]
+
+from nodules.runtime import be_deterministic  # noqa: E402  # from the path above
+
+be_deterministic()  # imports TensorFlow without its notices
 
 project = "nodules"
 author = "The nodules developers"

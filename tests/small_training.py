@@ -29,6 +29,20 @@ SMALL_MODEL = {
     },
 }
 
+# Arguments of the SqueezeNet builder for tests of files and messages.
+SMALLEST_CONFIG = {
+    "margin": 0,
+    "stem_filters": 4,
+    "stem_stride": 2,
+    "fires": [[2, 2]],
+    "pool_before": [0],
+    "bypass": True,
+    "batch_norm": True,
+    "batch_norm_momentum": 0.99,
+    "pooling": "average",
+    "dropout": 0.5,
+}
+
 
 def small_params(**recipe_changes) -> Params:
     """Return the repository's params with a small model and a short recipe."""

@@ -18,12 +18,12 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from nodules.__main__ import main
 from nodules.models.file import save_model
 from nodules.models.registry import build_model
+from tests.image_files import ct
+from tests.small_training import SMALLEST_CONFIG
 
 REPOSITORY = Path(__file__).parent.parent
 PAGE = REPOSITORY / "docs" / "reference" / "errors.md"
@@ -189,18 +189,6 @@ def _truncated_array() -> Command:
 
 # Models
 
-CONFIG = {
-    "margin": 0,
-    "stem_filters": 4,
-    "stem_stride": 2,
-    "fires": [[2, 2]],
-    "pool_before": [0],
-    "bypass": True,
-    "batch_norm": True,
-    "batch_norm_momentum": 0.9,
-    "pooling": "average",
-    "dropout": 0.5,
-}
 KERNEL, VARIANCE = "layers/conv2d/vars/0", "layers/batch_normalization/vars/3"
 PREDICT = ["predict", "model.keras", "mine.h5", "--out", "out.csv"]
 
@@ -208,7 +196,7 @@ PREDICT = ["predict", "model.keras", "mine.h5", "--out", "out.csv"]
 @pytest.fixture(scope="module")
 def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "model.keras"
-    save_model(build_model("small", "squeezenet", CONFIG, seed=3), path)
+    save_model(build_model("small", "squeezenet", SMALLEST_CONFIG, seed=3), path)
     return path
 
 
@@ -220,9 +208,9 @@ def _suffix() -> Command:
 
 @case("saved by Keras itself, or by an earlier version", network=None)
 @case("builder missing in this checkout", builder="mine")
-@case("invalid argument of the builder", config=CONFIG | {"dropout": 1.5})
-@case("network larger than its weights", config=CONFIG | {"stem_filters": 10**9})
-@case("changed configuration, or changed builder", config=CONFIG | {"bypass": False})
+@case("invalid argument of the builder", config=SMALLEST_CONFIG | {"dropout": 1.5})
+@case("network larger than its weights", config=SMALLEST_CONFIG | {"stem_filters": 10**9})
+@case("changed configuration, or changed builder", config=SMALLEST_CONFIG | {"bypass": False})
 def _network(**changes: Any) -> Command:
     def change(members: dict[str, bytes]) -> None:
         metadata = json.loads(members["metadata.json"])
@@ -291,22 +279,7 @@ def _image_folders() -> Path:
 )
 @case("several frames", STORED, NumberOfFrames=3)
 def _dicom(stored: Any, **attributes: Any) -> Command:
-    data = Dataset()
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.SOPClassUID, data.SOPInstanceUID, data.Modality = CTImageStorage, "1.2.3", "CT"
-    data.RescaleSlope, data.RescaleIntercept = "1", "-1024"
-    data.Rows, data.Columns = stored.shape
-    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    data.BitsAllocated, data.BitsStored, data.HighBit = 16, 16, 15
-    data.PixelRepresentation, data.PixelData = 0, stored.tobytes()
-    data["PixelData"].VR = "OW"
-    for name, value in attributes.items():
-        if value is None:
-            delattr(data, name)
-        else:
-            setattr(data, name, value)
-    pydicom.dcmwrite(_image_folders() / "x.dcm", data, enforce_file_format=True)
+    pydicom.dcmwrite(_image_folders() / "x.dcm", ct(stored, **attributes), enforce_file_format=True)
     return FOLDER
 
 

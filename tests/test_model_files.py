@@ -29,20 +29,8 @@ from nodules.models.feature_maps import largest_feature_map
 from nodules.models.file import load_model, save_model
 from nodules.models.registry import build_model, register
 from nodules.params import read_params
-from tests.small_training import REPOSITORY, write_discs
+from tests.small_training import REPOSITORY, SMALLEST_CONFIG, write_discs
 
-CONFIG = {
-    "margin": 0,
-    "stem_filters": 4,
-    "stem_stride": 2,
-    "fires": [[2, 2]],
-    "pool_before": [0],
-    "bypass": True,
-    "batch_norm": True,
-    "batch_norm_momentum": 0.99,
-    "pooling": "average",
-    "dropout": 0.5,
-}
 KERNEL = "layers/conv2d/vars/0"  # of the stem
 VARIANCE = "layers/batch_normalization/vars/3"
 
@@ -50,7 +38,7 @@ VARIANCE = "layers/batch_normalization/vars/3"
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("saved") / "model.keras"
-    save_model(build_model("small", "squeezenet", CONFIG, seed=3), path)
+    save_model(build_model("small", "squeezenet", SMALLEST_CONFIG, seed=3), path)
     return path
 
 
@@ -108,7 +96,7 @@ def test_a_model_file_says_what_built_the_network_and_keras_opens_it_too(model_p
         "network": {
             "entry": "small",
             "builder": "squeezenet",
-            "config": CONFIG,
+            "config": SMALLEST_CONFIG,
             "seed": 3,
             "precision": "float32",
         },
@@ -128,7 +116,7 @@ def test_a_loaded_model_is_saved_as_the_same_file(model_path: Path, tmp_path: Pa
 
 def test_the_order_of_a_configs_keys_does_not_change_the_file(saved: Path, tmp_path: Path) -> None:
     path = tmp_path / "other.keras"
-    reordered = dict(reversed(CONFIG.items()))
+    reordered = dict(reversed(SMALLEST_CONFIG.items()))
     save_model(build_model("small", "squeezenet", reordered, seed=3), path)
     assert path.read_bytes() == saved.read_bytes()
 
@@ -287,12 +275,21 @@ def test_invalid_metadata_are_refused(model_path: Path, metadata: bytes, found: 
         ({"precision": "float16"}, "network.precision: found 'float16', expected 'float32' or"),
         ({"code": "import os"}, "network.code: unknown key"),
         ({"config": {}}, "network.config.margin: missing"),
-        ({"config": CONFIG | {"seed": 1}}, "network.config.seed: found 1, expected none"),
-        ({"config": CONFIG | {"dropout": 1.5}}, "network.config.dropout: found 1.5, expected"),
-        ({"config": CONFIG | {"dropout": 1e308 * 10}}, NOT_JSON),
-        ({"config": CONFIG | {"pool_before": [9]}}, "network.config: pool_before: found [9]"),
-        ({"config": CONFIG | {"depth": ["x" * 9999]}}, "network.config.depth: unknown key"),
-        ({"config": CONFIG | {"bypass": False}}, "config.json: found another network"),
+        ({"config": SMALLEST_CONFIG | {"seed": 1}}, "network.config.seed: found 1, expected none"),
+        (
+            {"config": SMALLEST_CONFIG | {"dropout": 1.5}},
+            "network.config.dropout: found 1.5, expected",
+        ),
+        ({"config": SMALLEST_CONFIG | {"dropout": 1e308 * 10}}, NOT_JSON),
+        (
+            {"config": SMALLEST_CONFIG | {"pool_before": [9]}},
+            "network.config: pool_before: found [9]",
+        ),
+        (
+            {"config": SMALLEST_CONFIG | {"depth": ["x" * 9999]}},
+            "network.config.depth: unknown key",
+        ),
+        ({"config": SMALLEST_CONFIG | {"bypass": False}}, "config.json: found another network"),
         ({"entry": "other"}, "config.json: found another network"),
         ({"seed": 4}, "config.json: found another network"),
     ],
@@ -310,7 +307,7 @@ def nested(depth: int) -> list:
 
 @pytest.mark.parametrize("depth", [100, 400])
 def test_metadata_of_nested_lists_are_refused(model_path: Path, depth: int) -> None:
-    change_network(model_path, config=CONFIG | {"fires": nested(depth)})
+    change_network(model_path, config=SMALLEST_CONFIG | {"fires": nested(depth)})
     assert "metadata.json: " in refusal(model_path)
 
 
@@ -326,7 +323,7 @@ def test_metadata_of_nested_lists_are_refused(model_path: Path, depth: int) -> N
 def test_a_network_larger_than_its_weights_is_refused_before_it_is_allocated(
     model_path: Path, changes: dict, found: str
 ) -> None:
-    change_network(model_path, config=CONFIG | changes)
+    change_network(model_path, config=SMALLEST_CONFIG | changes)
     assert f"network.config: {found}" in refusal(model_path)
     assert keras.layers.Layer.add_weight.__name__ == "add_weight"
 

@@ -15,6 +15,12 @@ from nodules.report.pull_request import write_pull_request_report
 from nodules.report.roc import roc_mermaid
 from tests.tiny_project import PARAMS, Project, data_taken_away
 
+# What each stage of this repository does first.
+CHECK_ENVIRONMENT = """\
+from nodules.system.environment import check_environment
+check_environment()
+"""
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
@@ -25,12 +31,17 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         ("forgotten", "skill: 1.0", "skill: 2.5", False),
         ("other-patches", "patches: 400", "patches: 420", True),
         ("broken", "model: first", "model: first\nbroken: true", False),
+        ("upgraded", "skill: 1.0", "skill: 2.5", False),
     ):
         project.run("git", "switch", "--quiet", "--create", branch, "main")
         (project.path / "params.yaml").write_text(PARAMS.replace(old, new))
         if branch == "broken":
             script = project.path / "evaluate.py"
             script.write_text("raise SystemExit('no luck')\n")
+        if branch == "upgraded":
+            (project.path / "environment.yaml").write_text('numpy: "0"\n')
+            script = project.path / "evaluate.py"
+            script.write_text(CHECK_ENVIRONMENT + script.read_text())
         if reproduced:
             project.run("dvc", "repro", "--quiet")
         project.commit(branch)
@@ -99,6 +110,15 @@ def test_a_commit_whose_lock_is_out_of_date_is_reproduced_elsewhere(
     better = reported("better", tmp_path / "better")
     verdict = re.compile(r"in AUC \((.*)\)\*\*")
     assert verdict.findall(comment) == verdict.findall(better) != []
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_commit_that_recorded_other_versions_is_reproduced_with_those_installed(
+    tmp_path: Path,
+) -> None:
+    comment = reported("upgraded", tmp_path / "report").replace("\\", "")
+    assert "upgraded against main: better in AUC" in comment
+    assert "made here by `dvc repro`, since its dvc.lock is out of date in evaluate" in comment
 
 
 def test_results_that_cannot_be_pulled_are_reproduced_once(inside: Project, tmp_path: Path) -> None:

@@ -82,13 +82,13 @@ def _curves(axes: Axes, rows: Rows, by: str, x: str, y: str, colours: list[str])
 def real_patches(rows: Rows) -> Figure:
     """AUC and sensitivity of each training, with one view and with eight."""
     figure, axes = _figure(3.4, 2)
+
+    def label(row: dict[str, str]) -> str:
+        views = "1 view" if row["views"] == "1" else f"{row['views']} views"
+        return f"{row['network']}, seed {row['seed']}, {views}"
+
     for each, x in zip(axes, ("auc_all", "sensitivity_all"), strict=True):
-        _dots(
-            each,
-            rows,
-            x,
-            lambda row: f"{row['network']}, seed {row['seed']}, {row['views']} view(s)",
-        )
+        _dots(each, rows, x, label)
     return figure
 
 

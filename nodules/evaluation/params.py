@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from nodules.inference.views import Views
+from nodules.patches.symmetry import Views
 from nodules.schema import Block, Count, Fraction, Probability
 
 

@@ -9,9 +9,9 @@ from nodules.errors import FileError, ScoringError
 from nodules.evaluation.predictions import group_cell, new_table, probability_text
 from nodules.inference.folding import fold_batch_norm
 from nodules.inference.probabilities import nodule_probabilities
-from nodules.inference.views import Views
 from nodules.models.file import load_model
 from nodules.patches.reader import open_patches
+from nodules.patches.symmetry import Views
 from nodules.system.atomic import check_output
 
 

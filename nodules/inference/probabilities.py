@@ -8,11 +8,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from nodules.errors import ScoringError
-from nodules.inference.views import Views
 from nodules.models.feature_maps import largest_feature_map
 from nodules.patches.layout import CLASSES, Patches
 from nodules.patches.reader import PatchRows
-from nodules.patches.symmetry import symmetric_view
+from nodules.patches.symmetry import Views, symmetric_view
 from nodules.runtime import usable_processors
 
 # The batch size affects speed and memory, not the result. The feature maps of a batch should fit

@@ -17,7 +17,7 @@ from nodules.system.streams import os_error_text
 
 # Far above what any file needs: the columns of 100,000 patches are read in a second.
 SECONDS = 10
-BYTES_A_SECOND = 10_000_000
+BYTES_PER_SECOND = 10_000_000
 MEMORY = 500 * 2**20
 # What a patch file may hold. These are texts, if they are.
 NAMES = ("X", "Y", "group", "split", "index")
@@ -67,7 +67,7 @@ def probe(path: Path, *, seconds: int = SECONDS) -> None:
     call_limited(
         read_structure,
         path,
-        seconds=seconds + size // BYTES_A_SECOND,
+        seconds=seconds + size // BYTES_PER_SECOND,
         memory=MEMORY + 2 * size,
         failure=PatchFileError,
     )

@@ -1,7 +1,12 @@
 """The eight symmetries of a square patch: a section through a nodule has no up or left."""
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
+
+# Number of views over which a probability is averaged: the patch itself, or all eight.
+Views = Literal[1, 8]
 
 
 def symmetric_view(patches: NDArray, view: int) -> NDArray:
