@@ -19,7 +19,7 @@ settings.load_profile("no deadline")
 # much fails before the system kills another process.
 MAX_DATA_BYTES = 4 * 2**30
 
-SLOWEST = {"test_pipeline", "test_reproducibility", "test_strategy", "test_training"}
+SLOWEST = {"test_pipeline", "test_reproducibility", "test_devices", "test_train"}
 
 PatchFileFactory = Callable[..., Path]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-REPOSITORY = Path(__file__).parent.parent
+from tests.support import REPOSITORY
+
 HEAVY = ("tensorflow", "keras", "sklearn", "scipy", "matplotlib", "pandas", "dvc", "distributed")
 
 # Runs a module as `python -m` does and reports the heavy modules that it has imported.

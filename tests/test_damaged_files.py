@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from nodules.errors import PatchFileError
 from nodules.patches.layout import SPLITS
 from nodules.patches.reader import open_patches
+from tests.support import REPOSITORY
 
-REPOSITORY = Path(__file__).parent.parent
 ROWS = 4
 
 
@@ -26,7 +26,7 @@ ROWS = 4
 def read_apart() -> Iterator[Callable[[Path], str]]:
     """Return a function that reads a file in a separate process and returns the outcome."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.read_apart"],
+        [sys.executable, "-m", "tests.support.read_apart"],
         cwd=REPOSITORY,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -12,8 +12,8 @@ from ruamel.yaml import YAML
 
 from docs.experiments.draw import FIGURES, HASH_KEY, source_hash
 from nodules.__main__ import _parser
+from tests.support import REPOSITORY
 
-REPOSITORY = Path(__file__).parent.parent
 EXPERIMENTS = REPOSITORY / "docs" / "experiments"
 PROSE = {
     str(path.relative_to(REPOSITORY)): path.read_text(encoding="utf-8")

@@ -22,10 +22,10 @@ from PIL import Image
 from nodules.__main__ import main
 from nodules.models.file import save_model
 from nodules.models.registry import build_model
-from tests.image_files import ct
-from tests.small_training import SMALLEST_CONFIG
+from tests.support import REPOSITORY
+from tests.support.image_files import ct
+from tests.support.small_training import SMALLEST_CONFIG
 
-REPOSITORY = Path(__file__).parent.parent
 PAGE = REPOSITORY / "docs" / "reference" / "errors.md"
 ROW = re.compile(r"^\| (?P<cause>.+?) \| (?P<quote>`+)(?P<message>.+?)(?P=quote) \|$", re.MULTILINE)
 DOCUMENTED = {row["cause"]: row["message"] for row in ROW.finditer(PAGE.read_text("utf-8"))}

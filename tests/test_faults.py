@@ -21,7 +21,7 @@ from nodules.splitting.params import SplitParams
 from nodules.splitting.split import split_patches
 from nodules.system.exits import one_line_errors
 from nodules.training.train import TrainingFiles
-from tests.small_training import (
+from tests.support.small_training import (
     CHECKPOINTS,
     REPOSITORY,
     StopIn,

@@ -18,9 +18,9 @@ from nodules.patches import probe
 from nodules.patches.layout import PATCH_SIZE
 from nodules.patches.reader import open_patches
 from nodules.splitting.split import split_patches
+from tests.support import REPOSITORY
 
 HDF5_FAILS = "cannot be read: damaged so that the library that reads it crashes or never ends"
-REPOSITORY = Path(__file__).parent.parent
 SHAPE = (3, PATCH_SIZE, PATCH_SIZE)
 GOOD = {
     "X": np.zeros(SHAPE, np.uint8),

@@ -12,8 +12,7 @@ from nodules.errors import ParamsError
 from nodules.models.params import ModelParams
 from nodules.params import read_params
 from nodules.schema import Block
-
-REPOSITORY = Path(__file__).parent.parent
+from tests.support import REPOSITORY
 
 
 def changed(tmp_path: Path, key: str, value: Any) -> Path:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.small_training import REPOSITORY
+from tests.support.small_training import REPOSITORY
 
 # Ends the process at the first import of TensorFlow or Keras and prints the environment.
 AT_FIRST_IMPORT = """
@@ -39,7 +39,7 @@ def settings_at_first_import(module: str, **user: str) -> list[str]:
         "nodules.inference.folding",
         "nodules.models.squeezenet",
         "benchmarks.bits",
-        "tests.train_on_two_devices",
+        "tests.support.train_on_two_devices",
     ],
 )
 def test_the_environment_is_set_before_tensorflow_is_imported(module: str) -> None:

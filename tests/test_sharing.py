@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.tiny_project import Project
+from tests.support.tiny_project import Project
 
 # On Debian, only root's PATH includes its folder.
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")

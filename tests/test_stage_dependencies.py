@@ -12,8 +12,8 @@ from ruamel.yaml import YAML
 
 from nodules.errors import NodulesError
 from nodules.system.environment import check_environment, installed_version, update_environment
+from tests.support import REPOSITORY
 
-REPOSITORY = Path(__file__).parent.parent
 PIPELINE = YAML(typ="safe").load(REPOSITORY / "dvc.yaml")["stages"]
 # Code that does not affect output bytes: it rejects input, writes files atomically, or reads
 # params.yaml (DVC tracks its values). Its imports are not followed.

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-REPOSITORY = Path(__file__).parent.parent
+from tests.support import REPOSITORY
+
 WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
 TRUSTED = "${{ github.event.pull_request.base.sha }}"
 

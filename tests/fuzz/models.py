@@ -32,6 +32,7 @@ from nodules.models.archive import MEMBERS, check_archive
 from nodules.models.file import load_model, save_model
 from nodules.models.registry import build_model
 from nodules.runtime import be_deterministic
+from tests.support import REPOSITORY
 
 MAX_SECONDS = 90  # allows for load; the probe process gets 2 of its own
 MAX_MEGABYTES = 3000
@@ -152,7 +153,7 @@ class _Guard:
         self._closed = False
         installed = [*sysconfig.get_paths().values(), sys.prefix, sys.base_prefix]
         own = [
-            str(Path(__file__).parents[2]),
+            str(REPOSITORY),
             tempfile.gettempdir(),
             str(folder),
             os.devnull,

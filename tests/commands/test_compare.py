@@ -1,0 +1,443 @@
+"""Comparing revisions from the command line, in a repository with a trivial pipeline."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dvc.lock import LockError
+from dvc.repo import Repo
+from sklearn.metrics import roc_auc_score
+
+from nodules.comparison.revisions import (
+    PREDICTIONS,
+    TEST_PATCHES,
+    parse_predictions,
+    read_revision,
+    read_revisions,
+    scored_patches,
+)
+from nodules.errors import RevisionError, TestSetError
+from nodules.report.as_json import as_json
+from nodules.report.content import make_report, notes
+from nodules.report.markdown import as_markdown, escaped
+from nodules.report.page import write_page
+from nodules.report.text import as_text
+from tests.support import REPOSITORY
+from tests.support.browser import needs_chromium, open_offline
+from tests.support.tiny_project import PARAMS, Project, data_taken_away
+
+# URL from which the page of `dvc plots` loads Vega.
+VEGA = ".dvc/tmp/vega.js"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return a repository with one commit and its experiments."""
+    project = Project.create(tmp_path_factory.mktemp("project"))
+    project.experiment("second", "model=second", "skill=2.5", "luck=2")
+    project.experiment("lucky", "luck=3")
+    project.experiment("other-patches", "patches=420")
+    project.experiment("other-pixels", "pixels=2")
+    project.experiment("other-file", "compression=gzip", "luck=3")
+    return project
+
+
+@pytest.fixture
+def inside(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Make the repository the current folder."""
+    monkeypatch.chdir(project.path)
+    return project
+
+
+def printed(*revisions: str) -> str:
+    return as_text(make_report(read_revisions(revisions), resamples=500))
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_better_experiment_is_called_better_and_says_what_changed() -> None:
+    text = printed("HEAD", "second")
+    assert "second against HEAD: better in AUC (+0." in text
+    assert "400 test patches of 40 groups, 80 nodules" in text
+    assert ["skill", "1.0", "2.5"] in [line.split() for line in text.splitlines()]
+    assert "patches " not in text.split("Parameters changed")[1].split("\n\n")[0]
+
+
+@pytest.mark.usefixtures("inside")
+def test_another_seed_is_no_evidence_of_a_difference() -> None:
+    text = printed("HEAD", "lucky")
+    assert "lucky against HEAD: no evidence of a difference in AUC" in text
+    assert "test patches in groups like these to see (80% power); here are 400" in text
+
+
+def test_the_workspace_is_compared_with_head_where_nothing_is_named(project: Project) -> None:
+    text = project.compare()
+    assert "workspace against HEAD: no evidence of a difference" in text
+    assert "the AUCs are equal" in text
+    assert "has changed" not in text
+
+
+def test_a_workspace_that_was_not_reproduced_is_said_to_be_old(inside: Project) -> None:
+    params = inside.path / "params.yaml"
+    params.write_text(PARAMS.replace("luck: 1", "luck: 9"))
+    try:
+        assert "The workspace has changed since its last `dvc repro`" in printed("HEAD")
+    finally:
+        params.write_text(PARAMS)
+
+
+def test_a_workspace_that_is_being_reproduced_is_one_line(
+    inside: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(repo: Repo) -> None:
+        raise LockError("data/predictions.csv is busy")
+
+    monkeypatch.setattr(Repo, "status", locked)
+    with pytest.raises(RevisionError, match=r"^workspace: data/predictions\.csv is busy$"):
+        read_revision("workspace")
+
+
+def test_the_json_holds_what_scikit_learn_and_holm_give(inside: Project) -> None:
+    content = json.loads(inside.compare("HEAD", "second", "lucky", "--json"))
+    aucs = {}
+    for each in content["revisions"]:
+        predictions = read_revision(each["name"]).predictions
+        assert predictions.index.tolist() == list(range(1000, 2200, 3))
+        aucs[each["name"]] = roc_auc_score(predictions.labels, predictions.probabilities)
+        assert each["scores"]["auc"]["value"] == pytest.approx(aucs[each["name"]])
+    second, lucky = content["comparisons"]
+    for comparison in (second, lucky):
+        change = aucs[comparison["candidate"]] - aucs["HEAD"]
+        assert comparison["delong"]["value"] == pytest.approx(change)
+        assert comparison["obuchowski"]["value"] == pytest.approx(change)
+        assert comparison["bootstrap"]["auc"]["value"] == pytest.approx(change)
+    for test in ("obuchowski", "delong"):
+        assert second[test]["p_holm"] == 2 * second[test]["p"]
+        assert lucky[test]["p_holm"] == lucky[test]["p"]
+    assert second["params"]["model"] == {"baseline": "first", "candidate": "second"}
+    assert lucky["params"] == {"luck": {"baseline": 1, "candidate": 3}}
+
+
+def test_markdown_has_whole_tables_and_the_verdict_first(project: Project) -> None:
+    text = project.compare("HEAD", "second", "--md")
+    assert text.startswith("**second against HEAD: better in AUC")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) > 15
+    assert all(line.endswith("|") for line in rows)
+    assert "| skill | 1.0 | 2.5 |" in rows
+
+
+def test_a_revision_whose_network_has_learned_nothing_is_a_warning_in_every_form(
+    inside: Project, tmp_path: Path
+) -> None:
+    first, second = read_revisions(["HEAD", "second"])
+    alike = np.full_like(second.predictions.probabilities, 0.4386672)
+    alike[0] = 0.4386673
+    learned_nothing = replace(second, predictions=replace(second.predictions, probabilities=alike))
+    report = make_report([first, learned_nothing], resamples=100)
+    problem = "the probabilities of all 400 test patches lie within 0.4386672 to 0.4386673"
+    assert as_text(report).count(f"warning: second: {problem}") == 1
+    assert as_markdown(report).count(f"**warning: second: {problem}") == 1
+    write_page(report, tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text().count(f"Warning: second: {problem}") == 1
+    ours, theirs = json.loads(as_json(report))["revisions"]
+    assert ours["warning"] is None
+    assert theirs["warning"].startswith(problem)
+
+
+def test_in_markdown_names_trigger_no_mentions() -> None:
+    assert escaped("by @someone, see #12 and !3") == "by @\u200bsomeone, see #\u200b12 and !\u200b3"
+    assert escaped("a_b*") == "a\\_b\\*"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("see http://a.b/c or ftp://d", "see http:|//a.b/c or ftp:|//d"),
+        ("www.a.b and me@a.b", "www|.a.b and me@|a.b"),
+        ("_www.a.b_ *WWW.a.b*", "\\_www|.a.b\\_ \\*WWW|.a.b\\*"),
+        ("GH-1, gh-2, JIRA-3", "GH-|1, gh-|2, JIRA-|3"),
+        (":tada: at 12:30", ":|tada: at 12:30"),
+        ("%1 of 95% &1 ~bug $1", "%|1 of 95% \\&|1 \\~|bug \\$|1"),
+        ("![x](http://a)", "!|\\[x\\](http:|//a)"),
+        ("squeezenet-2 0.5 [[48, 2]]", "squeezenet-2 0.5 \\[\\[48, 2\\]\\]"),
+        ("a\x1b[1m\nb", "a\\\\x1b\\[1m b"),
+    ],
+)
+def test_in_markdown_nothing_is_linked(text: str, expected: str) -> None:
+    assert escaped(text).replace("\u200b", "|") == expected
+
+
+@pytest.mark.parametrize(
+    ("revisions", "sentence"),
+    [
+        (("HEAD", "other-patches"), "found 420 test patches, 400 of them among the 400 of HEAD"),
+        (
+            ("HEAD", "other-pixels"),
+            "other-pixels: found other pixels than in HEAD in 400 of 400 test patches, first in "
+            "row 1000; expected the same test set (did dataset change?)",
+        ),
+        (("HEAD", ""), "revision: found an empty name, expected a commit or a branch"),
+        (("HEAD", "nowhere"), "nowhere: no such revision, expected a commit, a branch"),
+        (("HEAD", "HEAD:params.yaml"), "HEAD:params.yaml: no such revision, expected a commit"),
+        (("HEAD", "HEAD^{tree}"), "HEAD^{tree}: no such revision, expected a commit"),
+        (("HEAD", "a" * 5000), "aaa: no such revision, expected a commit"),
+        (
+            ("HEAD", "M\udcfcller"),
+            "found letters that are not in the encoding of the locale (utf-8)",
+        ),
+        (("HEAD", "HEAD"), "HEAD: found twice, expected different revisions"),
+    ],
+)
+@pytest.mark.usefixtures("inside")
+def test_what_cannot_be_compared_is_refused(revisions: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(RevisionError) as refused:
+        make_report(read_revisions(revisions), resamples=100)
+    assert sentence in str(refused.value)
+
+
+@pytest.mark.usefixtures("inside")
+def test_the_same_pixels_in_another_file_are_the_same_test_patches() -> None:
+    report = make_report(read_revisions(["lucky", "other-file"]), resamples=100)
+    ours, theirs = report.revisions
+    assert ours.test_hash != theirs.test_hash
+    assert report.same_pixels
+    assert "the AUCs are equal" in as_text(report)
+    assert "pixels" not in "\n".join(notes(report))
+
+
+def test_without_pixels_the_hash_of_the_test_patches_decides(
+    inside: Project, tmp_path: Path
+) -> None:
+    ours, equal, other = read_revisions(["HEAD", "second", "other-pixels"])
+    unknown = replace(equal, test_hash="")
+    with data_taken_away(inside, tmp_path):
+        assert make_report([ours, equal], resamples=100).same_pixels
+        with pytest.raises(TestSetError, match=r"found another data/splits/test\.h5 than that of"):
+            make_report([ours, other], resamples=100)
+        report = make_report([ours, unknown], resamples=100)
+    assert "The pixels of the test patches were not compared" in as_text(report)
+
+
+def test_the_patches_that_were_scored_count_and_not_those_split_since(tmp_path: Path) -> None:
+    lock = {"split": {"cmd": "true", "outs": [{"path": TEST_PATCHES, "md5": "2" * 32}]}}
+    lock["evaluate"] = {
+        "cmd": "true",
+        "deps": [{"path": TEST_PATCHES, "md5": "1" * 32}],
+        "outs": [{"path": PREDICTIONS, "md5": "3" * 32}],
+    }
+    stages = {
+        "split": {"cmd": "true", "outs": [TEST_PATCHES]},
+        "evaluate": {"cmd": "true", "deps": [TEST_PATCHES], "outs": [PREDICTIONS]},
+    }
+    Repo.init(str(tmp_path), no_scm=True)
+    (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": stages}))
+    (tmp_path / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": lock}))
+    assert scored_patches(Repo(str(tmp_path))).endswith("1" * 32)
+
+
+HOSTILE = "\x1b]0;title\x07\x1b[31m\u202e\udcff http://evil.example www.evil.example @all"
+
+
+def test_names_and_values_cannot_control_the_terminal_or_create_links(
+    inside: Project, tmp_path: Path
+) -> None:
+    first, second = read_revisions(["HEAD", "second"])
+    renamed = replace(second, name=HOSTILE, params={HOSTILE: HOSTILE, "date": date(2026, 1, 1)})
+    report = make_report([first, renamed], resamples=100)
+    for text in (as_text(report), as_markdown(report)):
+        shown = text.replace("\n", "").replace("\u200b", "")
+        assert shown.isprintable()
+        assert "evil.example" in shown
+    linked = r"https?://|www\.|@\w"
+    assert not re.search(linked, as_markdown(report))
+    page = tmp_path / "report.html"
+    with data_taken_away(inside, tmp_path):
+        write_page(report, page)
+    assert "\x1b" not in page.read_text(encoding="utf-8")
+    assert json.loads(as_json(report))["revisions"][1]["name"] == HOSTILE
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "data/predictions.csv",
+        "params.yaml",
+        "data/splits/test.h5",
+        "evaluate.py",
+        "metrics/train/plots/metrics/val/loss.tsv",
+    ],
+)
+def test_a_pipe_in_the_workspace_is_refused_at_once(
+    path: str, inside: Project, tmp_path: Path
+) -> None:
+    shutil.move(inside.path / path, tmp_path / "aside")
+    os.mkfifo(inside.path / path)
+    try:
+        with pytest.raises(RevisionError, match=rf"^workspace: {path}: found a device or a pipe"):
+            read_revision("workspace")
+    finally:
+        (inside.path / path).unlink()
+        shutil.move(tmp_path / "aside", inside.path / path)
+
+
+def test_a_refusal_is_one_line(project: Project) -> None:
+    result = project("python", "-m", "nodules", "compare", "HEAD", "nowhere")
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: nowhere: no such revision")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def emptied(inside: Project, tmp_path: Path) -> Iterator[Project]:
+    """Yield the repository without its cache and data."""
+    with data_taken_away(inside, tmp_path):
+        yield inside
+
+
+def test_missing_predictions_are_named_with_the_command_that_fetches_them(emptied: Project) -> None:
+    commit = emptied.run("git", "rev-parse", "--short=7", "HEAD").strip()
+    with pytest.raises(RevisionError) as missing:
+        read_revision("HEAD")
+    expected = "HEAD: data/predictions.csv is neither in DVC's cache nor on a remote; get it with: "
+    assert str(missing.value) == expected + f"git switch --detach {commit} && dvc repro"
+    with pytest.raises(RevisionError, match=r"get it with: dvc repro$"):
+        read_revision("workspace")
+    # Following the message resolves the error.
+    emptied.run("dvc", "repro", "--quiet", "--force")
+    assert len(read_revision("HEAD").predictions.index) == 400
+
+
+def test_predictions_are_read_from_a_remote(emptied: Project, tmp_path: Path) -> None:
+    emptied.run("dvc", "config", "--local", "core.remote", "shared")
+    emptied.run("dvc", "remote", "add", "--local", "shared", str(tmp_path / "remote"))
+    try:
+        with pytest.raises(RevisionError, match=r"get it with: dvc pull .*, or dvc repro$"):
+            read_revision("workspace")
+        shutil.copytree(tmp_path / "cache", tmp_path / "remote")
+        assert len(read_revision("second").predictions.index) == 400
+    finally:
+        (emptied.path / ".dvc" / "config.local").unlink()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "found the columns nothing, expected split,index,group,label,probability"),
+        ("test,1,,0,0.5\ntest,x,,1,0.5", "line 3: found no numbers, expected some"),
+        ("test,1,,2,0.5", "line 2: found label 2, probability 0.5, expected label 0 or 1"),
+        ("test,1,,1,nan", "line 2: found label 1, probability nan, expected label 0 or 1"),
+        ("test,1,,1,0.5,9", "line 2: found no numbers, expected some"),
+        ("test,9223372036854775808,,1,0.5", "line 2: found index 9223372036854775808, expected"),
+        ("test,-1,,1,0.5", "line 2: found index -1, expected a row of the data set"),
+        ("test,1,\r,1,0.5", "line 2: found no numbers, expected some"),
+        (f"test,1,{'x' * 200_000},1,0.5", "line 2: found no table (field larger than"),
+        ("test,1,,1,0.5\ntest,1,,1,0.6", "found an index twice in test, expected each row once"),
+    ],
+)
+def test_broken_predictions_are_refused_with_their_line(text: str, sentence: str) -> None:
+    table = f"split,index,group,label,probability\n{text}\n" if text else ""
+    with pytest.raises(RevisionError) as refused:
+        parse_predictions(table, "HEAD: data/predictions.csv", split="test")
+    assert str(refused.value).startswith("HEAD: data/predictions.csv: ")
+    assert sentence in str(refused.value)
+
+
+@needs_chromium
+def test_the_page_draws_every_curve_without_a_network(inside: Project, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    inside.compare("HEAD", "second", "lucky", "--html", str(page))
+    opened = open_offline(page, tmp_path / "profile")
+    assert opened.console == []
+    # ROC, precision-recall, calibration and loss curves of three revisions, and two diagonals.
+    assert len(opened.curves()) == 4 * 3 + 2
+    assert "second against HEAD: better in AUC" in opened.document
+    assert opened.document.count("data:image/png;base64,") == 2 * 12
+    for outside in ('src="http', 'href="http', "url(http", "@import"):
+        assert outside not in opened.document
+
+
+@needs_chromium
+def test_names_and_values_cannot_become_markup(inside: Project, tmp_path: Path) -> None:
+    hostile = "</script><script>document.title='hit'</script><img src=x onerror=alert(1)>"
+    first, second = read_revisions(["HEAD", "second"])
+    renamed = type(second)(**{**vars(second), "name": hostile, "params": {hostile: hostile}})
+    page = tmp_path / "report.html"
+    write_page(make_report([first, renamed], resamples=100), page)
+    opened = open_offline(page, tmp_path / "profile")
+    assert opened.console == []
+    elements = _Elements()
+    elements.feed(opened.document)
+    assert "<title>hit</title>" not in opened.document
+    assert all(source.startswith("data:") for source in elements.pictures)
+    assert len(elements.pictures) == 12
+    assert len(opened.curves()) == 4 * 2 + 2
+
+
+class _Elements(HTMLParser):
+    """Collects the image sources of a document."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pictures: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "img":
+            self.pictures.append(dict(attrs)["src"] or "")
+
+
+def test_patches_without_pixels_are_listed(inside: Project, tmp_path: Path) -> None:
+    revisions = read_revisions(["HEAD", "second"])
+    page = tmp_path / "report.html"
+    with data_taken_away(inside, tmp_path):
+        write_page(make_report(revisions, resamples=100), page)
+    text = page.read_text()
+    assert "data:image/png" not in text
+    listed = text.split("Where second and HEAD disagree most")[1]
+    first, second = (each.predictions for each in revisions)
+    farthest = int(np.argmax(np.abs(first.probabilities - second.probabilities)))
+    assert f"<td>{first.index[farthest]}</td>" in listed.split("</tr>")[1]
+
+
+@needs_chromium
+def test_dvcs_own_page_draws_without_a_network(project: Project, tmp_path: Path) -> None:
+    project.run("dvc", "plots", "diff", "HEAD", "second")
+    page = project.path / "dvc_plots" / "index.html"
+    assert "run `make setup`" in open_offline(page, tmp_path / "before").document.split("<div")[0]
+    project.run("python", "-m", "nodules.report.vega", VEGA)
+    opened = open_offline(page, tmp_path / "profile")
+    assert [line for line in opened.console if "WARN" not in line] == []
+    assert len(opened.curves()) == 2
+
+
+def test_setting_up_writes_what_that_page_draws_with() -> None:
+    listed = subprocess.run(
+        ["make", "--dry-run", "--always-make", "setup"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"python -m nodules.report.vega {VEGA}" in listed.stdout
+    ignored = subprocess.run(["git", "check-ignore", "--quiet", VEGA], cwd=REPOSITORY, check=False)
+    assert ignored.returncode == 0
+
+
+def test_comparing_needs_no_tensorflow(inside: Project) -> None:
+    code = (
+        "import sys; from nodules.comparison.revisions import read_revisions;"
+        "from nodules.report.content import make_report;"
+        "from nodules.report.text import as_text;"
+        "as_text(make_report(read_revisions(['HEAD']), resamples=100));"
+        "sys.exit('tensorflow' in sys.modules or 'sklearn' in sys.modules)"
+    )
+    inside.run("python", "-c", code)

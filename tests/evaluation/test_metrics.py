@@ -1,0 +1,145 @@
+"""Metrics and thresholds, checked against scikit-learn and by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics
+
+from nodules.evaluation.metrics import (
+    calibration_curve,
+    choose_threshold,
+    expected_calibration_error,
+    score,
+    sensitivity_at_specificity,
+)
+from nodules.evaluation.params import ThresholdParams
+from tests.support.predictions import predictions
+
+# Twelve patches, whose confusion matrix at 0.5 is tn 5, fp 2, fn 1, tp 4.
+LABELS = np.array([0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1], dtype=np.uint8)
+PROBABILITIES = np.array([0.1, 0.2, 0.2, 0.3, 0.4, 0.6, 0.7, 0.35, 0.55, 0.6, 0.8, 0.95])
+
+
+@given(case=predictions(), threshold=st.floats(0, 1))
+def test_scores_are_those_of_scikit_learn(case, threshold: float) -> None:
+    labels, probabilities = case
+    found = score(labels, probabilities, threshold=threshold, calibration_bins=10)
+    calls = probabilities >= threshold
+    zero = {"zero_division": 0.0}
+    assert found.auc == pytest.approx(metrics.roc_auc_score(labels, probabilities))
+    assert found.accuracy == pytest.approx(metrics.accuracy_score(labels, calls))
+    assert found.sensitivity == pytest.approx(metrics.recall_score(labels, calls, **zero))
+    assert found.specificity == pytest.approx(
+        metrics.recall_score(labels, calls, pos_label=0, **zero)
+    )
+    assert found.precision == pytest.approx(metrics.precision_score(labels, calls, **zero))
+    assert found.npv == pytest.approx(metrics.precision_score(labels, calls, pos_label=0, **zero))
+    assert found.f1 == pytest.approx(metrics.f1_score(labels, calls, **zero))
+    assert found.brier == pytest.approx(np.mean((probabilities - labels) ** 2))
+    assert found.average_precision == pytest.approx(
+        metrics.average_precision_score(labels, probabilities)
+    )
+
+
+def test_sensitivity_is_read_off_the_roc_at_a_specificity() -> None:
+    # Above 0.7 are no non-nodules and 2 of 5 nodules; above 0.6 is one of 7 non-nodules.
+    assert sensitivity_at_specificity(LABELS, PROBABILITIES, 0.9) == 2 / 5
+    assert sensitivity_at_specificity(LABELS, PROBABILITIES, 6 / 7) == 2 / 5
+    assert sensitivity_at_specificity(LABELS, PROBABILITIES, 5 / 7) == 4 / 5
+
+
+@pytest.mark.parametrize("negatives", range(20, 120, 7))
+def test_a_specificity_that_is_reached_exactly_counts(negatives: int) -> None:
+    for above in range(1, negatives):
+        # One nodule lies below that many non-nodules and above the others.
+        probabilities = np.array([0.5] + [0.9] * above + [0.1] * (negatives - above))
+        labels = np.array([1] + [0] * negatives)
+        specificity = (negatives - above) / negatives
+        assert sensitivity_at_specificity(labels, probabilities, specificity) == 1
+        rule = ThresholdParams(rule="specificity", value=specificity)
+        assert choose_threshold(labels, probabilities, rule) == 0.5
+
+
+@given(case=predictions(), specificity=st.floats(0.01, 0.99))
+def test_no_threshold_does_better_at_a_specificity(case, specificity: float) -> None:
+    labels, probabilities = case
+    reached = [0.0]
+    for threshold in np.unique(probabilities):
+        calls = probabilities >= threshold
+        if (~calls)[labels == 0].mean() >= specificity:
+            reached.append(calls[labels == 1].mean())
+    found = sensitivity_at_specificity(labels, probabilities, specificity)
+    assert found == pytest.approx(max(reached))
+
+
+def test_scores_worked_by_hand() -> None:
+    found = score(LABELS, PROBABILITIES, threshold=0.5, calibration_bins=2)
+    assert found.sensitivity == 4 / 5
+    assert found.specificity == 5 / 7
+    assert found.precision == 4 / 6
+    assert found.npv == 5 / 6
+    # The nodule ranks higher in all of 35 pairs but 0.35 < 0.4, 0.6, 0.7; 0.55 < 0.6, 0.7; 0.6 <
+    # 0.7 and the tie at 0.6.
+    assert found.auc == pytest.approx((35 - 6 - 0.5) / 35)
+    # Below 0.5: mean probability 1.55 / 6, 1 nodule in 6. From 0.5: mean 4.2 / 6, 4 in 6.
+    assert found.ece == pytest.approx((abs(1.55 - 1) + abs(4.2 - 4)) / 12)
+
+
+@given(case=predictions(), bins=st.integers(2, 20))
+def test_calibration_bins_hold_every_patch_once(case, bins: int) -> None:
+    labels, probabilities = case
+    curve = calibration_curve(labels, probabilities, bins)
+    assert sum(bin_.patches for bin_ in curve) == len(labels)
+    assert sum(b.patches * b.nodule_fraction for b in curve) == pytest.approx(labels.sum())
+    assert sum(b.patches * b.probability for b in curve) == pytest.approx(probabilities.sum())
+    assert 0 <= expected_calibration_error(curve) <= 1
+
+
+def test_probabilities_that_are_frequencies_are_calibrated() -> None:
+    labels = np.array([0, 0, 0, 1, 0, 1, 1, 1], dtype=np.uint8)
+    probabilities = np.array([0.25] * 4 + [0.75] * 4)
+    assert score(labels, probabilities, threshold=0.5, calibration_bins=10).ece == 0
+
+
+def operating_point(threshold: float) -> tuple[float, float]:
+    found = score(LABELS, PROBABILITIES, threshold=threshold, calibration_bins=2)
+    return found.sensitivity, found.specificity
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "expected"),
+    [
+        ("youden", 0.0, (1, 4 / 7)),
+        ("f1", 0.0, (1, 4 / 7)),
+        ("sensitivity", 0.8, (4 / 5, 5 / 7)),
+        ("sensitivity", 0.81, (1, 4 / 7)),
+        ("specificity", 0.98, (2 / 5, 1)),
+        ("specificity", 0.8, (2 / 5, 1)),
+        ("specificity", 0.7, (4 / 5, 5 / 7)),
+        ("fixed", 0.5, (4 / 5, 5 / 7)),
+    ],
+)
+def test_each_rule_finds_its_operating_point(rule, value: float, expected) -> None:
+    threshold = choose_threshold(LABELS, PROBABILITIES, ThresholdParams(rule=rule, value=value))
+    assert operating_point(threshold) == pytest.approx(expected)
+
+
+@given(
+    case=predictions(), value=st.floats(0, 1), rule=st.sampled_from(["sensitivity", "specificity"])
+)
+def test_the_rules_reach_their_value_at_the_least_cost(case, value: float, rule) -> None:
+    labels, probabilities = case
+    chosen = choose_threshold(labels, probabilities, ThresholdParams(rule=rule, value=value))
+    other = "specificity" if rule == "sensitivity" else "sensitivity"
+    points = [
+        score(labels, probabilities, threshold=t, calibration_bins=2)._asdict()
+        for t in np.unique(probabilities)
+    ]
+    found = score(labels, probabilities, threshold=chosen, calibration_bins=2)._asdict()
+    reaching = [point for point in points if point[rule] >= value]
+    if reaching:
+        assert found[rule] >= value
+        assert found[other] == max(point[other] for point in reaching)
+    else:
+        assert found[rule] == max(point[rule] for point in points)
