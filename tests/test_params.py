@@ -1,11 +1,13 @@
 """params.yaml: accepted values and error messages."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
 from nodules.errors import ParamsError
@@ -174,3 +176,17 @@ def test_a_file_that_is_not_yaml_is_one_line(tmp_path: Path) -> None:
 def test_no_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="no such file"):
         read_params(tmp_path / "params.yaml")
+
+
+def test_an_experiment_changes_only_its_parameter(tmp_path: Path) -> None:
+    # `dvc exp run --set-param` rewrites the file; were it written in another style, the first
+    # experiment would change all of it.
+    path = tmp_path / "params.yaml"
+    shutil.copy(REPOSITORY / "params.yaml", path)
+    before = path.read_text().splitlines()
+    apply_overrides(path, ["model=mobilenet"])
+    after = path.read_text().splitlines()
+    changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+    assert [(old.split("#")[0], new.split("#")[0]) for old, new in changed] == [
+        ("model: squeezenet          ", "model: mobilenet           ")
+    ]

@@ -30,9 +30,8 @@ from nodules.models.archive import (
     stored_arrays,
 )
 from nodules.models.feature_maps import largest_feature_map
-from nodules.models.registry import BuildError, build_from_spec, spec_of
+from nodules.models.registry import BuildError, build_from_spec, builder_names, spec_of
 from nodules.models.spec import ModelSpec
-from nodules.patches.layout import CLASSES, PATCH_SIZE
 from nodules.system.atomic import replacing
 from nodules.system.streams import error_text, printable
 
@@ -111,7 +110,7 @@ def _built(archive: ModelArchive) -> keras.Model:
             model = build_from_spec(spec)
     except BuildError as error:
         note = ""
-        if error.key == "builder":
+        if spec.builder not in builder_names():
             note = "; scoring needs the file of nodules/models that registers it"
         raise ArchiveError(
             f"{METADATA}: network.{error.key}: {printable(error.problem, 200)}{note}"
@@ -119,10 +118,6 @@ def _built(archive: ModelArchive) -> keras.Model:
     # Builders check their arguments, but not for every size that Keras or TensorFlow refuses.
     except Exception as error:
         raise ArchiveError(f"{METADATA}: network.config: {error_text(error)}") from None
-    shapes = (model.input_shape, model.output_shape)
-    expected = ((None, PATCH_SIZE, PATCH_SIZE, 1), (None, len(CLASSES)))
-    if shapes != expected:
-        raise ArchiveError(f"found input and output {shapes}, expected {expected}")
     if (found := largest_feature_map(model)) > MAX_FEATURE_MAP:
         raise ArchiveError(
             f"found a feature map of {found:,} values for one patch, expected at most "

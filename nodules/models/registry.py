@@ -7,6 +7,7 @@ model is loaded by building it again, so the network must depend on the argument
 """
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,11 +15,13 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import keras
+import numpy as np
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from nodules import models
 from nodules.errors import ParamsError
 from nodules.models.spec import ModelSpec
+from nodules.patches.layout import CLASSES, PATCH_SIZE
 from nodules.schema import PARAMS_FILE, first_problem
 
 Builder = Callable[..., keras.Model]
@@ -103,7 +106,8 @@ def build_model(
     Raises
     ------
     ParamsError
-        If the builder is unknown or an argument is missing, unknown or wrong.
+        If the builder is unknown, an argument is missing, unknown or wrong, or the outputs are not
+        two probabilities.
     """
     content = {
         "entry": entry,
@@ -114,7 +118,9 @@ def build_model(
         "precision": precision,
     }
     try:
-        return build_from_spec(ModelSpec.model_validate(content))
+        model = build_from_spec(ModelSpec.model_validate(content))
+        _check_outputs(model)
+        return model
     except ValidationError as error:
         key, problem = first_problem(error)
     except BuildError as error:
@@ -133,7 +139,8 @@ def build_from_spec(spec: ModelSpec) -> keras.Model:
     Raises
     ------
     BuildError
-        If the builder is unknown or an argument is missing, unknown or wrong.
+        If the builder is unknown, an argument is missing, unknown or wrong, or the result is not a
+        network from patches to two outputs.
     """
     known = builder_names()
     if spec.builder not in known:
@@ -143,22 +150,48 @@ def build_from_spec(spec: ModelSpec) -> keras.Model:
         found = spec.config["seed"]
         problem = f"found {found!r}, expected none: builders get the seed of the pipeline"
         raise BuildError("config.seed", problem)
+    builder = _builders[spec.builder]
+    if "seed" not in inspect.signature(builder).parameters:
+        problem = f"found {spec.builder} without the argument seed, expected `seed: int`"
+        raise BuildError("builder", problem)
     # Initialisers use Keras's global generator, and a global counter numbers unnamed layers. Both
     # are reset, so a model does not depend on earlier ones.
     keras.utils.clear_session()
     keras.utils.set_random_seed(spec.seed)
     try:
         with _dtype_policy(spec.precision):
-            model = _builders[spec.builder](**spec.config, seed=spec.seed)
+            model = builder(**spec.config, seed=spec.seed)
     except ValidationError as error:
         key, problem = first_problem(error)
         raise BuildError(f"config.{key}", problem) from None
     except ValueError as error:
         # Raised by Keras if layers do not fit each other, or by the builder if arguments do not.
         raise BuildError("config", " ".join(str(error).split())[:200]) from None
+    _check_shapes(model, spec.builder)
     model.name = spec.entry
     _specs[model] = spec
     return model
+
+
+def _check_shapes(model: Any, builder: str) -> None:
+    if not isinstance(model, keras.Model):
+        problem = f"found that {builder} returns {type(model).__name__}, expected a keras.Model"
+        raise BuildError("builder", problem)
+    shapes = model.input_shape, model.output_shape
+    expected = (None, PATCH_SIZE, PATCH_SIZE, 1), (None, len(CLASSES))
+    if shapes != expected:
+        found = f"found a network from {shapes[0]} to {shapes[1]}"
+        raise BuildError("builder", f"{found}, expected from {expected[0]} to {expected[1]}")
+
+
+def _check_outputs(model: keras.Model) -> None:
+    """Check that the outputs are probabilities, with one random patch."""
+    patch = np.random.default_rng(0).uniform(0, 255, (1, PATCH_SIZE, PATCH_SIZE, 1))
+    outputs = np.asarray(model(patch, training=False))[0]
+    if not np.isclose(outputs.sum(), 1, atol=1e-4) or outputs.min() < 0:
+        found = ", ".join(f"{output:.4g}" for output in outputs)
+        expected = "the probabilities of both classes, which add up to 1 (softmax)"
+        raise BuildError("builder", f"found the outputs {found} for a patch, expected {expected}")
 
 
 def spec_of(model: keras.Model) -> ModelSpec:

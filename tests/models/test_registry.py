@@ -1,10 +1,13 @@
 """The networks: sizes, outputs and configuration errors."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
 from nodules.errors import FileError, ParamsError
 from nodules.models import registry
@@ -174,17 +177,6 @@ def test_layers_that_do_not_fit_the_patch_are_one_line() -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("entry", ENTRIES)
-def test_every_layer_has_a_name_of_its_own(entry: str) -> None:
-    # Keras numbers unnamed layers globally, so the layers of a second model would have different
-    # names.
-    params = ENTRIES[entry]
-    build(entry)
-    builder = registry._builders[params.builder]
-    names = [[layer.name for layer in builder(**params.config, seed=0).layers] for _ in range(2)]
-    assert names[0] == names[1]
-
-
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -218,6 +210,36 @@ def test_a_missing_argument_is_named(entry: str, key: str) -> None:
     config = {name: value for name, value in ENTRIES[entry].config.items() if name != key}
     with pytest.raises(ParamsError, match=rf"models\.{entry}\.config(\.|: ){key}: missing"):
         build_model(entry, ENTRIES[entry].builder, config, seed=0)
+
+
+def sequential(*layers_: layers.Layer) -> keras.Model:
+    return keras.Sequential([keras.Input((50, 50, 1)), layers.Flatten(), *layers_])
+
+
+@pytest.mark.parametrize(
+    ("builder", "sentence"),
+    [
+        (lambda: sequential(), r"without the argument seed, expected `seed: int`"),
+        (lambda *, seed: seed, r"returns int, expected a keras\.Model"),
+        (
+            lambda *, seed: sequential(layers.Dense(1)),
+            r"from \(None, 50, 50, 1\) to \(None, 1\), expected from .* to \(None, 2\)",
+        ),
+        (
+            lambda *, seed: sequential(layers.Dense(2, "sigmoid")),
+            r"the outputs [0-9., ]+ for a patch, expected the probabilities of both",
+        ),
+        (lambda *, seed: sequential(layers.Dense(2)), r", which add up to 1 \(softmax\)"),
+    ],
+)
+def test_what_is_no_network_of_two_probabilities_is_one_line(
+    builder: Callable[..., Any], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_builders", {**registry._builders})
+    registry.register("mine")(builder)
+    with pytest.raises(ParamsError, match=rf"models\.mine\.builder: found .*?{sentence}") as error:
+        build_model("mine", "mine", {}, seed=0)
+    assert "\n" not in str(error.value)
 
 
 def test_an_unknown_builder_is_named() -> None:
