@@ -49,6 +49,20 @@ class Params(Block):
         changes = self.models[model].recipes.get(recipe, {})
         return self.recipes[recipe].changed(changes)
 
+    def unusual_choice(self) -> str | None:
+        """Return a note if the model and the recipe belong to different publications, or None.
+
+        An entry `NAME_RECIPE` of `models` is the network that `RECIPE` was published for.
+        """
+        for recipe in self.recipes:
+            named_after = self.model.endswith(f"_{recipe}")
+            if named_after and recipe != self.recipe:
+                return f"{self.model} was published with recipe={recipe}, found {self.recipe}"
+            counterpart = f"{self.model}_{recipe}"
+            if recipe == self.recipe and counterpart in self.models:
+                return f"recipe={recipe} was published for {counterpart}, found {self.model}"
+        return None
+
     @property
     def chosen_class_weights(self) -> ClassWeights:
         """The entry of `class_weights` that belongs to the recipe."""

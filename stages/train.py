@@ -1,5 +1,6 @@
 """Stage `train`: train the chosen model with the chosen recipe."""
 
+import sys
 from pathlib import Path
 
 from nodules.runtime import be_deterministic
@@ -26,6 +27,8 @@ def main() -> None:
         provenance=Path("metrics/train/provenance.json"),
     )
     params = read_params()
+    if note := params.unusual_choice():
+        print(f"note: {note}", file=sys.stderr)
     train(
         files,
         model_name=params.model,

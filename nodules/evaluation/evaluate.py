@@ -16,6 +16,7 @@ from nodules.evaluation.metrics import (
     choose_threshold,
     score,
     sensitivity_at_specificity,
+    threshold_text,
 )
 from nodules.evaluation.params import EvaluateParams
 from nodules.evaluation.predictions import COLUMNS, new_table, write_split
@@ -146,6 +147,13 @@ def evaluate(params: EvaluateParams, seed: int, files: EvaluationFiles) -> None:
     if problem := constant_predictions(predicted, f"{' and '.join(PREDICTED_SPLITS)} patches"):
         advice = "train it for more epochs or on more patches"
         print(f"warning: {files.model}: {problem}; {advice}", file=sys.stderr)
+    low, high = intervals["test"]
+    print(
+        f"test AUC {metrics['test/auc']:.3f} ({params.confidence:.0%} interval {low:.3f} to "
+        f"{high:.3f}); threshold {threshold:.3f}, {threshold_text(params.threshold)}: sensitivity "
+        f"{metrics['test/sensitivity']:.3f}, specificity {metrics['test/specificity']:.3f}; "
+        f"curves in {files.figures / 'roc.png'}"
+    )
 
 
 def _score_splits(files: EvaluationFiles, params: EvaluateParams) -> dict[str, ScoredSplit]:

@@ -160,6 +160,24 @@ def choose_threshold(
     return float(thresholds[best])
 
 
+def threshold_text(params: ThresholdParams) -> str:
+    """Return where the threshold comes from, as text.
+
+    Examples
+    --------
+    >>> threshold_text(ThresholdParams(rule="sensitivity", value=0.95))
+    'chosen on val for sensitivity >= 0.95'
+    """
+    match params.rule:
+        case "fixed":
+            return "fixed in params.yaml"
+        case "youden":
+            return "chosen on val for the largest Youden index"
+        case "f1":
+            return "chosen on val for the largest F1"
+    return f"chosen on val for {params.rule} >= {params.value:g}"
+
+
 def sensitivity_at_specificity(
     labels: Labels, probabilities: Probabilities, specificity: float
 ) -> float:

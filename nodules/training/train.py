@@ -1,6 +1,7 @@
 """Training one network with one recipe: the whole run as a function of parameters and files."""
 
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -121,6 +122,7 @@ def train(
     model = build_model(
         model_name, model_params.builder, model_params.config, seed=seed, precision=recipe.precision
     )
+    print(_described(model, model_params, recipe_name, recipe))
     folded = fold_batch_norm(model)
     distribution = training_strategy(strategy)
     devices = distribution.num_replicas_in_sync
@@ -203,6 +205,21 @@ def train(
         write_json(files.provenance, _provenance(recipe, first_epoch, durations.seconds))
     if checkpoint:
         checkpoint.remove()
+
+
+def _described(
+    model: keras.Model, model_params: ModelParams, recipe_name: str, recipe: Recipe
+) -> str:
+    """Return the network's size and the recipe in effect, which comes from two blocks of params."""
+    values = recipe.model_dump()
+    values |= {f"augmentation.{name}": value for name, value in values.pop("augmentation").items()}
+    lines = [f"{model.name}: {model.count_params():,} parameters, recipe {recipe_name}:"]
+    settings = ", ".join(f"{name} {value}" for name, value in values.items())
+    lines += textwrap.wrap(settings, 98, break_long_words=False)
+    if changes := model_params.recipes.get(recipe_name):
+        key = f"models.{model.name}.recipes.{recipe_name}"
+        lines.append(f"({', '.join(changes)}: from {key})")
+    return "\n  ".join(lines)
 
 
 def _cost(model: keras.Model) -> dict[str, int]:

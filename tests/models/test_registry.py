@@ -1,5 +1,9 @@
 """The networks: sizes, outputs and configuration errors."""
 
+import re
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from ruamel.yaml import YAML
 
 from nodules.errors import FileError, ParamsError
 from nodules.models import registry
@@ -258,3 +263,22 @@ def test_a_file_that_is_no_model_is_one_line(tmp_path: Path) -> None:
     keras.Sequential([keras.Input((50, 50, 1)), keras.layers.Flatten()]).save(path)
     with pytest.raises(FileError, match=r"metadata\.json: found no network, expected its"):
         load_model(path)
+
+
+def test_the_network_of_the_guide_passes_the_linter_and_trains(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    guide = (REPOSITORY / "docs/how-to/add-a-network.md").read_text()
+    blocks = re.findall(r"```(python|yaml)\n(.*?)```", guide, re.DOTALL)
+    (_, module), (_, entry) = ((kind, textwrap.dedent(text)) for kind, text in blocks)
+    name = "nodules/models/yournet.py"
+    for command in (["check"], ["format", "--check"]):
+        ruff = [sys.executable, "-m", "ruff", *command, "--quiet", "--stdin-filename", name, "-"]
+        subprocess.run(ruff, cwd=REPOSITORY, input=module, text=True, check=True)
+    monkeypatch.setattr(registry, "_builders", {**registry._builders})
+    exec(module, {"__name__": "yournet"})
+    params = YAML(typ="safe", pure=True).load(entry)["yournet"]
+    model = build_model("yournet", params["builder"], params["config"], seed=0)
+    patches = np.random.default_rng(0).integers(0, 256, (4, 50, 50, 1)).astype(np.float32)
+    accelerated = accelerate(model, ghost_batches=2, devices=1, average=0.1)
+    assert np.allclose(accelerated(patches), model(patches), atol=1e-5)
