@@ -1,5 +1,7 @@
 # Sets up the environment and runs the pipeline on a machine with only Python, git and make.
 #
+#   make help                      list the targets
+#   make demo                      train both networks on a small data set and compare them
 #   make repro                     run the stages of the pipeline that a change affects
 #   make test                      run the tests
 #   make docs                      build the documentation in docs/_build/html
@@ -27,21 +29,41 @@ override PYTHON := $(value PYTHON)
 export BASE EPOCHS PYTHON
 VENV := .venv$(if $(GPU),-gpu)
 LOCK := requirements$(if $(GPU),-gpu).lock
+# A copy of the lock file that was installed.
 INSTALLED := $(VENV)/installed
 # The page of `dvc plots` draws with Vega; without this copy, it needs a network.
 VEGA := .dvc/tmp/vega.js
 # The stages in dvc.yaml call `python`, which must be the environment's.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
+# Two installations into one folder would ruin each other.
+ONE_AT_A_TIME := "$$PYTHON" -c 'import fcntl, subprocess, sys; lock = open("Makefile"); \
+	fcntl.flock(lock, fcntl.LOCK_EX); sys.exit(subprocess.call(sys.argv[1:]))'
+# pip is to install into $(VENV), whatever a person has set for other projects.
+export PIP_USER := 0
+export PIP_TARGET :=
+export PIP_PREFIX :=
+
+DEMO := --set-param phantom.scans=48 --set-param recipes.tuned.epochs=12
+
 # `dvc exp show` has a column for each file, parameter and metric. SHOWN stay; of the others, only the
 # parameters that differ between the rows.
 SHOWN := (Experiment|model|recipe|test\.(auc|auc_low|auc_high))$$
 DROPPED := .*/|(Created|threshold|leaks|training|validation|train|val|test|step|epochs|best_epoch|parameters|multiply_adds)\b
 
-.PHONY: repro test docs fuzz lint table report verify setup environment lock $(FUZZED:%=fuzz-%)
+.PHONY: help demo install repro test docs fuzz lint table report verify setup environment lock $(FUZZED:%=fuzz-%)
 
 repro: setup environment
 	dvc repro
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: setup environment
+	dvc exp run --temp --force --name demo-squeezenet --set-param model=squeezenet $(DEMO)
+	dvc exp run --temp --force --name demo-mobilenet --set-param model=mobilenet $(DEMO)
+	nodules compare demo-squeezenet demo-mobilenet --html demo.html
+	@echo 'A fifth of the data and of the epochs: the networks are far from what they reach in full. See demo.html.'
 
 test: setup
 	python -m pytest
@@ -75,26 +97,29 @@ report: setup
 verify: setup
 	python -m benchmarks.reproducibility $(if $(EPOCHS),--epochs "$$EPOCHS")
 
-setup: $(INSTALLED) $(VEGA)
+# The lock file is compared by content, so a new checkout or a wrong clock rebuilds nothing.
+setup:
+	@cmp -s $(LOCK) $(INSTALLED) && test -e $(VEGA) || $(ONE_AT_A_TIME) $(MAKE) --no-print-directory install
 
-$(INSTALLED): $(LOCK)
+# Another `make` may have installed everything while this one waited for its turn.
+install:
+	@cmp -s $(LOCK) $(INSTALLED) || $(MAKE) --no-print-directory $(VENV)
+	python -m nodules.report.vega $(VEGA)
+
+$(VENV): FORCE
 	@"$$PYTHON" -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) \
 	else "error: found Python %d.%d, expected 3.11 to 3.13; choose: make PYTHON=python3.12" % v)'
-	"$$PYTHON" -m venv --clear $(VENV)
+	"$$PYTHON" -m venv --clear $@
 	python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
 	python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@# With this, .venv/bin/dvc works without activation too: its stages find the same python.
-	@printf '%s\n' 'import os, sys; os.environ["PATH"] = os.pathsep.join([sys.prefix + "/bin", os.environ.get("PATH", "")])' \
-		> "$$(python -c 'import site; print(site.getsitepackages()[0])')/environment-on-path.pth"
 	python -m nodules.system.environment
-	@touch $@
+	@cp $(LOCK) $(INSTALLED)
+
+FORCE:
 
 # Writes environment.yaml only if a version has changed; `dvc repro` runs what depends on it.
 environment: setup
 	python -m nodules.system.environment
-
-$(VEGA): $(INSTALLED)
-	python -m nodules.report.vega $@
 
 # Needs uv; run it after a change of the dependencies in pyproject.toml.
 lock:

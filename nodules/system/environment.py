@@ -9,9 +9,6 @@ and `make repro` do that, so that `dvc repro` runs again what an upgrade may hav
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from nodules.errors import NodulesError
 from nodules.system.atomic import replacing
 from nodules.system.exits import one_line_errors
@@ -78,6 +75,10 @@ def _read(path: Path) -> dict[str, str]:
     EnvironmentFileError
         If the file is missing or is not a mapping.
     """
+    # Imported here: where it is not installed, that is an error of one line.
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
     try:
         content = YAML(typ="base", pure=True).load(path)
     except FileNotFoundError:

@@ -107,6 +107,8 @@ def outside_problem(error: BaseException | None) -> str | None:
     Writers such as HDF5's fail once more as they are closed, so the causes are looked at too.
     """
     while error is not None:
+        if isinstance(error, ModuleNotFoundError) and (problem := _missing_package(error)):
+            return problem
         if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
             return f"out of memory{_memory_limit()}"
         if isinstance(error, FileNotFoundError) and _NO_TEMPORARY_FOLDER in str(error):
@@ -122,6 +124,15 @@ def outside_problem(error: BaseException | None) -> str | None:
             return f"{place}: {problem}" if place else f"an output cannot be written: {problem}"
         error = error.__cause__ or error.__context__
     return None
+
+
+def _missing_package(error: ModuleNotFoundError) -> str | None:
+    """Return a sentence about a package that is not installed; None for a module of our own."""
+    package = (error.name or "").partition(".")[0]
+    if package in ("", "nodules", "stages", "benchmarks"):
+        return None
+    expected = "the environment of `make setup`: type `source .venv/bin/activate` first"
+    return f"{package} is not installed in {sys.prefix}, expected {expected}"
 
 
 def _memory_limit() -> str:
