@@ -25,16 +25,7 @@ def main() -> None:
         workspace=workspace,
         provenance=Path("metrics/train/provenance.json"),
     )
-    params = read_params()
-    train(
-        files,
-        model_name=params.model,
-        model_params=params.chosen_model,
-        recipe_name=params.recipe,
-        recipe=params.chosen_recipe,
-        seed=params.seed,
-        strategy=params.strategy,
-    )
+    train(read_params().chosen_training, files)
 
 
 if __name__ == "__main__":
