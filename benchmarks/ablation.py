@@ -9,7 +9,6 @@ each seed would draw a different one. The table shows the experiments of the che
 tuned and published recipes are trained in full, the ablations for fewer epochs.
 """
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 
 import dvc.api
 
-from benchmarks import MODELS
+from benchmarks import MODELS, add_models, new_parser
 from nodules.errors import ParamsError
 from nodules.params import read_params
 from nodules.schema import PARAMS_FILE
@@ -49,15 +48,15 @@ SHORT = f"{SHORT_EPOCHS} epochs"
 
 # Each entry removes or replaces one ingredient of the recipe.
 CHANGES = {
-    "no average": ("recipes.tuned.average=0.0",),
-    "no ghost batches": ("recipes.tuned.ghost_batches=1",),
-    "no symmetries": ("recipes.tuned.augmentation.symmetries=false",),
-    "no shift, rotation, zoom": (
+    "without weight average": ("recipes.tuned.average=0.0",),
+    "without ghost batches": ("recipes.tuned.ghost_batches=1",),
+    "without symmetries": ("recipes.tuned.augmentation.symmetries=false",),
+    "without shift, rotation and zoom": (
         "recipes.tuned.augmentation.shift=0",
         "recipes.tuned.augmentation.rotation=0.0",
         "recipes.tuned.augmentation.zoom=0.0",
     ),
-    "no contrast, brightness": (
+    "without contrast and brightness": (
         "recipes.tuned.augmentation.contrast=0.0",
         "recipes.tuned.augmentation.brightness=0.0",
     ),
@@ -80,13 +79,16 @@ def runs(models: Sequence[str]) -> Iterator[Run]:
         own = params.models[model].recipes.get("tuned", {})
         other = params.recipe_of(next(each for each in MODELS if each != model), "tuned")
         exchanged = tuple(f"recipes.tuned.{key}={getattr(other, key)}" for key in SCHEDULE)
-        for row, changes in {**CHANGES, "the other's schedule": exchanged}.items():
+        for row, changes in {**CHANGES, "schedule of the other network": exchanged}.items():
             settings = (change.format(model=model) for change in changes)
             settled = (_where_it_counts(setting, model, own) for setting in settings)
             yield Run(f"{SHORT}, {row}", model, changes=(*shorter, *settled))
         yield Run("published recipe", model, changes=("recipe=published",))
     for seed in SEEDS:
-        yield from (Run("published", f"{m}_published", seed, ("recipe=published",)) for m in models)
+        yield from (
+            Run("published network and recipe", f"{m}_published", seed, ("recipe=published",))
+            for m in models
+        )
 
 
 def _where_it_counts(setting: str, model: str, own: Mapping[str, Any]) -> str:
@@ -155,13 +157,13 @@ def _mean_and_range(values: list[float]) -> str:
 
 def main() -> None:
     """Queue the experiments, or print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = new_parser("benchmarks.ablation", __doc__)
     commands = parser.add_subparsers(required=True, dest="command")
     queue_command = commands.add_parser("queue", help="queue what has not been run")
     table_command = commands.add_parser("table", help="print what has been run")
     for command in (queue_command, table_command):
         command.add_argument("dataset", type=Path, help="patch file with real patches")
-        command.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+        add_models(command)
     arguments = parser.parse_args()
     with one_line_errors():
         if arguments.command == "queue":

@@ -4,12 +4,11 @@ TF_NUM_INTRAOP_THREADS=2 python -m benchmarks.bits
 ONEDNN_MAX_CPU_ISA=AVX2 taskset -c 0 python -m benchmarks.bits --models mobilenet
 """
 
-import argparse
 import hashlib
 
 import numpy as np
 
-from benchmarks import MODELS
+from benchmarks import add_models, new_parser
 from nodules.models.registry import build_model
 from nodules.params import Params, read_params
 from nodules.runtime import be_deterministic, usable_processors
@@ -48,9 +47,9 @@ def hashes(params: Params, model: str) -> tuple[str, str]:
 
 def main() -> None:
     """Print the hashes in Markdown."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = new_parser("benchmarks.bits", __doc__)
     params = read_params()
-    parser.add_argument("--models", nargs="+", choices=list(params.models), default=MODELS)
+    add_models(parser, list(params.models))
     parser.add_argument("--recipe", choices=list(params.recipes), default="tuned")
     parser.add_argument("--not-deterministic", action="store_true")
     arguments = parser.parse_args()

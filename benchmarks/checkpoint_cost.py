@@ -3,7 +3,6 @@
 python -m benchmarks.checkpoint_cost
 """
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import MODELS
+from benchmarks import add_models, new_parser
 from nodules.models.registry import build_model
 from nodules.params import Params, read_params
 from nodules.runtime import be_deterministic
@@ -57,8 +56,8 @@ def measure(params: Params, model: str, steps: int) -> tuple[float, float, int]:
 
 def main() -> None:
     """Print the fractions as a Markdown table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=MODELS, metavar="MODEL")
+    parser = new_parser("benchmarks.checkpoint_cost", __doc__)
+    add_models(parser, list(read_params().models))
     arguments = parser.parse_args()
     with one_line_errors():
         be_deterministic()

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 
 import numpy as np
 
-from benchmarks import MODELS
+from benchmarks import add_models, new_parser
 from benchmarks.stopwatch import steps_per_second
 from nodules.models.registry import build_model
 from nodules.params import read_params
@@ -93,8 +93,8 @@ def _burst(process: "subprocess.Popen[str]") -> float:
 
 def main() -> None:
     """Print the ratios as a Markdown table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=MODELS, metavar="MODEL")
+    parser = new_parser("benchmarks.determinism", __doc__)
+    add_models(parser, list(read_params().models))
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--seconds", type=float, default=3.0, help="duration of a burst")
     parser.add_argument("--work", choices=("on", "off"), help=argparse.SUPPRESS)

@@ -9,7 +9,6 @@ or when the stage ends if that is earlier. Finally the pipeline runs to completi
 status 1 if an output differs.
 """
 
-import argparse
 import itertools
 import os
 import random
@@ -21,6 +20,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks import new_parser
 from benchmarks.repository_copy import RepositoryCopy
 from benchmarks.reproducibility import differing
 from nodules.system.exits import one_line_errors
@@ -110,7 +110,7 @@ def place_of(run: Run) -> list[str]:
 
 def main() -> None:
     """Print one line per kill, then the verdict."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = new_parser("benchmarks.kills", __doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="seed of the kill times")
     arguments = parser.parse_args()

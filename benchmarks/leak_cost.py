@@ -7,7 +7,6 @@ a small network for a few epochs on each and scores its test split. `--copies 3`
 rotated or mirrored copies of every nodule, as some published data sets contain.
 """
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from benchmarks import new_parser
 from benchmarks.pipeline_run import run_training
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import load_model
@@ -50,9 +50,17 @@ MODES = ("report", "together")
 
 def main() -> None:
     """Print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = new_parser("benchmarks.leak_cost", __doc__)
     parser.add_argument("real", type=Path, help="patch file without a split of its own")
-    parser.add_argument("--copies", type=int, nargs="+", choices=range(8), default=[0, 3])
+    parser.add_argument(
+        "--copies",
+        type=int,
+        nargs="+",
+        choices=range(8),
+        default=[0, 3],
+        metavar="N",
+        help="rotated or mirrored copies of each nodule to add: 0 to 7",
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--epochs", type=int, default=6)
     arguments = parser.parse_args()

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from benchmarks import new_parser
 from benchmarks.pipeline_run import run_training
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import load_model
@@ -24,7 +25,7 @@ from nodules.system.exits import one_line_errors
 
 def main() -> None:
     """Print the AUC on real patches for each seed, and the mean."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = new_parser("benchmarks.phantom_transfer", __doc__)
     parser.add_argument("real", type=Path, help="patch file with real patches and labels")
     parser.add_argument("--model", default="squeezenet", choices=list(read_params().models))
     parser.add_argument(

@@ -42,24 +42,8 @@ def run_training(
     with open_patches(files.train) as split:
         weights = class_weights(split.labels, params.chosen_class_weights)
     write_json(files.class_weights, weights)
-    train_with(params, files, callbacks)
+    train(params.chosen_training, files, callbacks)
     return files
-
-
-def train_with(
-    params: Params, files: TrainingFiles, callbacks: Iterable[keras.callbacks.Callback] = ()
-) -> None:
-    """Train as the `train` stage does, with the selected model and recipe."""
-    train(
-        files,
-        model_name=params.model,
-        model_params=params.chosen_model,
-        recipe_name=params.recipe,
-        recipe=params.chosen_recipe,
-        seed=params.seed,
-        strategy=params.strategy,
-        callbacks=callbacks,
-    )
 
 
 def files_in(folder: Path) -> TrainingFiles:

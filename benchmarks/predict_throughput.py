@@ -6,7 +6,6 @@ The rate of `predict` includes loading the model and writing the table. The bare
 batches already in memory, both as loaded by Keras and with folded batch norm as in `predict`.
 """
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -20,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks import MODELS
+from benchmarks import add_models, new_parser
 from nodules.evaluation.predict_file import predict_file
 from nodules.inference.folding import fold_batch_norm
 from nodules.inference.probabilities import BATCH_SIZE
@@ -36,10 +35,10 @@ RESIDENT_BATCHES = 200
 
 def main() -> None:
     """Print the rates, their ratios and the peak memory at two sizes for each model."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = new_parser("benchmarks.predict_throughput", __doc__)
     parser.add_argument("--patches", type=int, default=100_000)
     known = list(read_params().models)
-    parser.add_argument("--models", nargs="+", choices=known, default=MODELS)
+    add_models(parser, known)
     arguments = parser.parse_args()
     be_deterministic()
     rows = []

@@ -7,13 +7,12 @@ Runs on the built-in data set in a temporary copy, including uncommitted changes
 1 if an output differs.
 """
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import MODELS
+from benchmarks import add_models, new_parser
 from benchmarks.repository_copy import RepositoryCopy
 from nodules.params import read_params
 from nodules.system.exits import one_line_errors
@@ -58,9 +57,9 @@ def table(runs: list[dict[str, str]]) -> str:
 
 def main() -> None:
     """Compare two runs for each combination and print the tables."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=MODELS, metavar="MODEL")
-    parser.add_argument("--recipes", nargs="+", default=RECIPES, metavar="RECIPE")
+    parser = new_parser("benchmarks.reproducibility", __doc__)
+    add_models(parser, list(read_params().models))
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=RECIPES)
     parser.add_argument("--epochs", type=int, help="number of epochs, instead of the recipe's")
     parser.add_argument("--scans", type=int, help="number of scans in the data set")
     arguments = parser.parse_args()

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks import new_parser
 from nodules.models.params import ModelParams
 from nodules.params import Params, read_params
 from nodules.patches.layout import BLOCK_PATCHES, PATCH_SIZE
@@ -59,13 +61,20 @@ class Usage(NamedTuple):
 
 def main() -> None:
     """Print a table of all sizes, storage types and steps, or run one step."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = new_parser("benchmarks.scale", __doc__)
     parser.add_argument("--patches", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument(
         "--folder", type=Path, help="folder for the files; a temporary one by default"
     )
     parser.add_argument("--storage", nargs="+", choices=STORAGE, default=list(STORAGE))
-    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
+    parser.add_argument(
+        "--steps",
+        nargs="+",
+        choices=STEPS,
+        default=list(STEPS),
+        metavar="STEP",
+        help=f"some of {', '.join(map(repr, STEPS))}; all by default",
+    )
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -180,8 +189,9 @@ def _params() -> Params:
 
 
 def _train(work: Path) -> None:
-    from benchmarks.pipeline_run import files_in, train_with
+    from benchmarks.pipeline_run import files_in
     from nodules.runtime import be_deterministic
+    from nodules.training.train import train
 
     be_deterministic()
     files = files_in(work / "splits")
@@ -192,7 +202,7 @@ def _train(work: Path) -> None:
     few = work / "few.h5"
     with new_patch_file(few, len(rows)) as file:
         file.append(pixels, labels)
-    train_with(_params(), files.__class__(**{**files.__dict__, "val": few}))
+    train(_params().chosen_training, replace(files, val=few))
 
 
 def _predict(work: Path) -> None:

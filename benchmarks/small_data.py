@@ -8,7 +8,6 @@ ends. Rows include the range of the probabilities: if all are nearly equal, the 
 nothing, whatever its AUC. With fewer than about 100 test patches, the AUC is unreliable.
 """
 
-import argparse
 import sys
 import tempfile
 from contextlib import redirect_stdout
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from sklearn.metrics import roc_auc_score
 
-from benchmarks import MODELS
+from benchmarks import add_models, new_parser
 from benchmarks.pipeline_run import run_training
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import load_model
@@ -31,7 +30,7 @@ from nodules.training.input_pipeline import steps_per_epoch
 
 def main() -> None:
     """Print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = new_parser("benchmarks.small_data", __doc__)
     parser.add_argument(
         "--sizes",
         type=_size,
@@ -41,7 +40,7 @@ def main() -> None:
     )
     parser.add_argument("--nodule-fraction", type=float, default=0.3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 3])
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    add_models(parser)
     parser.add_argument("--recipes", nargs="+", choices=["tuned", "published"], default=["tuned"])
     arguments = parser.parse_args()
     be_deterministic()

@@ -6,7 +6,6 @@ The recipe `published` trains the published variants of the networks. Each table
 training ends.
 """
 
-import argparse
 import sys
 import tempfile
 import time
@@ -16,7 +15,7 @@ from typing import Any
 
 import keras
 
-from benchmarks import MODELS
+from benchmarks import add_models, new_parser
 from benchmarks.pipeline_run import run_training
 from nodules.params import read_params
 from nodules.runtime import be_deterministic, usable_processors
@@ -51,10 +50,10 @@ class Curve(keras.callbacks.Callback):
 
 def main() -> None:
     """Train each model with each recipe; print the curves and times as Markdown tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = new_parser("benchmarks.time_to_auc", __doc__)
     parser.add_argument("dataset", type=Path, help="patch file")
     params = read_params()
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    add_models(parser)
     parser.add_argument(
         "--recipes", nargs="+", choices=list(params.recipes), default=list(params.recipes)
     )
@@ -83,7 +82,7 @@ def _print_curve(title: str, curve: Curve) -> None:
 
 def _print_summary(curves: dict[tuple[str, str], Curve], target: float) -> None:
     print(
-        f"\n| model | recipe | minutes to AUC {target} | minutes in all | epochs | last AUC "
+        f"\n| model | recipe | minutes to AUC {target} | minutes in total | epochs | final AUC "
         "| best AUC |"
     )
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")

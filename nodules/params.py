@@ -16,6 +16,7 @@ from nodules.models.params import ModelParams
 from nodules.phantom.params import PhantomParams
 from nodules.schema import PARAMS_FILE, Block, EntryName, Seed, first_problem
 from nodules.splitting.params import SplitParams
+from nodules.training.params import TrainingParams
 from nodules.training.recipe import ClassWeights, Recipe
 
 
@@ -67,6 +68,18 @@ class Params(Block):
     def chosen_class_weights(self) -> ClassWeights:
         """The entry of `class_weights` that belongs to the recipe."""
         return self.class_weights[self.recipe]
+
+    @property
+    def chosen_training(self) -> TrainingParams:
+        """The chosen model and recipe, the seed and the strategy."""
+        return TrainingParams(
+            model_name=self.model,
+            model=self.chosen_model,
+            recipe_name=self.recipe,
+            recipe=self.chosen_recipe,
+            seed=self.seed,
+            strategy=self.strategy,
+        )
 
 
 def read_params(path: Path = PARAMS_FILE) -> Params:

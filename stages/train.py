@@ -29,15 +29,7 @@ def main() -> None:
     params = read_params()
     if note := params.unusual_choice():
         print(f"note: {note}", file=sys.stderr)
-    train(
-        files,
-        model_name=params.model,
-        model_params=params.chosen_model,
-        recipe_name=params.recipe,
-        recipe=params.chosen_recipe,
-        seed=params.seed,
-        strategy=params.strategy,
-    )
+    train(params.chosen_training, files)
 
 
 if __name__ == "__main__":

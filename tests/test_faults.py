@@ -13,14 +13,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks.kills import SMALL
-from benchmarks.pipeline_run import train_with
 from benchmarks.repository_copy import RepositoryCopy
 from nodules.errors import FileError
 from nodules.evaluation.evaluate import EvaluationFiles, evaluate
 from nodules.splitting.params import SplitParams
 from nodules.splitting.split import split_patches
 from nodules.system.exits import one_line_errors
-from nodules.training.train import TrainingFiles
+from nodules.training.train import TrainingFiles, train
 from tests.support.small_training import (
     CHECKPOINTS,
     REPOSITORY,
@@ -89,7 +88,7 @@ def test_signals_end_a_training_in_one_line_that_says_where_it_resumes(
         (signal.SIGINT, 3, 130, "Ctrl-C", "resumes after epoch 2"),
     ):
         with pytest.raises(SystemExit) as exit_, one_line_errors():
-            train_with(small_params(epochs=4), files, [Signal(number, epoch, step=3)])
+            train(small_params(epochs=4).chosen_training, files, [Signal(number, epoch, step=3)])
         assert exit_.value.code == status
         assert one_error(capfd.readouterr().err) == (
             f"error: stopped by {name}; training was in epoch {epoch} of 4; `dvc repro` {rest}"
@@ -249,14 +248,14 @@ def test_a_full_disk_is_one_line_and_the_training_resumes_when_there_is_room(
     mounted(files.checkpoints, "size=2m")
     params = small_params(epochs=3)
     with pytest.raises(SystemExit) as exit_, one_line_errors():
-        train_with(params, files, [Fill(files.checkpoints, epoch=1)])
+        train(params.chosen_training, files, [Fill(files.checkpoints, epoch=1)])
     assert exit_.value.code == 1
     line = one_error(capfd.readouterr().err)
     assert "no space left on device" in line.lower()
     assert line.endswith("`dvc repro` resumes after epoch 1")
     (files.checkpoints / "filler").unlink()
     rest = StopIn(99)
-    train_with(params, files, [rest])
+    train(params.chosen_training, files, [rest])
     assert rest.epochs == [2, 3]
 
     # The same model is evaluated on a full disk.

@@ -25,8 +25,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from benchmarks import MODELS
-from benchmarks.pipeline_run import files_in, train_with
+from benchmarks import add_models, new_parser
+from benchmarks.pipeline_run import files_in
 from benchmarks.stopwatch import steps_per_second
 from benchmarks.throughput.table import (
     BARE_FIT,
@@ -48,7 +48,7 @@ from nodules.system.atomic import write_json
 from nodules.system.exits import one_line_errors
 from nodules.training.class_weights import class_weights
 from nodules.training.input_pipeline import steps_per_epoch
-from nodules.training.train import compiled_for_training
+from nodules.training.train import compiled_for_training, train
 
 # Trains for a while and returns patches/s, for comparison with the pipeline's epochs.
 Baseline = Callable[[], float]
@@ -62,9 +62,9 @@ Arrays = tuple[NDArray[np.float32], NDArray[np.float32]]
 def main() -> None:
     """Measure each network in turn and print its table."""
     params = read_params()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = new_parser("benchmarks.throughput", __doc__)
     add = parser.add_argument
-    add("--models", nargs="+", choices=list(params.models), default=MODELS)
+    add_models(parser, list(params.models))
     add("--precision", choices=("float32", "mixed_bfloat16"), help="instead of the recipe's")
     add("--patches", type=int, default=5186, help="patches per epoch")
     add("--val-patches", type=int, default=649, help="val patches scored after each epoch")
@@ -248,7 +248,7 @@ def _rates(
         with new_patch_file(files.val, arguments.val_patches) as file:
             file.append(*_random_patches(arguments.val_patches, params.seed + 1))
         write_json(files.class_weights, class_weights(labels, params.chosen_class_weights))
-        train_with(params, files, [rounds])
+        train(params.chosen_training, files, [rounds])
     return rounds.rates
 
 

@@ -10,8 +10,8 @@ from nodules.models.multiply_adds import multiply_adds
 # Patches/s in each round, by measurement; FLOP/s for the matrix product.
 Rates = dict[str, list[float]]
 
-EPOCH = "(a) epoch of this pipeline, everything in"
-UNSCORED_EPOCH = "(a) without its scoring of the validation split"
+EPOCH = "(a) whole epoch of this pipeline"
+UNSCORED_EPOCH = "(a) without validation"
 BARE_FIT = "(b) epoch of a bare Keras `fit`"
 STEP = "(c) training step of this pipeline, one resident batch"
 TORCH = "(d) PyTorch, "

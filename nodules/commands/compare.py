@@ -8,7 +8,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     """Declare the command."""
     command = commands.add_parser(
         "compare",
-        help="say whether revisions differ, or were merely lucky",
+        help="test whether revisions differ by more than chance",
         description="Compare revisions on the same test patches: the first with each of the "
         "others. A revision is a commit, a branch, a tag, the name of a DVC experiment, or "
         "workspace. Without any, HEAD is compared with workspace; one alone is compared with "

@@ -13,11 +13,11 @@ class SplitParams(Block):
     Attributes
     ----------
     train, val, test
-        Share of the patches that each split gets; the three add up to 1.
+        Fractions of the patches that go to each split; they add up to 1.
     near_duplicates
-        What happens to patches that show the same piece of a scan: `report` counts those that
-        stand in different splits, `together` joins them before splitting, `fail` refuses a split
-        with any.
+        What happens to patches of the same piece of a scan: `report` counts the pairs that span
+        two splits, `together` assigns such patches to the same split, `fail` stops if a pair
+        spans two splits.
     """
 
     train: Fraction

@@ -18,7 +18,6 @@ from nodules.inference.folding import fold_batch_norm, refold
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import save_model
 from nodules.models.multiply_adds import multiply_adds
-from nodules.models.params import ModelParams
 from nodules.models.registry import build_model
 from nodules.patches.layout import CLASSES
 from nodules.patches.reader import PatchFile, open_patches
@@ -38,6 +37,7 @@ from nodules.training.checkpoint import Checkpoint, combination_of
 from nodules.training.class_weights import read_class_weights
 from nodules.training.input_pipeline import steps_per_epoch, training_batches
 from nodules.training.optimizer import new_optimizer
+from nodules.training.params import TrainingParams
 from nodules.training.provenance import environment, stage_code
 from nodules.training.recipe import Recipe
 
@@ -75,14 +75,8 @@ class TrainingFiles:
 
 
 def train(
+    params: TrainingParams,
     files: TrainingFiles,
-    *,
-    model_name: str,
-    model_params: ModelParams,
-    recipe_name: str,
-    recipe: Recipe,
-    seed: int,
-    strategy: str,
     callbacks: Iterable[keras.callbacks.Callback] = (),
 ) -> None:
     """Train a model with a recipe; write the model and the log of its epochs.
@@ -93,16 +87,10 @@ def train(
 
     Parameters
     ----------
+    params
+        The model, the recipe, the seed and the strategy.
     files
         Files to read and write.
-    model_name, model_params
-        Entry of `models` in params.yaml.
-    recipe_name, recipe
-        Entry of `recipes` in params.yaml, with the model's changes applied.
-    seed
-        Seed of the initial weights, dropout, order and augmentation.
-    strategy
-        `one_device` or `mirrored`.
     callbacks
         Further callbacks, called when an epoch has been scored and logged: their logs hold
         `val_loss`, `val_accuracy` and `val_auc` too. In a resumed training they are called for the
@@ -119,12 +107,13 @@ def train(
         If the loss is not finite.
     """
     # The plain model is scored and saved; an accelerated one is trained.
+    entry, recipe, seed = params.model, params.recipe, params.seed
     model = build_model(
-        model_name, model_params.builder, model_params.config, seed=seed, precision=recipe.precision
+        params.model_name, entry.builder, entry.config, seed=seed, precision=recipe.precision
     )
-    print(_described(model, model_params, recipe_name, recipe))
+    print(_described(model, params))
     folded = fold_batch_norm(model)
-    distribution = training_strategy(strategy)
+    distribution = training_strategy(params.strategy)
     devices = distribution.num_replicas_in_sync
     with (
         open_patches(files.train) as train_split,
@@ -134,19 +123,12 @@ def train(
         patches = train_split.on_disk()
         _check_classes(train_split)
         _check_classes(val_split)
-        key = f"recipes.{recipe_name}"
-        if "ghost_batches" in model_params.recipes.get(recipe_name, {}):
-            key = f"models.{model_name}.{key}"
+        key = f"recipes.{params.recipe_name}"
+        if "ghost_batches" in entry.recipes.get(params.recipe_name, {}):
+            key = f"models.{params.model_name}.{key}"
         batch_size = min(recipe.batch_size, len(patches))
         _check_batches(batch_size, recipe.ghost_batches, devices, key=f"{key}.ghost_batches")
-        checkpoint = _checkpoint(
-            files,
-            model=model_name,
-            config=model_params.model_dump(),
-            recipe=recipe.model_dump(),
-            seed=seed,
-            strategy=strategy,
-        )
+        checkpoint = _checkpoint(params, files)
         state = checkpoint.load() if checkpoint else None
         steps = steps_per_epoch(len(patches), recipe.batch_size)
         with distribution.scope():
@@ -207,17 +189,15 @@ def train(
         checkpoint.remove()
 
 
-def _described(
-    model: keras.Model, model_params: ModelParams, recipe_name: str, recipe: Recipe
-) -> str:
+def _described(model: keras.Model, params: TrainingParams) -> str:
     """Return the network's size and the recipe in effect, which comes from two blocks of params."""
-    values = recipe.model_dump()
+    values = params.recipe.model_dump()
     values |= {f"augmentation.{name}": value for name, value in values.pop("augmentation").items()}
-    lines = [f"{model.name}: {model.count_params():,} parameters, recipe {recipe_name}:"]
+    lines = [f"{model.name}: {model.count_params():,} parameters, recipe {params.recipe_name}:"]
     settings = ", ".join(f"{name} {value}" for name, value in values.items())
     lines += textwrap.wrap(settings, 98, break_long_words=False)
-    if changes := model_params.recipes.get(recipe_name):
-        key = f"models.{model.name}.recipes.{recipe_name}"
+    if changes := params.model.recipes.get(params.recipe_name):
+        key = f"models.{model.name}.recipes.{params.recipe_name}"
         lines.append(f"({', '.join(changes)}: from {key})")
     return "\n  ".join(lines)
 
@@ -231,13 +211,19 @@ def _cost(model: keras.Model) -> dict[str, int]:
         return {}
 
 
-def _checkpoint(files: TrainingFiles, **params: Any) -> Checkpoint | None:
+def _checkpoint(params: TrainingParams, files: TrainingFiles) -> Checkpoint | None:
     """Return the checkpoint of a training with these parameters; None if there are to be none."""
     if not files.checkpoints:
         return None
     combination = combination_of(
         {"train": files.train, "val": files.val, "class_weights": files.class_weights},
-        params,
+        {
+            "model": params.model_name,
+            "config": params.model.model_dump(),
+            "recipe": params.recipe.model_dump(),
+            "seed": params.seed,
+            "strategy": params.strategy,
+        },
         {"code": stage_code("train"), "environment": environment()},
     )
     checkpoint = Checkpoint(files.checkpoints, combination, workspace=files.workspace)

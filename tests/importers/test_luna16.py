@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +18,7 @@ import h5py
 import numpy as np
 import pytest
 import SimpleITK
-from distributed import Client
+from distributed import Client, LocalCluster
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
@@ -659,6 +660,38 @@ def test_a_cluster_writes_the_same_file_though_a_worker_dies(
     with pytest.raises(NodulesError, match="connection to the scheduler broke"):
         list(run_in_order(time.sleep, [(10,)] * 2, scheduler=address))
     assert out.read_bytes() == expected.read_bytes()
+
+
+def test_tasks_in_flight_follow_the_workers_that_join() -> None:
+    taken = []
+
+    def tasks() -> Iterator[Callable[[], int]]:
+        for number in range(20):
+            taken.append(number)
+            yield partial(int, number)
+
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as local:
+        results = cluster.run_on_cluster(tasks(), local.scheduler_address, calls_ahead=2)
+        assert next(results) == 0
+        assert len(taken) == 2
+        local.scale(3)
+        local.wait_for_workers(3)
+        assert next(results) == 1
+        assert len(taken) == 1 + 2 * 3
+        assert list(results) == list(range(2, 20))
+
+
+def test_a_scheduler_that_ends_between_results_is_one_line() -> None:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as local:
+        tasks = (partial(int, number) for number in range(20))
+        results = cluster.run_on_cluster(tasks, local.scheduler_address, calls_ahead=2)
+        assert next(results) == 0
+    with pytest.raises(NodulesError, match="connection to the scheduler broke"):
+        list(results)
 
 
 def test_a_cluster_that_gives_up_is_one_line(

@@ -17,14 +17,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from benchmarks.pipeline_run import train_with
 from nodules.errors import ParamsError
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import load_model
 from nodules.params import Params
 from nodules.patches.reader import open_patches
 from nodules.runtime import be_deterministic
-from nodules.training.train import TrainingFiles, training_strategy
+from nodules.training.train import TrainingFiles, train, training_strategy
 from tests.support.small_training import StopIn, Stopped, small_params, write_training_files
 
 # Dropout masks differ between devices; without dropout, both trainings compute the same.
@@ -70,14 +69,14 @@ def _params(
 
 def _train_with_a_stop(files: TrainingFiles) -> dict:
     with contextlib.suppress(Stopped):
-        train_with(_params("mirrored"), files, [StopIn(2)])
+        train(_params("mirrored").chosen_training, files, [StopIn(2)])
     return _train(files, "mirrored")
 
 
 def _train(files: TrainingFiles, strategy: str, **changes) -> dict:
     params = _params(strategy, **changes)
     try:
-        train_with(params, files)
+        train(params.chosen_training, files)
     except ParamsError as error:
         return {"error": str(error)}
     with open_patches(files.val) as val:

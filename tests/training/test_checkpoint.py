@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.pipeline_run import train_with
 from nodules.system.atomic import replacing
 from nodules.training.checkpoint import (
     Checkpoint,
@@ -17,7 +16,7 @@ from nodules.training.checkpoint import (
     checkpoint_folder,
     combination_of,
 )
-from nodules.training.train import TrainingFiles
+from nodules.training.train import TrainingFiles, train
 from tests.support.small_training import (
     CHECKPOINTS,
     StopIn,
@@ -83,18 +82,18 @@ def test_a_stopped_training_gives_the_bytes_of_one_that_was_not(
     params = small_params(**{"epochs": 3} | changes)
     params.models["small"].config["dropout"] = 0.5
     whole, rest = StopIn(99), StopIn(99)
-    train_with(params, files, [whole])
+    train(params.chosen_training, files, [whole])
     count = len(whole.epochs)
     assert count < 20
     expected = taken_outputs(files)
     for before_last, step in stops:
         with pytest.raises(Stopped):
-            train_with(params, files, [StopIn(count - before_last, step)])
+            train(params.chosen_training, files, [StopIn(count - before_last, step)])
         taken_outputs(files)
     # Also checks that nothing depends on the time of day.
     clock = itertools.cycle([4e9, 1e9, 2e9])
     monkeypatch.setattr(time, "time", lambda: next(clock))
-    train_with(params, files, [rest])
+    train(params.chosen_training, files, [rest])
     assert rest.epochs == whole.epochs[count - left :]
     assert taken_outputs(files) == expected
     assert list(Path(CHECKPOINTS).iterdir()) == []
@@ -102,10 +101,10 @@ def test_a_stopped_training_gives_the_bytes_of_one_that_was_not(
 
 def test_a_checkpoint_of_other_parameters_is_not_used_and_removed(files: TrainingFiles) -> None:
     with pytest.raises(Stopped):
-        train_with(small_params(epochs=2), files, [StopIn(1)])
+        train(small_params(epochs=2).chosen_training, files, [StopIn(1)])
     assert len(list(Path(CHECKPOINTS).iterdir())) == 1
     other = StopIn(99)
-    train_with(small_params(epochs=1), files, [other])
+    train(small_params(epochs=1).chosen_training, files, [other])
     assert other.epochs == [1]
     assert list(Path(CHECKPOINTS).iterdir()) == []
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.pipeline_run import files_in, train_with
+from benchmarks.pipeline_run import files_in
 from nodules.errors import ParamsError, PatchFileError, TrainingError
 from nodules.evaluation.evaluate import EvaluationFiles, evaluate
 from nodules.inference.probabilities import nodule_probabilities
@@ -27,7 +27,7 @@ from nodules.runtime import usable_processors
 from nodules.splitting.params import SplitParams
 from nodules.splitting.split import split_patches
 from nodules.system.atomic import write_json
-from nodules.training.train import TrainingFiles
+from nodules.training.train import TrainingFiles, train
 from tests.support.small_training import REPOSITORY, small_params, write_discs, write_training_files
 
 
@@ -49,7 +49,7 @@ def epochs_of(files: TrainingFiles, metric: str) -> list[float]:
 
 
 def test_a_model_learns_discs_and_the_log_describes_the_saved_weights(files, capsys) -> None:
-    train_with(small_params(learning_rate=0.01), files)
+    train(small_params(learning_rate=0.01).chosen_training, files)
     assert "warning" not in capsys.readouterr().err
     metrics = metrics_of(files)
     with open_patches(files.val) as val:
@@ -70,7 +70,7 @@ def test_a_model_learns_discs_and_the_log_describes_the_saved_weights(files, cap
 def test_the_same_seed_gives_the_same_file_and_another_seed_another(files) -> None:
     contents = []
     for seed in (1, 1, 2):
-        train_with(small_params(epochs=2).model_copy(update={"seed": seed}), files)
+        train(small_params(epochs=2).model_copy(update={"seed": seed}).chosen_training, files)
         contents.append(files.model.read_bytes())
     assert contents[0] == contents[1]
     assert contents[0] != contents[2]
@@ -90,9 +90,9 @@ def test_the_number_of_processors_makes_no_difference(tmp_path: Path) -> None:
             f"os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{count}]); "
             f"os.chdir({str(folder)!r}); "
             "from nodules.runtime import be_deterministic; be_deterministic(); "
-            "from pathlib import Path; from benchmarks.pipeline_run import train_with; "
+            "from pathlib import Path; from nodules.training.train import train; "
             "from tests.support.small_training import small_params, write_training_files; "
-            "train_with(small_params(ghost_batches=2), write_training_files(Path('.')))"
+            "train(small_params(ghost_batches=2).chosen_training, write_training_files(Path('.')))"
         )
         environment = {k: v for k, v in os.environ.items() if k != "TF_NUM_INTRAOP_THREADS"}
         environment["PYTHONPATH"] = str(REPOSITORY)
@@ -104,17 +104,20 @@ def test_the_number_of_processors_makes_no_difference(tmp_path: Path) -> None:
 
 def test_more_ghost_batches_than_patches_are_one_line(files) -> None:
     with pytest.raises(ParamsError, match="ghost_batches: found 17, expected at most the 16 pat"):
-        train_with(small_params(ghost_batches=17), files)
+        train(small_params(ghost_batches=17).chosen_training, files)
 
 
 def test_the_last_epoch_is_kept_where_the_recipe_says_so(files) -> None:
-    train_with(small_params(select="last", epochs=3), files)
+    train(small_params(select="last", epochs=3).chosen_training, files)
     assert metrics_of(files)["best_epoch"] == 3
 
 
 def test_training_stops_early_when_the_auc_no_longer_rises(files) -> None:
     # With a tiny learning rate, the AUC stays constant.
-    train_with(small_params(learning_rate=1e-12, warmup_epochs=0.0, patience=2, epochs=9), files)
+    train(
+        small_params(learning_rate=1e-12, warmup_epochs=0.0, patience=2, epochs=9).chosen_training,
+        files,
+    )
     assert metrics_of(files)["epochs"] < 9
 
 
@@ -123,7 +126,7 @@ def test_of_epochs_with_the_same_auc_the_one_with_the_lowest_loss_is_kept(
 ) -> None:
     # As with very few patches, where every epoch has an AUC of 1.
     monkeypatch.setattr("nodules.training.callbacks.roc_auc_score", lambda *_: 1.0)
-    train_with(small_params(learning_rate=0.01), files)
+    train(small_params(learning_rate=0.01).chosen_training, files)
     assert metrics_of(files)["best_epoch"] == int(np.argmin(epochs_of(files, "loss"))) + 1 > 1
 
 
@@ -137,7 +140,7 @@ def momentum_as_published(**recipe: Any) -> Params:
 
 
 def test_after_thirty_steps_a_network_scores_as_it_does_in_training(files) -> None:
-    train_with(momentum_as_published(average=0.15), files)
+    train(momentum_as_published(average=0.15).chosen_training, files)
     with open_patches(files.train) as split:
         patches, labels = split.read(0, len(split)), split.labels
     model = load_model(files.model)
@@ -160,7 +163,7 @@ def test_a_dozen_patches_are_enough_to_train_on(tmp_path: Path, monkeypatch) -> 
     )
     write_json(files.class_weights, {"non_nodule": 1.0, "nodule": 1.0})
     tuned = read_params(REPOSITORY / "params.yaml").recipes["tuned"].model_dump()
-    train_with(small_params(**tuned | {"epochs": 2, "patience": 1}), files)
+    train(small_params(**tuned | {"epochs": 2, "patience": 1}).chosen_training, files)
     assert files.model.exists()
 
 
@@ -168,7 +171,7 @@ def test_a_split_without_nodules_is_one_line(files) -> None:
     with new_patch_file(files.val, 4) as file:
         file.append(np.zeros((4, 50, 50), np.uint8), np.zeros(4, np.uint8))
     with pytest.raises(PatchFileError, match=r"val\.h5: found no nodule, expected at least one"):
-        train_with(small_params(), files)
+        train(small_params().chosen_training, files)
 
 
 @pytest.fixture
@@ -190,7 +193,7 @@ def constant(monkeypatch) -> Params:
 def test_a_network_that_gives_all_patches_one_probability_is_a_warning(
     files, constant: Params, capsys
 ) -> None:
-    train_with(constant, files)
+    train(constant.chosen_training, files)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"warning: {files.model}: the probabilities of all 60 val patches lie")
     assert line.endswith(
@@ -213,7 +216,9 @@ def test_an_average_of_the_weights_is_scored_and_saved(files) -> None:
     # start.
     losses = {}
     for average in (0.1, 1.0):
-        train_with(small_params(learning_rate=0.01, average=average, select="last"), files)
+        train(
+            small_params(learning_rate=0.01, average=average, select="last").chosen_training, files
+        )
         losses[average] = metrics_of(files)["validation"]["loss"]
     assert losses[0.1] < losses[1.0] - 0.05
 
@@ -224,7 +229,7 @@ def test_an_average_of_the_weights_is_scored_and_saved(files) -> None:
 def test_every_optimizer_and_schedule_trains(files, optimizer: str, schedule: str) -> None:
     decay = 0.0 if optimizer == "adam" else 0.01
     recipe = {"optimizer": optimizer, "schedule": schedule, "weight_decay": decay, "epochs": 1}
-    train_with(small_params(**recipe), files)
+    train(small_params(**recipe).chosen_training, files)
     assert files.model.exists()
 
 
@@ -232,7 +237,7 @@ def test_class_weights_shift_the_probabilities(files) -> None:
     means = []
     for weights in ({"non_nodule": 1.0, "nodule": 20.0}, {"non_nodule": 20.0, "nodule": 1.0}):
         write_json(files.class_weights, weights)
-        train_with(small_params(select="last", learning_rate=0.01), files)
+        train(small_params(select="last", learning_rate=0.01).chosen_training, files)
         with open_patches(files.val) as val:
             patches = val.read(0, len(val))
         means.append(nodule_probabilities(load_model(files.model), patches).mean())
@@ -249,12 +254,15 @@ def test_a_network_whose_cost_is_unknown_is_trained_all_the_same(files, monkeypa
     monkeypatch.setitem(registry._builders, "separable", build)
     params = small_params(epochs=1)
     entry = ModelParams(builder="separable", config={})
-    train_with(params.model_copy(update={"models": {"small": entry}}), files)
+    train(params.model_copy(update={"models": {"small": entry}}).chosen_training, files)
     assert files.model.exists()
     assert "multiply_adds" not in metrics_of(files)
 
 
 def test_a_nan_loss_stops_with_one_line_and_saves_nothing(files) -> None:
     with pytest.raises(TrainingError, match=r"epoch 1: the loss is .* lower learning rate"):
-        train_with(small_params(optimizer="sgd", learning_rate=1e30, warmup_epochs=0.0), files)
+        train(
+            small_params(optimizer="sgd", learning_rate=1e30, warmup_epochs=0.0).chosen_training,
+            files,
+        )
     assert not files.model.exists()

@@ -32,7 +32,8 @@ def run_on_cluster(
     scheduler
         Address of the scheduler, as in `tcp://host:8786`.
     calls_ahead
-        Number of tasks submitted at a time for each processor of the cluster.
+        Number of tasks submitted at a time for each processor of the cluster, including those of
+        workers that join later.
 
     Raises
     ------
@@ -45,17 +46,24 @@ def run_on_cluster(
     with _connected(scheduler) as client:
         cloudpickle.register_pickle_by_value(nodules)
         try:
-            limit = calls_ahead * sum(client.nthreads().values())
             waiting: deque[Future] = deque()
             for task in tasks:
                 sent = wrap_non_picklable_objects(partial(_outcome, task))
                 waiting.append(client.submit(sent, pure=False))
-                if len(waiting) >= limit:
+                # The number of processors is that of now: workers join and leave.
+                while waiting and len(waiting) >= calls_ahead * _processors(client, scheduler):
                     yield _result(waiting.popleft(), scheduler)
             while waiting:
                 yield _result(waiting.popleft(), scheduler)
         finally:
             cloudpickle.unregister_pickle_by_value(nodules)
+
+
+def _processors(client: Client, scheduler: str) -> int:
+    try:
+        return sum(client.nthreads().values())
+    except (CancelledError, OSError):
+        raise _connection_broke(scheduler) from None
 
 
 def _outcome(task: Callable[[], Result]) -> tuple[Result | None, Exception | None]:
@@ -70,13 +78,17 @@ def _result(future: Future, scheduler: str) -> Any:
     try:
         result, error = future.result()
     except CancelledError:
-        raise NodulesError(f"{scheduler}: the connection to the scheduler broke") from None
+        raise _connection_broke(scheduler) from None
     except Exception as failure:
         problem = f"{type(failure).__name__}: {' '.join(str(failure).split())}"
         raise NodulesError(f"Dask gave up a scan ({problem})") from None
     if error is not None:
         raise error
     return result
+
+
+def _connection_broke(scheduler: str) -> NodulesError:
+    return NodulesError(f"{scheduler}: the connection to the scheduler broke")
 
 
 def _connected(scheduler: str) -> Client:
