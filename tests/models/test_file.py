@@ -408,8 +408,8 @@ STEM = np.full((3, 3, 1, 4), 0.1, np.float32)
         (link("layers/x", "layers"), "layers/x: found a second name of the same data"),
         (link("layers/x", KERNEL), "found a second name of the same data"),
         (lambda file: file.create_group("/".join("g" * 50)), "nested more than 32 deep"),
-        (virtual, f"{KERNEL}: found data that lies in other files"),
-        (external, f"{KERNEL}: found data that lies in other files"),
+        (virtual, f"{KERNEL}: found data stored in other files"),
+        (external, f"{KERNEL}: found data stored in other files"),
         (absent, f"{KERNEL}: found 0 bytes stored, expected 4,000,000,000,000 for shape"),
     ],
 )
