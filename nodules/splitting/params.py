@@ -8,16 +8,16 @@ from nodules.schema import Block, Fraction
 
 
 class SplitParams(Block):
-    """How the data set is divided.
+    """Fractions of the splits and treatment of near-duplicates.
 
     Attributes
     ----------
     train, val, test
-        Share of the patches that each split gets; the three add up to 1.
+        Fraction of the patches in each split; the three add up to 1.
     near_duplicates
-        What happens to patches that show the same piece of a scan: `report` counts those that
-        stand in different splits, `together` joins them before splitting, `fail` refuses a split
-        with any.
+        Action on patches that show the same part of a scan: `report` counts those in different
+        splits, `together` joins them before splitting, `fail` stops if any are in different
+        splits.
     """
 
     train: Fraction
