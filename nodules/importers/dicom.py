@@ -218,7 +218,7 @@ def _modality_values(
     if len(found) > 1:
         raise FileError(path, f"found {len(found)} different rescales, expected one")
     slope, intercept, unit = found.pop() if found else (None, None, "HU")
-    kind = f"DICOM of modality {modality}" if modality else "DICOM without modality"
+    kind = f"DICOM of modality {modality}" if modality else "DICOM of no modality"
     if slope is None or intercept is None:
         missing = [
             name

@@ -89,7 +89,7 @@ class Hdf5File:
 
 
 def open_unprobed(path: Path) -> h5py.File:
-    """Open an HDF5 file; on damaged files the library may crash or PatchFileError is raised."""
+    """Open an unprobed file, which may crash HDF5; raise PatchFileError if it is not HDF5."""
     problem = "it has no HDF5 signature"
     empty = path.stat().st_size == 0
     try:

@@ -400,7 +400,7 @@ def with_nan(path: Path) -> None:
         ("x.jpg", lambda path: write(path, Image.new("CMYK", (50, 50))), "found CMYK"),
         ("x.tif", lambda path: write(path, COLOUR[..., 0] / np.float32(2)), "found floats, 0.."),
         ("x.tif", with_nan, "found NaN or infinity"),
-        ("x.dcm", lambda path: path.write_text("no image"), "found no DICOM file"),
+        ("x.dcm", lambda path: path.write_text("no image"), "found no DICOM header"),
         ("x.dcm", truncated_dicom, "found 2,400 bytes of pixels, expected 2,500"),
         ("x.dcm", without_pixels, "found no PixelData, expected an image"),
         ("x.dcm", colour_dicom, "found RGB, expected MONOCHROME1 or MONOCHROME2"),
