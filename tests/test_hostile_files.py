@@ -20,7 +20,7 @@ from nodules.patches.reader import open_patches
 from nodules.splitting.split import split_patches
 from tests.support import REPOSITORY
 
-HDF5_FAILS = "cannot be read: damaged so that the library that reads it crashes or never ends"
+HDF5_FAILS = "cannot be read: damaged, and the library that reads it crashes or never returns"
 SHAPE = (3, PATCH_SIZE, PATCH_SIZE)
 GOOD = {
     "X": np.zeros(SHAPE, np.uint8),
