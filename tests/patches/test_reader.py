@@ -254,5 +254,5 @@ def test_only_contiguous_patches_are_read_from_disk_by_rows(tmp_path: Path) -> N
     with h5py.File(path, "w") as file:
         file.create_dataset("X", data=GOOD_X, chunks=(1, 50, 50))
         file["Y"] = GOOD_Y
-    with open_patches(path) as patches, pytest.raises(PatchFileError, match="`split` wrote"):
+    with open_patches(path) as patches, pytest.raises(PatchFileError, match="written by `split`"):
         patches.on_disk()
