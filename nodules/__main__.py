@@ -1,4 +1,4 @@
-"""The command line beside DVC: `nodules compare | predict | inspect | import`."""
+"""The command line alongside DVC: `nodules compare | predict | inspect | import`."""
 
 import argparse
 from typing import NoReturn
@@ -16,20 +16,20 @@ examples:
   nodules predict models/model.keras data/new.h5 --out scores.csv
   nodules compare main workspace --html report.html
 
-The pipeline itself is DVC's: `dvc repro`, `dvc exp run`, `dvc metrics diff`. README.md says how.
+DVC runs the pipeline itself: `dvc repro`, `dvc exp run`, `dvc metrics diff`. See README.md.
 """
 
 
 class _Parser(argparse.ArgumentParser):
-    """Prints what is wrong with the command line without what in it may control a terminal."""
+    """Argument parser that escapes control characters in its error messages."""
 
     def error(self, message: str) -> NoReturn:
-        """Print how the command is used, and the message; exit with status 2."""
+        """Print the usage and the message, then exit with status 2."""
         super().error(printable(message))
 
 
 def main() -> None:
-    """Run the command that the command line names."""
+    """Run the command given on the command line."""
     with one_line_errors():
         arguments = _parser().parse_args()
         arguments.run(arguments)
@@ -38,7 +38,7 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="nodules",
-        description="Check, import and score patch files, HDF5 files of 50x50 CT patches, and "
+        description="Inspect, import and score patch files (HDF5 files of 50x50 CT patches), and "
         "compare revisions of the pipeline.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,6 +1,6 @@
-"""Errors that a person can fix: each is one sentence with the place, what is wrong and what to do.
+"""Errors that the user can fix. Each message is one sentence: place, what was found and expected.
 
-A class of its own has what some code catches by name, or what builds its sentence from other parts.
+An error has its own class if code catches it by name or its message has other parts.
 """
 
 from pathlib import Path
@@ -8,26 +8,26 @@ from typing import Any
 
 
 class NodulesError(Exception):
-    """Base of all errors that the input causes, and not the program."""
+    """Base of all errors caused by the input, not by a bug."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A worker process sends the finished sentence, which __init__ would not take.
+        # Worker processes send the finished message, which __init__ does not accept.
         return type(self).__new__, (type(self), *self.args)
 
 
 class FileError(NodulesError):
-    """A file cannot be read, written or used as asked."""
+    """A file cannot be read, written or used as requested."""
 
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(f"{path}: {problem}")
 
 
 class SplitError(FileError):
-    """The patches of a file cannot be divided as asked."""
+    """The patches of a file cannot be split as requested."""
 
 
 class PatchFileError(NodulesError):
-    """A patch file breaks the layout that `nodules.patches.layout` describes."""
+    """A patch file breaks the layout described in `nodules.patches.layout`."""
 
     def __init__(self, path: Path, problem: str, *, dataset: str = "", row: int = -1) -> None:
         place = f"{path}: {dataset}" if dataset else f"{path}"
@@ -58,7 +58,7 @@ class RevisionError(NodulesError):
 
 
 class ResultsMissingError(RevisionError):
-    """The results of a revision are in no place that DVC knows."""
+    """The results of a revision are missing from every place that DVC knows."""
 
 
 class TestSetError(RevisionError):
@@ -68,7 +68,7 @@ class TestSetError(RevisionError):
 
 
 class ScoringError(NodulesError):
-    """The outputs of a network are no probabilities."""
+    """The outputs of a network are not probabilities."""
 
 
 class TrainingError(NodulesError):

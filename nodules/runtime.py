@@ -1,4 +1,4 @@
-"""Starting TensorFlow: quietly, and with the same result from the same seed.
+"""Start TensorFlow quietly and deterministically.
 
 Its environment is set in `nodules/__init__.py`.
 """
@@ -50,20 +50,20 @@ def _stderr_held_back() -> Iterator[None]:
 
 
 def _check_memory_limit() -> None:
-    """Refuse a limit under which TensorFlow would abort the process with a stack trace."""
+    """Raise NodulesError for a limit at which TensorFlow would abort with a stack trace."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY and limit < MIN_ADDRESS_SPACE:
         found = f"found a limit of {limit // 1024:,} kB (`ulimit -v`)"
         raise NodulesError(
-            f"{found}, expected {MIN_ADDRESS_SPACE // 1024:,} at least, which TensorFlow reserves"
+            f"{found}, expected at least {MIN_ADDRESS_SPACE // 1024:,}, which TensorFlow reserves"
         )
 
 
 def be_deterministic() -> None:
-    """Import TensorFlow and make its operations give the same bits on every run on one machine.
+    """Import TensorFlow and make its operations bit-reproducible on one machine.
 
-    A program calls this before it imports any module that needs TensorFlow, so that the memory
-    limit is checked and TensorFlow's start-up notices are held back. They ignore the log level and
+    Programs call this before importing any module that needs TensorFlow, so that the memory limit
+    is checked and TensorFlow's start-up messages are suppressed. They ignore the log level and
     would bury a one-line error message.
 
     Raises

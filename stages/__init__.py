@@ -1,4 +1,4 @@
-"""The stages of dvc.yaml, a file each: read params, call the library, write the outputs."""
+"""The stages of dvc.yaml, one file each: read params, call the library, write the outputs."""
 
 from nodules.system.environment import check_environment
 from nodules.system.exits import exit_in_one_line_at_import
@@ -10,6 +10,6 @@ prepare_streams()
 exit_in_one_line_at_import()
 check_environment()
 check_commit()
-# Before a stage imports TensorFlow, which takes seconds.
+# Must precede the import of TensorFlow, which takes seconds.
 exit_on_signals()
 end_with_dvc()

@@ -1,4 +1,4 @@
-"""Stage `class_weights`: weigh the classes by how often the train split holds them."""
+"""Stage `class_weights`: compute class weights from the class frequencies of the train split."""
 
 from pathlib import Path
 

@@ -20,7 +20,7 @@ from nodules.patches.reader import open_patches
 from nodules.splitting.split import split_patches
 from tests.support import REPOSITORY
 
-HDF5_FAILS = "cannot be read: damaged so that the library that reads it crashes or never ends"
+HDF5_FAILS = "cannot be read: damaged, and the library that reads it crashes or never returns"
 SHAPE = (3, PATCH_SIZE, PATCH_SIZE)
 GOOD = {
     "X": np.zeros(SHAPE, np.uint8),
@@ -83,8 +83,8 @@ def by_external_storage(file: h5py.File, name: str, elsewhere: Path) -> None:
     [
         (by_external_link, "found a link"),
         (by_soft_link, "found a link"),
-        (by_virtual_data_set, "found data that lies in other files"),
-        (by_external_storage, "found data that lies in other files"),
+        (by_virtual_data_set, "found data stored in other files"),
+        (by_external_storage, "found data stored in other files"),
     ],
 )
 def test_data_of_other_files_is_not_read(
@@ -139,7 +139,7 @@ def test_patches_compressed_more_than_a_hundredfold_are_refused(patch_file) -> N
         zeros = np.zeros((30_000, 50, 50), np.uint8)
         file.create_dataset("X", data=zeros, chunks=(5000, 50, 50), compression="gzip")
     assert path.stat().st_size < zeros.nbytes / 200
-    assert "bytes that unfold to 75,000,000, expected at most 100 times as many" in refusal(path)
+    assert "bytes that expand to 75,000,000, expected at most 100 times as many" in refusal(path)
 
 
 def test_patches_that_hold_nothing_but_compress_well_are_read(patch_file) -> None:

@@ -1,4 +1,4 @@
-"""`nodules import`: conversion to patch files, with one sub-command per input layout."""
+"""`nodules import`: conversion to patch files, with one sub-command per input format."""
 
 import argparse
 import math
@@ -14,7 +14,9 @@ from nodules.system.streams import printable
 def add_to(commands: argparse._SubParsersAction) -> None:
     """Declare the command."""
     command = commands.add_parser(
-        "import", help="turn another layout into a patch file", description="Make a patch file."
+        "import",
+        help="convert other formats to a patch file",
+        description="Convert one of the formats below to a patch file.",
     )
     layouts = command.add_subparsers(required=True, metavar="LAYOUT")
     _add_folder(layouts)
@@ -27,38 +29,38 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def _add_folder(layouts: argparse._SubParsersAction) -> None:
     folder = layouts.add_parser(
         "folder",
-        help="a folder of images (PNG, JPEG, TIFF, DICOM), one sub-folder a class",
-        description="Read all images in the two sub-folders of DIR, and theirs, in the order of "
-        "their paths. Each becomes a patch: its central square, resampled to 50x50. `file` is the "
-        "path below DIR. An image of 8 bits keeps its grey levels, 0..65535 of one of 16 bits "
-        "become 0..255, and -1000..400 HU of a CT in DICOM; --window chooses another range, which "
-        "all other values need.",
+        help="a folder of images (PNG, JPEG, TIFF, DICOM), one sub-folder per class",
+        description="Convert all images below the two sub-folders of DIR, in order of path. The "
+        "central square of each image is resampled to a 50x50 patch; `file` is its path relative "
+        "to DIR. 8-bit images keep their grey levels. 0..65535 of 16-bit images and -1000..400 HU "
+        "of DICOM CT become 0..255. --window sets another range; other images require it.",
     )
     folder.add_argument("folder", type=Path, metavar="DIR")
     _add_out(folder)
     folder.add_argument(
         "--nodule",
         metavar="NAME",
-        help="sub-folder with the nodules (default: nodule beside non_nodule, 1 beside 0, "
-        "positive beside negative, malignant beside benign)",
+        help="sub-folder of the nodules (default: detected by name, as in nodule and non_nodule, "
+        "1 and 0, positive and negative, malignant and benign)",
     )
     folder.add_argument(
         "--group",
         metavar="REGEX",
-        help="finds the scan or patient in a file's name: its first group in parentheses becomes "
-        "`group`, as in '^([^_]+)_'",
+        help="regular expression searched for in each file name; its first group in parentheses "
+        "is the scan or patient and becomes `group`, as in '^([^_]+)_'",
     )
-    _add_window(folder, "values (of DICOM: after rescaling, where it has slope and intercept)")
+    _add_window(folder, "values (of DICOM: after its slope and intercept, if any)")
     folder.set_defaults(run=_import_folder)
 
 
 def _add_npz(layouts: argparse._SubParsersAction) -> None:
     npz = layouts.add_parser(
         "npz",
-        help="a NumPy archive with MedMNIST's arrays",
-        description="Read train_images, train_labels, val_images, val_labels, test_images and "
-        "test_labels: two classes, grey images of any size, resampled to 50x50. Their split is "
-        "kept; without test_* the pipeline cuts a test split from val_*.",
+        help="a NumPy archive laid out like MedMNIST's",
+        description="Convert train_images, train_labels, val_images, val_labels, test_images and "
+        "test_labels. The images are grey, of two classes and any size, and are resampled to "
+        "50x50. The split is kept; without test_*, the split stage takes the test split from "
+        "val_*.",
     )
     npz.add_argument("archive", type=Path, metavar="FILE.npz")
     _add_out(npz)
@@ -71,22 +73,22 @@ def _add_npz(layouts: argparse._SubParsersAction) -> None:
 def _add_hdf5(layouts: argparse._SubParsersAction) -> None:
     hdf5 = layouts.add_parser(
         "hdf5",
-        help="an HDF5 file like a patch file, its patches of any other size",
-        description="Resample X of (N, H, W) or (N, H, W, 1), uint8 in 0..255 or float in 0..1, "
-        "to 50x50, the central square where H and W differ. Y, group and split are carried over.",
+        help="an HDF5 file laid out like a patch file, with patches of another size",
+        description="Resample X, (N, H, W) or (N, H, W, 1), uint8 in 0..255 or float in 0..1, to "
+        "50x50. If H and W differ, only the central square is used. Y, group and split are copied.",
     )
     hdf5.add_argument("file", type=Path, metavar="FILE.h5")
     _add_out(hdf5)
-    _add_window(hdf5, "values of X, which may then be any numbers, as Hounsfield units,")
+    _add_window(hdf5, "values of X", "; X may then hold any numbers, such as Hounsfield units")
     hdf5.set_defaults(run=_import_hdf5)
 
 
 def _add_legacy(layouts: argparse._SubParsersAction) -> None:
     legacy = layouts.add_parser(
         "legacy",
-        help="the HDF5 files, one a split, that tflearn notebooks trained on",
-        description="Join HDF5 files with X and Y, one a split, into one patch file. Their split "
-        "is kept; without TEST.h5 the pipeline cuts a test split from VAL.h5.",
+        help="the HDF5 files of a tflearn notebook, one per split",
+        description="Join HDF5 files with X and Y, one per split, into one patch file. The split "
+        "is kept; without TEST.h5, the split stage takes the test split from VAL.h5.",
     )
     legacy.add_argument("train", type=Path, metavar="TRAIN.h5")
     legacy.add_argument("val", type=Path, metavar="VAL.h5")
@@ -98,10 +100,10 @@ def _add_legacy(layouts: argparse._SubParsersAction) -> None:
 def _add_luna16(layouts: argparse._SubParsersAction) -> None:
     luna16 = layouts.add_parser(
         "luna16",
-        help="the scans of LUNA16 (MetaImage) and its candidates (CSV)",
-        description="Cut an axial 50x50 patch around each candidate. What lies beyond the border "
-        "of a scan is filled with the window's low end. `group` is the seriesuid, `candidate` the "
-        "row in candidates.csv (the first after the header is 0).",
+        help="LUNA16's scans (MetaImage) and candidates (CSV)",
+        description="Cut an axial 50x50 patch around each candidate. Pixels outside the scan are "
+        "filled with the low end of the window. `group` is the seriesuid and `candidate` the row "
+        "in candidates.csv (the first after the header is 0).",
     )
     add = luna16.add_argument
     add(
@@ -110,21 +112,21 @@ def _add_luna16(layouts: argparse._SubParsersAction) -> None:
         nargs="+",
         required=True,
         metavar="DIR",
-        help="searched, with sub-folders, for SERIESUID.mhd",
+        help="folders searched recursively for SERIESUID.mhd",
     )
     add(
         "--candidates",
         type=Path,
         required=True,
         metavar="CSV",
-        help="seriesuid, coordX, coordY, coordZ (mm), class (1 for a nodule, or 0)",
+        help="table of seriesuid, coordX, coordY, coordZ (mm) and class (1 for a nodule, else 0)",
     )
     add(
         "--annotations",
         type=Path,
         metavar="CSV",
-        help="seriesuid, coordX, coordY, coordZ, diameter_mm: adds `diameter_mm`, of the nodule in "
-        "whose radius a candidate of class 1 lies, and reports what does not match",
+        help="table of seriesuid, coordX, coordY, coordZ and diameter_mm: adds `diameter_mm` of "
+        "the nodule that contains a candidate of class 1, and reports mismatches",
     )
     _add_out(luna16)
     size = luna16.add_mutually_exclusive_group()
@@ -132,10 +134,13 @@ def _add_luna16(layouts: argparse._SubParsersAction) -> None:
         "--size",
         choices=("pixels",),
         default="pixels",
-        help="50 pixels at the scan's own spacing (default)",
+        help="50x50 pixels at the scan's own spacing (default)",
     )
     size.add_argument(
-        "--size-mm", type=_positive(float), metavar="MM", help="a field of view, resampled to 50x50"
+        "--size-mm",
+        type=_positive(float),
+        metavar="MM",
+        help="side of the field of view, resampled to 50x50",
     )
     _add_window(luna16, "values", " (default: -1000 400, for scans in Hounsfield units)")
     add(
@@ -143,18 +148,18 @@ def _add_luna16(layouts: argparse._SubParsersAction) -> None:
         type=_count_or_all,
         default=5,
         metavar="N",
-        help="candidates of class 0 drawn for each of class 1, or `all` (default: 5)",
+        help="candidates of class 0 to draw per candidate of class 1, or `all` (default: 5)",
     )
-    add("--seed", type=_seed, default=0, help="of that draw, 0 or more (default: 0)")
-    add("--skip-missing", action="store_true", help="leave out candidates without a scan")
+    add("--seed", type=_seed, default=0, help="seed of that draw, 0 or more (default: 0)")
+    add("--skip-missing", action="store_true", help="skip candidates without a scan")
     workers = luna16.add_mutually_exclusive_group()
     workers.add_argument(
-        "--jobs", type=_positive(int), metavar="N", help="processes (default: all processors)"
+        "--jobs", type=_positive(int), metavar="N", help="processes (default: one per processor)"
     )
     workers.add_argument(
         "--scheduler",
         metavar="tcp://HOST:PORT",
-        help="a Dask cluster whose workers see the scans under the same paths",
+        help="Dask scheduler, whose workers must see the scans under the same paths",
     )
     luna16.set_defaults(run=_import_luna16)
 

@@ -10,9 +10,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     """Declare the command."""
     command = commands.add_parser(
         "inspect",
-        help="say what a patch file holds, or what is wrong with it",
-        description="Read a whole patch file. Prints what it holds, or one line that says what is "
-        "wrong, where, and what was expected (exit status 1).",
+        help="check a patch file and print a summary",
+        description="Check all values of a patch file and print a summary. If the file is invalid, "
+        "print one line with the place, what was found and what was expected (exit status 1).",
     )
     command.add_argument("file", type=Path, metavar="FILE.h5")
     command.set_defaults(run=_run)
@@ -47,9 +47,9 @@ def describe(path: Path) -> str:
         lines = {
             "patches": f"{count:,} (X {patches.stored_as})",
             "grey levels": "5% {} | median {} | 95% {}, of 0..255".format(*percentiles),
-            "nodules": "no Y: can be scored, not trained on",
-            "groups": "no group: patches of one scan may end up in two splits",
-            "split": "no split: the split stage makes one",
+            "nodules": "no Y: usable for prediction, not for training",
+            "groups": "no group: patches of one scan may end up in different splits",
+            "split": "no split: the split stage creates one",
         }
         if patches.known_labels is not None:
             nodules = int(patches.known_labels.sum())

@@ -12,11 +12,11 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "predict",
         help="score patches with a trained model",
-        description="Write index,group,probability for each patch: the row in the file, its group "
-        "if it has one, and the probability of a nodule.",
+        description="Write index,group,probability, one row per patch: the patch's row in the "
+        "file, its group (if any) and its probability of showing a nodule.",
     )
     command.add_argument("model", type=Path, metavar="MODEL.keras")
-    command.add_argument("patches", type=Path, metavar="PATCHES.h5", help="Y is not needed")
+    command.add_argument("patches", type=Path, metavar="PATCHES.h5", help="Y is optional")
     command.add_argument(
         "--out", type=Path, required=True, metavar="FILE.csv", help="file to write"
     )
@@ -25,7 +25,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         type=int,
         choices=(1, 8),
         default=1,
-        help="8: average over the eight symmetric views of a patch, at eight times the cost",
+        help="8: average over the eight symmetric views of a patch, which takes eight times as "
+        "long (default: 1)",
     )
     command.set_defaults(run=_run)
 

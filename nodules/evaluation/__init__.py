@@ -1,1 +1,1 @@
-"""How good a trained network is: its predictions, metrics, intervals and figures."""
+"""Evaluation of a trained network: predictions, metrics, confidence intervals and figures."""

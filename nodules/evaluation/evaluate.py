@@ -1,4 +1,4 @@
-"""Scoring a trained model on every split: metrics, curves, figures and predictions."""
+"""Evaluate a trained model on every split: metrics, curves, figures and predictions."""
 
 import sys
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from nodules.patches.layout import CLASSES, SPLITS, Groups, Labels
 from nodules.patches.reader import PatchRows, open_patches
 from nodules.statistics.bootstrap import auc_interval
 
-# Predictions of the train split say little and would make the table five times as long.
+# Predictions on the train split are of little use and would make the table five times as long.
 PREDICTED_SPLITS = ("val", "test")
 
 
@@ -71,14 +71,14 @@ class EvaluationFiles:
 def evaluate(params: EvaluateParams, seed: int, files: EvaluationFiles) -> None:
     """Score the splits; write metrics, plot data, figures and predictions.
 
-    A warning on stderr says so if all patches have practically the same probability.
+    Prints a warning to stderr if all patches get practically the same probability.
 
     Parameters
     ----------
     params
         Parameters of the evaluation.
     seed
-        Seed of the bootstrap and of the samples that the figure shows.
+        Seed of the bootstrap and of the sample patches in the figure.
     files
         Files to read and write.
 

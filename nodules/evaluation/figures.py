@@ -1,4 +1,4 @@
-"""Pictures for people: the ROC curve, samples of the data, and the hardest mistakes."""
+"""Figures: ROC curves, sample patches, and the most confident mistakes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,12 +13,12 @@ from nodules.patches.grid import SAMPLES_PER_ROW, patch_grid, row_title, save_fi
 from nodules.patches.layout import Labels, Patches
 from nodules.patches.reader import PatchRows
 
-# Blue and orange of Okabe and Ito's palette, told apart by colour-blind readers too.
+# Blue and orange of Okabe and Ito's palette, which colour-blind readers can distinguish.
 COLOURS = {"test": "#0072B2", "val": "#E69F00"}
 
 
 class RocCurve(NamedTuple):
-    """What the ROC figure shows of a split."""
+    """Data of one split in the ROC figure."""
 
     labels: Labels
     probabilities: NDArray[np.floating]
@@ -27,18 +27,18 @@ class RocCurve(NamedTuple):
 
 
 def roc(curves: Mapping[str, RocCurve], threshold: float, confidence: float, path: Path) -> None:
-    """Draw ROC curves with their AUC, its interval, and the operating point on each.
+    """Draw ROC curves with their AUC, its confidence interval, and the operating point.
 
     Parameters
     ----------
     curves
-        By split.
+        Data by split.
     threshold
-        Of the operating point.
+        Threshold of the operating point.
     confidence
         Level of the intervals.
     path
-        PNG to write.
+        PNG file to write.
     """
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.add_subplot()
@@ -65,16 +65,16 @@ def roc(curves: Mapping[str, RocCurve], threshold: float, confidence: float, pat
 
 
 def samples(splits: Mapping[str, tuple[PatchRows, Labels]], seed: int, path: Path) -> None:
-    """Show patches picked at random: a row of nodules and a row of non-nodules for each split.
+    """Draw random patches: a row of nodules and a row of non-nodules per split.
 
     Parameters
     ----------
     splits
         (N, 50, 50) uint8 patches and (N,) labels by split.
     seed
-        Of the picking.
+        Seed of the random choice.
     path
-        PNG to write.
+        PNG file to write.
     """
     rng = np.random.default_rng(seed)
     rows: dict[str, Patches] = {}
@@ -100,19 +100,19 @@ def hardest(
     count: int,
     path: Path,
 ) -> None:
-    """Show the most confident mistakes: false positives above, false negatives below.
+    """Draw the most confident mistakes: false positives above, false negatives below.
 
     Parameters
     ----------
     patches, labels, probabilities, index
-        (N, 50, 50), (N,), (N,) and (N,): of one split. Each patch is captioned with its
-        probability and its row in the data set.
+        (N, 50, 50), (N,), (N,) and (N,) of one split. Captions give the probability of each patch
+        and its row in the data set.
     threshold
-        Of the calls.
+        Smallest probability that is called a nodule.
     count
-        How many to show of each kind.
+        Maximum number of patches of each kind.
     path
-        PNG to write.
+        PNG file to write.
     """
     called = probabilities >= threshold
     order = np.argsort(probabilities, kind="stable")

@@ -1,4 +1,4 @@
-"""The metrics of a set of predictions: the same for every split."""
+"""Metrics of predictions, the same for every split."""
 
 from typing import NamedTuple
 
@@ -89,14 +89,14 @@ def calibration_curve(
     Parameters
     ----------
     labels, probabilities
-        As for `score`.
+        As in `score`.
     bins
-        Number of bins; empty ones are left out.
+        Number of bins.
 
     Returns
     -------
     list of CalibrationBin
-        In order of probability.
+        Non-empty bins in order of probability.
     """
     position = np.minimum((probabilities * bins).astype(int), bins - 1)
     return [
@@ -130,7 +130,7 @@ def choose_threshold(
     Parameters
     ----------
     labels, probabilities
-        Labels and probabilities of the validation split, as for `score`.
+        Labels and probabilities of the validation split, as in `score`.
     params
         Rule of the choice.
 
@@ -147,7 +147,7 @@ def choose_threshold(
         best = np.flatnonzero(f1[:-1] == f1[:-1].max())[-1]
         return float(thresholds[best])
     fpr, tpr, thresholds = roc_curve(labels, probabilities, drop_intermediate=False)
-    # The first threshold is infinite, where nothing is called a nodule.
+    # Drop the first threshold, which is infinite: nothing is called a nodule.
     fpr, tpr, thresholds = fpr[1:], tpr[1:], thresholds[1:]
     match params.rule:
         case "youden":
@@ -155,7 +155,7 @@ def choose_threshold(
         case "sensitivity":
             best = int(np.argmax(_reaches(tpr, params.value)))
         case "specificity":
-            # If even the highest probability belongs to a non-nodule, it is the closest choice.
+            # If the highest probability belongs to a non-nodule, it is the closest choice.
             best = int(np.argmax(np.where(_reaches(1 - fpr, params.value), tpr, -1)))
     return float(thresholds[best])
 
@@ -186,7 +186,7 @@ def sensitivity_at_specificity(
     Parameters
     ----------
     labels, probabilities
-        As for `score`.
+        As in `score`.
     specificity
         Minimum specificity, in 0..1.
 
@@ -201,7 +201,7 @@ def sensitivity_at_specificity(
 
 
 def _reaches(rates: NDArray[np.floating], wanted: float) -> NDArray[np.bool_]:
-    """Return whether rates reach a value, allowing for rounding: 1 - 0.07 is less than 0.93."""
+    """Return whether rates reach a value up to rounding: in floats, 1 - 0.07 is below 0.93."""
     return rates >= wanted * (1 - 1e-12)
 
 

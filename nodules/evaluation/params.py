@@ -9,7 +9,7 @@ from nodules.schema import Block, Count, Fraction, Probability
 
 
 class ThresholdParams(Block):
-    """The rule that picks the operating point on the validation split.
+    """The rule that selects the operating point on the validation split.
 
     Attributes
     ----------
@@ -26,27 +26,27 @@ class ThresholdParams(Block):
 
 
 class EvaluateParams(Block):
-    """How predictions are scored and shown.
+    """Settings of the metrics and figures.
 
     Attributes
     ----------
     threshold
-        The rule for the operating point.
+        Rule for the operating point.
     bootstrap_resamples
         Number of bootstrap resamples for the confidence interval of the AUC.
     confidence
         Level of the confidence interval.
     calibration_bins
-        Equal-width probability bins of the calibration curve and the expected calibration error.
+        Number of equal-width bins of the calibration curve and the expected calibration error.
     hardest
-        Number of false positives, and of false negatives, that the figure shows.
+        Maximum number of false positives, and of false negatives, in the figure.
     views
         1 scores the patch itself; 8 averages over its eight symmetric views.
     at_specificity
         Specificity at which the sensitivity is read off the ROC of each split, independent of the
         threshold.
     batch_size
-        Patches scored at once on one core.
+        Number of patches scored at once on one core.
     """
 
     threshold: ThresholdParams

@@ -1,4 +1,4 @@
-"""Scoring new patches with a trained model."""
+"""Score new patches with a trained model."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,11 +23,11 @@ def predict_file(model_path: Path, patches_path: Path, out: Path, *, views: View
     model_path
         `.keras` archive of the train stage.
     patches_path
-        Patch file; `Y` is not needed.
+        Patch file; `Y` is optional.
     out
-        CSV to write; `group` is empty if the patch file has none.
+        CSV file to write; `group` is empty if the patch file has none.
     views
-        1, or 8 to average over the eight symmetric views of each patch.
+        Number of views: 1, or 8 to average over the eight symmetric views of each patch.
 
     Returns
     -------

@@ -1,7 +1,7 @@
-"""Tables of predicted probabilities: CSV files that can be scored again.
+"""CSV tables of predicted probabilities, from which all metrics can be recomputed.
 
-Group names come from users' data. A cell that a spreadsheet would run as a formula gets an
-apostrophe in front, which `group_of` removes.
+Group names come from users' data. A cell that a spreadsheet would execute as a formula is prefixed
+with an apostrophe, which `group_of` removes.
 """
 
 import csv
@@ -21,8 +21,8 @@ from nodules.system.atomic import replacing
 COLUMNS = ("split", "index", "group", "label", "probability")
 
 
-# Text that spreadsheets take for a formula, also after spaces, with the full-width signs of East
-# Asian keyboards. Numbers are not formulas: -1 stays -1.
+# Text that spreadsheets interpret as a formula, even after spaces, including the full-width signs
+# of East Asian keyboards. Numbers are not formulas: -1 is not changed.
 _FORMULA = re.compile(r"'*\s*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n]")
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
@@ -57,7 +57,7 @@ class _Lines:
 
 
 def group_cell(group: object) -> str:
-    """Return the cell of a group: its name, after an apostrophe if it looks like a formula.
+    """Return the cell of a group: its name, with an apostrophe if it looks like a formula.
 
     Examples
     --------

@@ -1,1 +1,1 @@
-"""Ways in for other layouts: each module turns one of them into a patch file."""
+"""Importers: conversion of other formats to patch files."""

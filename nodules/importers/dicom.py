@@ -1,7 +1,7 @@
-"""DICOM images read as grey values: Hounsfield units of a CT, or the values that are stored.
+"""Read DICOM images as grey values, in Hounsfield units for CT.
 
-Only the modality transformation (slope and intercept, or a table) is applied. The window that a
-file suggests (VOI LUT) is not: patches of one data set have one window.
+Only the modality transformation (slope and intercept, or a lookup table) is applied. The display
+window that a file suggests (VOI LUT) is ignored: all patches of a data set share one window.
 """
 
 import io
@@ -40,7 +40,7 @@ MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 FUNCTIONAL_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 
-# All else in a file is passed over unread.
+# All other elements of a file are skipped unread.
 KEYWORDS = (
     *("SOPClassUID", "Modality", *FUNCTIONAL_GROUPS, *PIXEL_KEYWORDS),
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "NumberOfFrames"),
@@ -57,15 +57,15 @@ def read_dicom(path: Path, file: BinaryIO) -> GreyImage:
     Parameters
     ----------
     path
-        What messages name.
+        Path for error messages.
     file
-        The same file, opened.
+        The same file, open for reading.
 
     Raises
     ------
     FileError
-        If it holds no image of one frame and one channel, or what it says contradicts its pixels.
-        pydicom raises about anything besides.
+        If the file does not hold an image of one frame and one channel, or its header contradicts
+        its pixels. On damaged files pydicom may raise almost any other exception.
     """
     data = _parse(path, file)
     photometric = _check_header(path, data)
@@ -89,7 +89,7 @@ def _parse(path: Path, file: BinaryIO) -> FileDataset:
     try:
         read_preamble(buffer, False)
     except InvalidDicomError:
-        raise FileError(path, "found no DICOM file, expected one by its suffix") from None
+        raise FileError(path, "found no DICOM header, expected one as the suffix says") from None
     meta = read_dataset(buffer, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
     if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
         buffer = io.BytesIO(_inflated(path, content, buffer.tell()))
@@ -98,16 +98,16 @@ def _parse(path: Path, file: BinaryIO) -> FileDataset:
 
 
 def _inflated(path: Path, content: bytes, start: int) -> bytes:
-    """Return a deflated file as the same file in Explicit VR Little Endian.
+    """Return a deflated file converted to Explicit VR Little Endian.
 
-    pydicom would inflate any number of bytes.
+    pydicom would inflate it without a size limit.
     """
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     rest = inflater.decompress(content[start:], MAX_FILE_BYTES)
     if not inflater.eof:
-        problem = "is cut short"
+        problem = "is truncated"
         if inflater.unconsumed_tail:
-            problem = f"unfolds to more than {MAX_FILE_BYTES:,} bytes"
+            problem = f"expands to more than {MAX_FILE_BYTES:,} bytes"
         raise FileError(path, f"found deflated data that {problem}, expected a whole image")
     deflated, explicit = (
         uid.encode() for uid in (DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian)
@@ -116,7 +116,7 @@ def _inflated(path: Path, content: bytes, start: int) -> bytes:
 
 
 def _check_header(path: Path, data: Dataset) -> str:
-    """Refuse what is no grey image of one frame and a bearable size; return its photometry."""
+    """Check for one grey frame of allowed size; return the photometric interpretation."""
     photometric = str(data.get("PhotometricInterpretation") or "no PhotometricInterpretation")
     if photometric not in MONOCHROME:
         expected = f"expected {' or '.join(MONOCHROME)}"
@@ -144,7 +144,7 @@ def _check_header(path: Path, data: Dataset) -> str:
 
 
 def _check_pixels(path: Path, data: FileDataset) -> None:
-    """Refuse pixels that are not as many as the header says, before they are decoded."""
+    """Check that there are as many pixels as the header says, before decoding them."""
     transfer_syntax = _transfer_syntax(path, data)
     (keyword,) = (keyword for keyword in PIXEL_KEYWORDS if keyword in data)
     pixels = data[keyword].value or b""
@@ -165,7 +165,7 @@ def _check_pixels(path: Path, data: FileDataset) -> None:
         try:
             opened = Image.open(io.BytesIO(frames[0]), formats=("JPEG", "JPEG2000"))
         except UnidentifiedImageError:
-            problem = f"found pixels that are no readable {printable(transfer_syntax.name, 60)}"
+            problem = f"found pixels that are not readable {printable(transfer_syntax.name, 60)}"
             raise FileError(path, f"{problem}, expected JPEG, JPEG 2000 or RLE") from None
         with opened as image:
             if image.size != (columns, rows):
@@ -179,13 +179,13 @@ def _transfer_syntax(path: Path, data: FileDataset) -> UID:
     transfer_syntax = data.file_meta.get("TransferSyntaxUID")
     if not isinstance(transfer_syntax, UID) or not transfer_syntax.is_transfer_syntax:
         found = printable(transfer_syntax or "no TransferSyntaxUID", 60)
-        raise FileError(path, f"found {found}, expected a transfer syntax of DICOM")
+        raise FileError(path, f"found {found}, expected a DICOM transfer syntax")
     return transfer_syntax
 
 
 def _stored_values(path: Path, data: FileDataset) -> NDArray[np.number]:
     with warnings.catch_warnings():
-        # Of more pixels than the header says, which are cut off.
+        # This warning means surplus pixels, which pydicom would drop.
         warnings.filterwarnings("error", "The decoded RLE segment")
         values = pixel_array(data, correct_unused_bits=False)
     if values.shape != (data.Rows, data.Columns):
@@ -197,7 +197,7 @@ def _stored_values(path: Path, data: FileDataset) -> NDArray[np.number]:
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
     smallest, largest = int(values.min()), int(values.max())
     if signed and smallest >= 0 and high < largest < 2**bits:
-        # Negative values whose unused bits are 0.
+        # Negative values were stored with their unused bits cleared.
         unused = data.BitsAllocated - bits
         return (values << unused) >> unused
     if smallest < low or largest > high:
@@ -209,7 +209,7 @@ def _stored_values(path: Path, data: FileDataset) -> NDArray[np.number]:
 def _modality_values(
     path: Path, data: FileDataset, stored: NDArray[np.number]
 ) -> tuple[NDArray[np.number], bool, str]:
-    """Return the transformed values, whether they are, and why they are no Hounsfield units."""
+    """Return the values, whether they were rescaled, and why they are not Hounsfield units."""
     modality = printable(data.get("Modality") or "", 60)
     if data.get("ModalityLUTSequence"):
         values = apply_modality_lut(stored, data)
@@ -239,7 +239,7 @@ def _modality_values(
 
 
 def _rescale_places(data: Dataset) -> list[Dataset]:
-    """Return what holds a slope or an intercept: the file, or the groups of Enhanced CT."""
+    """Return the data sets with a slope or intercept: the file, or groups of Enhanced CT."""
     places = [data]
     for keyword in FUNCTIONAL_GROUPS:
         for group in data.get(keyword) or ():
@@ -250,7 +250,7 @@ def _rescale_places(data: Dataset) -> list[Dataset]:
 def _rescale(path: Path, place: Dataset) -> tuple[float | None, float | None, str]:
     slope, intercept = (_number(path, place, name) for name in ("RescaleSlope", "RescaleIntercept"))
     if slope == 0:
-        raise FileError(path, "RescaleSlope: found 0, expected another number")
+        raise FileError(path, "RescaleSlope: found 0, expected a nonzero number")
     return slope, intercept, str(place.get("RescaleType") or "HU").strip()
 
 
@@ -277,12 +277,12 @@ def _integer(path: Path, data: Dataset, keyword: str, default: int | None = None
 
 
 def _padding(path: Path, data: Dataset, stored: NDArray[np.number]) -> NDArray[np.bool_] | None:
-    """Return where stored values mean that there is no image, as outside of a CT's circle."""
+    """Return a mask of the padding pixels, such as those outside a CT's circular field of view."""
     if data.get("PixelPaddingValue") in (None, "") or stored.dtype.kind not in "iu":
         return None
     value = _integer(path, data, "PixelPaddingValue")
     limit = _integer(path, data, "PixelPaddingRangeLimit", value)
-    # Files mix up signed and unsigned 16 bits here.
+    # Some files confuse signed and unsigned 16-bit values here.
     span = 2 ** (8 * stored.dtype.itemsize)
     low, high = sorted(_wrapped(number, span, stored.dtype) for number in (value, limit))
     return (stored >= low) & (stored <= high)

@@ -1,4 +1,4 @@
-"""A folder of images, one sub-folder a class, turned into a patch file."""
+"""Convert a folder of images, with one sub-folder per class, to a patch file."""
 
 import math
 import os
@@ -28,10 +28,10 @@ from nodules.system.streams import os_error_text, printable
 
 BLOCK_IMAGES = 256
 
-# Processor time for the search of all names; a hundred thousand take a tenth of a second.
+# CPU time limit for matching all file names; 100,000 names normally take 0.1 s.
 GROUP_SECONDS = 5
 
-# Letters and digits of folder names that say by themselves which of the two holds the nodules.
+# Known pairs of class folders (lower-case letters and digits only): the nodules, and the others.
 OTHERS_OF = {
     "nodule": {"nonnodule", "nonodule", "notnodule", "normal", "background"},
     "nodules": {"nonnodules", "nonodules", "notnodules", "nonnodule", "normal", "background"},
@@ -54,36 +54,37 @@ def import_folder(
     group: str | None = None,
     window: Window | None = None,
 ) -> list[str]:
-    """Make a patch of each image in the two sub-folders of `folder`, in the order of their paths.
+    """Write one patch per image below the two sub-folders of `folder`, in order of path.
 
     Parameters
     ----------
     folder
-        Holds two folders, whose images, and those in their sub-folders, are the two classes. What
-        begins with a dot is passed over. Symbolic links are followed.
+        Folder with two sub-folders, one per class, which are searched recursively. Names that
+        begin with a dot are skipped. Symbolic links are followed.
     out
-        Patch file to write, with `X`, `Y`, `file` (the path below `folder`) and, with `group`,
-        `group` as text.
+        Patch file to write, with `X`, `Y`, `file` (the path relative to `folder`) and, if the
+        argument `group` is given, `group` as text.
     nodule
-        The sub-folder that holds the nodules; None to tell by its name.
+        Sub-folder of the nodules; None to detect it by name.
     group
-        A regular expression, looked for in each file's name; what its first group in parentheses
-        matches is the scan or patient.
+        Regular expression searched for in each file name. Its first group in parentheses is the
+        scan or patient.
     window
-        Values that become grey 0 and 255, for all images. None for 0..255 of images of 8 bits,
-        0..65535 of those of 16 bits, and -1000..400 HU of DICOM.
+        Values that become grey 0 and 255 in all images. By default 0..255 for 8-bit images,
+        0..65535 for 16-bit images, and -1000..400 HU for DICOM CT.
 
     Returns
     -------
     list of str
-        What was written and what was noticed, one item per line.
+        Summary of what was written, then notes; one line each.
 
     Raises
     ------
     FileError
-        If the folder is not laid out so, an image is broken or not grey, or `out` is an image.
+        If the folder has another layout, an image is damaged or not grey, or `out` is one of the
+        images.
     NodulesError
-        If `group` is no regular expression, or has no group.
+        If `group` is not a regular expression, or has no group.
     """
     pattern = None if group is None else _compile(group)
     if not folder.is_dir():
@@ -101,14 +102,14 @@ def import_folder(
     columns = {"file": np.array(texts, dtype=object)}
     if pattern is not None:
         columns["group"] = np.array(_groups(folder, texts, pattern), dtype=object)
-    noticed = _Noticed()
+    properties = _Properties()
     patches = image_patches([folder / name for name in names], window)
-    _write(out, noticed.all_of(patches), is_nodule.astype(np.uint8), columns)
-    notes = noticed.notes()
+    _write(out, properties.record(patches), is_nodule.astype(np.uint8), columns)
+    notes = properties.notes()
     notes += _link_notes(folder, names)
     if left_out:
         first = printable(left_out[0])
-        notes.append(f"left out, no images of a class: {len(left_out):,}, first {first}")
+        notes.append(f"files left out, not images of a class: {len(left_out):,}, first {first}")
     nodules = int(is_nodule.sum())
     others = len(names) - nodules
     classes = (
@@ -117,8 +118,8 @@ def import_folder(
     return [classes, *notes]
 
 
-class _Noticed:
-    """What a person may not expect of the images."""
+class _Properties:
+    """Counts of images with properties that the user may not expect."""
 
     def __init__(self) -> None:
         self._oblong = 0
@@ -127,8 +128,8 @@ class _Noticed:
         self._rescaled = 0
         self._stored = 0
 
-    def all_of(self, patches: Iterator[ImagePatch]) -> Iterator[NDArray[np.uint8]]:
-        """Yield each (50, 50) patch."""
+    def record(self, patches: Iterator[ImagePatch]) -> Iterator[NDArray[np.uint8]]:
+        """Count the properties of each image and yield its (50, 50) patch."""
         for made in patches:
             self._oblong += made.oblong
             if made.wide_range is not None:
@@ -140,17 +141,18 @@ class _Noticed:
             yield made.patch
 
     def notes(self) -> list[str]:
-        """Return what was noticed, one line each."""
+        """Return one line per property found."""
         notes = []
         if self._wide:
             notes.append(
-                "images of 16 bits: {:,}, their values {}..{}; 0..65535 became grey 0..255 "
-                "(--window chooses another range)".format(self._wide, *self._wide_range)
+                "16-bit images: {:,}, values {}..{}; 0..65535 became grey 0..255 "
+                "(--window sets another range)".format(self._wide, *self._wide_range)
             )
         if self._rescaled and self._stored:
             notes.append(
                 f"DICOM images without slope and intercept: {self._stored:,}; --window was applied "
-                f"to their stored values, and to rescaled ones of the other {self._rescaled:,}"
+                f"to their stored values, and to the rescaled values of the other "
+                f"{self._rescaled:,}"
             )
         if self._oblong:
             notes.append(f"images that are not square: {self._oblong:,}; only their centre is used")
@@ -168,11 +170,11 @@ def _write(
         new_patch_file(out, len(labels), dtypes) as file,
         tqdm(patches, desc="import", total=len(labels), unit="image") as progress,
     ):
-        shown = iter(progress)
+        remaining = iter(progress)
         for start in range(0, len(labels), BLOCK_IMAGES):
             rows = slice(start, start + BLOCK_IMAGES)
             extra = {name: column[rows] for name, column in columns.items()}
-            block = np.stack(list(islice(shown, BLOCK_IMAGES)))
+            block = np.stack(list(islice(remaining, BLOCK_IMAGES)))
             file.append(block, labels[rows], **extra)
 
 
@@ -180,10 +182,12 @@ def _classes(folder: Path, names: Sequence[str], nodule: str | None) -> tuple[st
     shown = ", ".join(map(printable, names))
     found = f"found {len(names)} sub-folders" + (f" ({shown})" if names else "")
     if names and {*names} <= {*SPLITS}:
-        problem = f"{found}, expected classes; import each alone, then join them: import legacy"
+        problem = (
+            f"{found}, expected classes; import each split alone, then join them with import legacy"
+        )
         raise FileError(folder, problem)
     if len(names) != 2:
-        raise FileError(folder, f"{found}, expected two, one a class")
+        raise FileError(folder, f"{found}, expected two, one per class")
     if nodule is None:
         keys = [re.sub("[^a-z0-9]", "", name.lower()) for name in names]
         for name, key, other in zip(names, keys, reversed(keys), strict=True):
@@ -198,14 +202,14 @@ def _classes(folder: Path, names: Sequence[str], nodule: str | None) -> tuple[st
 
 @dataclass
 class _Found:
-    """Files, with their paths below a folder, and the folders right below it, both sorted."""
+    """Relative paths of the files below a folder, and names of its direct sub-folders."""
 
     files: list[str] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
 
 
 def _find(folder: Path) -> _Found:
-    """Search a folder and those in it; what begins with a dot is passed over."""
+    """Search a folder recursively, skipping names that begin with a dot; sort the result."""
     found = _Found()
     _search(folder, "", (), found)
     found.files.sort()
@@ -214,7 +218,7 @@ def _find(folder: Path) -> _Found:
 
 
 def _search(folder: Path, below: str, above: tuple[tuple[int, int], ...], found: _Found) -> None:
-    """Add what is in `folder / below`, itself in the folders `above` (device and inode)."""
+    """Add the content of `folder / below`; `above` identifies its parents (device and inode)."""
     place = folder / below
     try:
         status = place.stat()
@@ -225,7 +229,7 @@ def _search(folder: Path, below: str, above: tuple[tuple[int, int], ...], found:
     this = (status.st_dev, status.st_ino)
     if this in above:
         raise FileError(
-            place, "found a link to a folder above it, expected images or folders of them"
+            place, "found a link to a parent folder, expected images or folders of images"
         )
     for entry in entries:
         name = f"{below}{entry.name}"
@@ -240,14 +244,14 @@ def _search(folder: Path, below: str, above: tuple[tuple[int, int], ...], found:
 def _images(
     folder: Path, files: Sequence[str], classes: tuple[str, str]
 ) -> tuple[list[str], list[str]]:
-    """Return the images of the classes, and all other files."""
+    """Return the images of the two classes, and all other files."""
     inside = tuple(f"{name}/" for name in classes)
     images = [name for name in files if name.startswith(inside) and is_image(folder / name)]
     return images, sorted({*files} - {*images})
 
 
 def _utf8(folder: Path, name: str) -> str:
-    """Return a name as the text that HDF5 and CSV hold, whatever the locale's encoding is."""
+    """Return a file name as UTF-8 text for HDF5 and CSV, independent of the locale."""
     try:
         return os.fsencode(name).decode("utf-8")
     except UnicodeDecodeError:
@@ -256,14 +260,14 @@ def _utf8(folder: Path, name: str) -> str:
 
 
 def _link_notes(folder: Path, names: Sequence[str]) -> list[str]:
-    """Return a line on images that lie outside of the folder, behind symbolic links."""
+    """Return a note on images outside the folder, which symbolic links lead to."""
     root = os.path.realpath(folder)
     outside = [(name, target) for name in names if (target := _outside(root, folder, name))]
     if not outside:
         return []
     name, target = outside[0]
     example = f"{printable(name)} is {printable(target)}"
-    return [f"images outside of {printable(folder)}, by links: {len(outside):,}, first {example}"]
+    return [f"images outside {printable(folder)}, by links: {len(outside):,}, first {example}"]
 
 
 def _outside(root: str, folder: Path, name: str) -> str:
@@ -274,13 +278,13 @@ def _outside(root: str, folder: Path, name: str) -> str:
 def _compile(group: str) -> re.Pattern[str]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what later versions of Python read otherwise
+            warnings.simplefilter("ignore")  # about syntax that later Python versions change
             pattern = re.compile(group)
     except (re.error, OverflowError, RecursionError) as error:
-        problem = f"is no regular expression ({printable(error)})"
+        problem = f"is not a regular expression ({printable(error)})"
         raise NodulesError(f"--group: {_quoted(group)} {problem}") from None
     if not pattern.groups:
-        raise NodulesError(f"--group: {_quoted(group)} holds no group, expected one in parentheses")
+        raise NodulesError(f"--group: {_quoted(group)} has no group, expected one in parentheses")
     return pattern
 
 
@@ -296,23 +300,23 @@ def _groups(folder: Path, names: Sequence[str], pattern: re.Pattern[str]) -> lis
 def _group(path: Path, pattern: re.Pattern[str]) -> str:
     match = pattern.search(path.name)
     if match is None or not match[1]:
-        problem = f"found no match of {_quoted(pattern.pattern)} in the file's name"
+        problem = f"found no match of {_quoted(pattern.pattern)} in the file name"
         raise FileError(path, f"{problem}, expected one whose first group is the scan or patient")
     if not match[1].isprintable() or match[1] != match[1].strip():
-        problem = f"--group found {match[1]!r}, expected a name that can be printed"
-        raise FileError(path, f"{problem}, without spaces around it")
-    assert len(match[1]) <= MAX_CHARACTERS  # no file name is as long
+        problem = f"--group found {match[1]!r}, expected a printable name"
+        raise FileError(path, f"{problem} without leading or trailing spaces")
+    assert len(match[1]) <= MAX_CHARACTERS  # file systems limit names to fewer
     return match[1]
 
 
 @contextmanager
 def _processor_time(pattern: re.Pattern[str]) -> Iterator[None]:
-    """Refuse a pattern whose search does not end; `re` heeds signals while it searches."""
+    """Limit the CPU time of a search; `re` handles signals while it is searching."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        problem = f"takes more than {GROUP_SECONDS} s of processor time on the names of the images"
+        problem = f"takes more than {GROUP_SECONDS} s of processor time on the image names"
         raise NodulesError(
-            f"--group: {_quoted(pattern.pattern)} {problem}, expected a pattern that tries less"
+            f"--group: {_quoted(pattern.pattern)} {problem}, expected less backtracking"
         )
 
     before = signal.signal(signal.SIGVTALRM, stop)

@@ -1,4 +1,4 @@
-"""Resizing the patches of an HDF5 file that is a patch file but for their size."""
+"""Resize the patches of an HDF5 file that is otherwise laid out like a patch file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,29 +23,29 @@ CARRIED = ("Y", "group", "split")
 
 
 def import_hdf5(path: Path, out: Path, *, window: Window | None = None) -> list[str]:
-    """Resample `X` to 50x50 and carry `Y`, `group` and `split` over.
+    """Resample `X` to 50x50 and copy `Y`, `group` and `split`.
 
     Parameters
     ----------
     path
-        HDF5 file with `X` of (N, H, W) or (N, H, W, 1), uint8 in 0..255 or float in 0..1, and
-        whatever else a patch file holds. `Y` is optional: patches may be there to be scored.
+        HDF5 file with `X` of shape (N, H, W) or (N, H, W, 1), uint8 in 0..255 or float in 0..1,
+        and optionally `Y`, `group` and `split`. Without `Y`, the patches can only be scored.
     out
         Patch file to write.
     window
-        Values of `X` that become grey 0 and 255. With it `X` may hold any numbers.
+        Values of `X` that become grey 0 and 255. If given, `X` may hold any numbers.
 
     Returns
     -------
     list of str
-        What was written and what was noticed, one item per line.
+        Summary of what was written, then notes; one line each.
 
     Raises
     ------
     PatchFileError
         If the file breaks this layout.
     FileError
-        If `out` is the same file.
+        If `out` is the input file.
     """
     check_output(out, [path])
     with open_hdf5(path) as file:
@@ -57,7 +57,7 @@ def import_hdf5(path: Path, out: Path, *, window: Window | None = None) -> list[
         if labels is not None:
             _write(out, stack, data, labels, columns)
         else:
-            # A new patch file has labels; what is there to be scored has none.
+            # The writer needs labels; remove the placeholder from the finished file.
             with replacing(out) as unfinished:
                 _write(unfinished, stack, data, np.zeros(stack.count, np.uint8), columns)
                 with h5py.File(unfinished, "r+") as patches:

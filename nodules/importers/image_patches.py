@@ -1,4 +1,4 @@
-"""Images turned into patches, one file after the other, in a process with limits."""
+"""Convert image files to patches, one by one, in a process with resource limits."""
 
 import struct
 from collections.abc import Iterator, Sequence
@@ -15,24 +15,25 @@ from nodules.importers.window import SIXTEEN_BITS, Window
 from nodules.patches.layout import PATCH_SIZE, Patches
 from nodules.system.limited_process import call_each_limited
 
-# Processor time and memory for one image. The largest allowed takes 3 s and 600 MB, a small one a
-# thousandth of a second.
+# CPU time and memory limits per image. The largest allowed image needs 3 s and 600 MB, a small one
+# 1 ms.
 SECONDS = 10
 MEMORY = 900_000_000
 
 
 @dataclass(frozen=True)
 class ImagePatch:
-    """A patch and what a person may not expect of its image.
+    """A patch, and properties of its image that the user may not expect.
 
     Attributes
     ----------
     patch
-        (50, 50) uint8
+        (50, 50) uint8.
     oblong
         Whether height and width of the image differ.
     wide_range
-        Lowest and highest value of an image of 16 bits whose whole range became grey levels.
+        Minimum and maximum of a 16-bit image whose full range was mapped to grey levels; None for
+        other images.
     rescaled
         Whether DICOM's slope and intercept were applied; None for other formats.
     """
@@ -44,20 +45,20 @@ class ImagePatch:
 
 
 def image_patches(paths: Sequence[Path], window: Window | None) -> Iterator[ImagePatch]:
-    """Yield the patch of each image, read in another process.
+    """Yield the patch of each image, read in a separate process.
 
     Parameters
     ----------
     paths
-        Images, in this order.
+        Image files, in the order of the results.
     window
-        As for `image_patch`.
+        As in `image_patch`.
 
     Raises
     ------
     FileError
-        For the first image that `image_patch` refuses, or that crashes a decoder, or takes more
-        than 10 s of processor time or 900 MB.
+        For the first image that `image_patch` refuses, that crashes a decoder, or that takes more
+        than 10 s of CPU time or 900 MB.
     """
     limits = () if window is None else (repr(window.low), repr(window.high))
     results = call_each_limited(
@@ -74,12 +75,12 @@ def image_patches(paths: Sequence[Path], window: Window | None) -> Iterator[Imag
         )
 
 
-# Oblong, wide range or none, its ends, and rescaled (-1 for None).
+# Fields: oblong, whether there is a wide range, its minimum and maximum, rescaled (-1 for None).
 _FACTS = struct.Struct("<??HHb")
 
 
 def packed_patch(path: Path, *limits: str) -> bytes:
-    """Return `image_patch` as bytes, to be sent from one process to another."""
+    """Return the result of `image_patch` packed as bytes, to be sent between processes."""
     made = image_patch(path, Window(*map(float, limits)) if limits else None)
     low, high = made.wide_range or (0, 0)
     rescaled = -1 if made.rescaled is None else made.rescaled
@@ -88,20 +89,20 @@ def packed_patch(path: Path, *limits: str) -> bytes:
 
 
 def image_patch(path: Path, window: Window | None) -> ImagePatch:
-    """Read an image and make a patch of it.
+    """Read an image and resample it to a patch.
 
     Parameters
     ----------
     path
-        PNG, JPEG, TIFF or DICOM.
+        PNG, JPEG, TIFF or DICOM file.
     window
-        Values that become grey 0 and 255. None for 0..255 of images of 8 bits, 0..65535 of those of
-        16 bits, and -1000..400 HU of a CT in DICOM.
+        Values that become grey 0 and 255. By default 0..255 for 8-bit images, 0..65535 for 16-bit
+        images, and -1000..400 HU for DICOM CT.
 
     Raises
     ------
     FileError
-        If it cannot be read, is not grey, or needs a window.
+        If the image cannot be read, is not grey, or needs a window.
     """
     image = read_image(path)
     chosen = window or image.window
@@ -119,7 +120,7 @@ def image_patch(path: Path, window: Window | None) -> ImagePatch:
 
 
 def _without_padding(image: GreyImage, window: Window) -> NDArray[np.number]:
-    """Return the values, those that mean no image at the black end of the window or beyond."""
+    """Return the values, with padding moved to the black end of the window or beyond."""
     if image.padding is None:
         return image.values
     if image.white_is_low:

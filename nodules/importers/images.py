@@ -1,8 +1,8 @@
-"""Single image files, PNG, JPEG, TIFF and DICOM, read as grey values.
+"""Read single PNG, JPEG, TIFF and DICOM files as grey values.
 
-Anybody may have made an image. Its header is checked before its pixels are decoded: 22 kB of PNG
-can say that they are 169 megapixels. What a header does not tell (a JPEG of a thousand scans, a
-library that crashes) needs the limits of `nodules.system.limited_process` around `read_image`.
+Images are untrusted. Their headers are checked before their pixels are decoded: a PNG of 22 kB can
+declare 169 megapixels. Attacks that no header shows (a JPEG of a thousand scans, a crash in a
+decoder) require running `read_image` under the limits of `nodules.system.limited_process`.
 """
 
 import logging
@@ -35,33 +35,33 @@ PILLOW_SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff"}
 DICOM_SUFFIXES = {".dcm", ".dicom"}
 DICOM_MAGIC_AT, DICOM_MAGIC = 128, b"DICM"
 
-# `MAX_PIXELS` of 4 bytes each, and a header.
+# `MAX_PIXELS` of 4 bytes each, plus a header.
 MAX_FILE_BYTES = 160_000_000
 
-# A progressive JPEG has about 10 scans, each of which is decoded over the whole image.
+# A progressive JPEG has about 10 scans. Each one takes a pass over the whole image.
 MAX_SCANS = 100
-START_OF_SCAN = b"\xff\xda"  # which the data between markers never hold
+START_OF_SCAN = b"\xff\xda"  # never occurs in the data between markers
 
 
 @dataclass(frozen=True)
 class GreyImage:
-    """An image of one channel.
+    """A single-channel image.
 
     Attributes
     ----------
     values
-        (H, W) numbers; Hounsfield units of a CT in DICOM.
+        (H, W) numbers; Hounsfield units for DICOM CT.
     window
-        The values that become grey 0 and 255 by default: the whole range of the
-        type, or -1000 to 400 HU. None where there is no such range.
+        Values that become grey 0 and 255 by default: the full range of the type, or -1000 and
+        400 HU. None if there is no such range.
     kind
-        What the values are, for messages.
+        Description of the values, for error messages.
     white_is_low
-        Whether low values are meant to be seen white.
+        Whether low values are displayed as white.
     padding
-        (H, W) bool, True where DICOM says that there is no image; None where it says nothing.
+        (H, W) bool, True at the padding pixels of a DICOM file; None if none are declared.
     rescaled
-        Whether a slope and an intercept were applied; None for other formats than DICOM.
+        Whether a slope and an intercept were applied; None for formats other than DICOM.
     """
 
     values: NDArray[np.number]
@@ -73,9 +73,9 @@ class GreyImage:
 
 
 def is_image(path: Path) -> bool:
-    """Return whether a file is to be read: by its suffix, or by DICOM's mark at its beginning.
+    """Return whether a file is an image, by its suffix or by DICOM's magic bytes.
 
-    Without such a suffix, a pipe or a device is no image.
+    Pipes and devices without an image suffix are not images.
     """
     if path.suffix.lower() in PILLOW_SUFFIXES | DICOM_SUFFIXES:
         return True
@@ -94,19 +94,20 @@ def read_image(path: Path) -> GreyImage:
     Parameters
     ----------
     path
-        PNG, JPEG or TIFF by its suffix, otherwise DICOM.
+        PNG, JPEG or TIFF file according to its suffix; DICOM file otherwise.
 
     Raises
     ------
     FileError
-        If it cannot be read, has several frames, colour or transparency, or more than `MAX_PIXELS`.
+        If the image cannot be read, has several frames, colour, transparency, or more than
+        `MAX_PIXELS`.
     """
     with _open(path) as file:
         if path.suffix.lower() in PILLOW_SUFFIXES:
             with _decoding(path, "a readable PNG, JPEG or TIFF image"):
                 image = _read_pillow(path, file)
         else:
-            # pydicom takes longer to import than a folder of PNG takes to read.
+            # Importing pydicom takes longer than reading a folder of PNGs.
             from nodules.importers.dicom import read_dicom
 
             with _decoding(path, "a readable DICOM image"):
@@ -120,7 +121,7 @@ def read_image(path: Path) -> GreyImage:
 
 
 def check_size(path: Path, width: int, height: int) -> None:
-    """Refuse an image that has no pixels, or too many to be one; FileError."""
+    """Raise FileError if an image has no pixels, or more than `MAX_PIXELS`."""
     if width < 1 or height < 1:
         raise FileError(path, f"found {width} x {height} pixels, expected at least one")
     if width * height > MAX_PIXELS:
@@ -129,7 +130,7 @@ def check_size(path: Path, width: int, height: int) -> None:
 
 
 def check_scans(path: Path, jpeg: bytes) -> None:
-    """Refuse a JPEG of many scans, which would take minutes to decode; FileError."""
+    """Raise FileError for a JPEG of many scans, which would take minutes to decode."""
     scans = jpeg.count(START_OF_SCAN)
     if scans > MAX_SCANS:
         raise FileError(path, f"found {scans:,} scans in a JPEG, expected at most {MAX_SCANS}")
@@ -141,7 +142,7 @@ def _open(path: Path) -> BinaryIO:
             raise FileError(path, f"found {kind}, expected a file")
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
-            problem = f"found {size:,} bytes, expected at most {MAX_FILE_BYTES:,} of an image"
+            problem = f"found {size:,} bytes, expected at most {MAX_FILE_BYTES:,} for an image"
             raise FileError(path, problem)
         return open_regular(path)
     except OSError as error:
@@ -160,9 +161,9 @@ def _read_pillow(path: Path, file: BinaryIO) -> GreyImage:
         frames = getattr(image, "n_frames", 1)
         if frames > 1:
             raise FileError(path, f"found {frames} frames, expected one")
-        # 16 bits a channel Pillow reduces to 8.
+        # Pillow would reduce 16 bits per channel to 8.
         if image.mode in ("LA", "RGB", "RGBA") and ";16" in str(image.tile):
-            raise FileError(path, "found 16 bits a channel, expected 8, or one channel of 16")
+            raise FileError(path, "found 16 bits per channel, expected 8, or one channel of 16")
         if image.format == "JPEG":
             file.seek(0)
             check_scans(path, file.read())
@@ -171,7 +172,7 @@ def _read_pillow(path: Path, file: BinaryIO) -> GreyImage:
             check_strips(path, file, image)
             use_native_byte_order(image)
         image.load()
-        # Pillow does this to TIFF by itself.
+        # For TIFF, Pillow has already done this.
         ImageOps.exif_transpose(image, in_place=True)
         grey = _grey(path, image, samples)
         _check_opaque(path, image, grey.values)
@@ -179,7 +180,7 @@ def _read_pillow(path: Path, file: BinaryIO) -> GreyImage:
 
 
 def _check_checksums(file: BinaryIO) -> None:
-    """Check every chunk of a PNG, which Pillow does not do as it decodes; it raises what it may."""
+    """Check the checksum of every PNG chunk, which Pillow skips while decoding."""
     place = file.tell()
     file.seek(0)
     with Image.open(file, formats=["PNG"]) as image:
@@ -192,10 +193,10 @@ def _opened(path: Path, file: BinaryIO) -> Iterator[ImageFile.ImageFile]:
     try:
         image = Image.open(file, formats=PILLOW_FORMATS)
     except Image.DecompressionBombError:
-        raise FileError(path, f"found more pixels than {MAX_PIXELS:,}, the most allowed") from None
+        raise FileError(path, f"found more pixels than {MAX_PIXELS:,}, the maximum") from None
     except UnidentifiedImageError:
         kind = tiff_kind(file)
-        reason = f"Pillow reads no {kind}" if kind else "none of these formats"
+        reason = f"Pillow cannot read a {kind}" if kind else "none of these formats"
         raise FileError(path, f"not a readable PNG, JPEG or TIFF image ({reason})") from None
     with image:
         yield image
@@ -214,10 +215,10 @@ def _grey(path: Path, image: Image.Image, samples: Samples | None) -> GreyImage:
             values = values.view(np.uint32)
         return GreyImage(values, None, kind, samples.white_is_zero)
     if samples is not None and samples.signed and image.mode == "L":
-        return GreyImage(np.asarray(image).view(np.int8), None, "signed integers of 8 bits")
+        return GreyImage(np.asarray(image).view(np.int8), None, "signed 8-bit integers")
     values = _one_channel(path, image)
     if samples is not None and samples.white_is_zero and image.mode in ("1", "L"):
-        # Pillow has inverted it, and a window is of stored values, as in images of more bits.
+        # Undo Pillow's inversion: windows apply to stored values, as for images of more bits.
         return GreyImage(255 - values, EIGHT_BITS, "8 bits", white_is_low=True)
     return GreyImage(values, EIGHT_BITS, "8 bits")
 
@@ -236,7 +237,7 @@ def _one_channel(path: Path, image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _check_opaque(path: Path, image: Image.Image, values: NDArray[np.number]) -> None:
-    """Refuse a PNG one of whose grey values means transparency, where pixels have it."""
+    """Refuse a PNG with pixels of the grey value that it declares transparent."""
     transparent = image.info.get("transparency")
     if isinstance(transparent, int) and image.mode in ("1", "L", "I;16", "I"):
         if image.mode == "1":
@@ -247,7 +248,7 @@ def _check_opaque(path: Path, image: Image.Image, values: NDArray[np.number]) ->
 
 @contextmanager
 def _decoding(path: Path, expected: str) -> Iterator[None]:
-    # Decoders warn of what they mend, on their own lines.
+    # Decoders would log the damage they repair, in lines of their own.
     loggers = [logging.getLogger(name) for name in ("pydicom", "PIL")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -259,7 +260,7 @@ def _decoding(path: Path, expected: str) -> Iterator[None]:
     except (FileError, MemoryError):
         raise
     except Exception as error:
-        # A broken file makes decoders raise about anything.
+        # On damaged files, decoders raise almost any exception.
         found = type(error).__name__ if isinstance(error, KeyError) else error_text(error)
         raise FileError(path, f"not {expected} ({found})") from None
     finally:

@@ -1,4 +1,4 @@
-"""Joining the pair of HDF5 files that the tflearn notebooks trained on into one patch file."""
+"""Join the HDF5 files of the tflearn notebooks, one per split, into one patch file."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -14,27 +14,27 @@ from nodules.system.atomic import check_output
 
 
 def import_legacy(files: Mapping[str, Path], out: Path) -> dict[str, int]:
-    """Join patch files, one a split, and keep their split.
+    """Join patch files, one per split, and keep the split.
 
     Parameters
     ----------
     files
-        `train` and `val`, perhaps `test`, each with `X` and `Y`. Without `test` the `split` stage
-        cuts one from `val`; nothing moves between `train` and the others.
+        `train`, `val` and optionally `test`, each with `X` and `Y`. Without `test`, the `split`
+        stage takes it from `val`; `train` does not change.
     out
         Patch file to write, with `X`, `Y` and `split`, and `group` if the files have it.
 
     Returns
     -------
     dict
-        Patches of each split.
+        Number of patches per split.
 
     Raises
     ------
     PatchFileError
-        If one of the files breaks the layout, or only some have `group`.
+        If a file breaks the layout, or only some of them have `group`.
     FileError
-        If `out` is one of them.
+        If `out` is one of the input files.
     """
     check_output(out, files.values())
     with ExitStack() as stack:
@@ -62,7 +62,7 @@ def _group_column(parts: Mapping[str, PatchFile]) -> dict[str, np.dtype]:
     if not dtypes:
         return {}
     if without:
-        problem = "found none, expected it in all of the files or in none"
+        problem = "found none, expected it in all files or in none"
         raise PatchFileError(without[0], problem, dataset="group")
     if len(dtypes) == 1:
         return {"group": dtypes.pop()}
@@ -70,7 +70,7 @@ def _group_column(parts: Mapping[str, PatchFile]) -> dict[str, np.dtype]:
     if np.dtype(object) in dtypes:
         problem = "found integers in one file and strings in another, expected one type"
         raise PatchFileError(first, problem, dataset="group")
-    # Some file holds numbers above those of int64, so that the others must hold none below 0.
+    # One file needs uint64, so the others must not hold negative numbers.
     if any(part.groups.min() < 0 for part in parts.values() if part.groups is not None):
         problem = "found numbers below 0 in one file and above 2^63 - 1 in another"
         raise PatchFileError(first, f"{problem}, expected one type", dataset="group")

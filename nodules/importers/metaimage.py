@@ -1,9 +1,9 @@
-"""Reading MetaImage files: a header (`.mhd`) and the voxels it describes.
+"""Read MetaImage files: a header (`.mhd`) and the voxels it describes.
 
-MetaIO, which SimpleITK reads MetaImage with, reports success on damaged voxels and leaves what is
-missing unwritten. It also follows a header to any file of the machine. So headers are parsed here,
-and voxels read only from files next to the header that hold exactly what it describes. What a valid
-file holds is what SimpleITK reads from it.
+MetaIO, SimpleITK's reader, reports success on damaged voxels and leaves missing ones uninitialised.
+It also follows a header to any file on the machine. This module parses headers itself, and reads
+voxels only from files next to the header that hold exactly what it describes. From valid files it
+reads the same values as SimpleITK.
 """
 
 import math
@@ -28,7 +28,7 @@ ELEMENT_TYPES = {
     "MET_USHORT": "u2",
     "MET_INT": "i4",
     "MET_UINT": "u4",
-    "MET_LONG": "i4",  # of four bytes, whatever the machine
+    "MET_LONG": "i4",  # four bytes on every machine
     "MET_ULONG": "u4",
     "MET_LONG_LONG": "i8",
     "MET_ULONG_LONG": "u8",
@@ -40,12 +40,12 @@ MAX_HEADER_BYTES = 2**20
 MAX_LENGTH = 2**15
 # 1024 x 1024 x 1000 voxels of 16 bits.
 MAX_VOXEL_BYTES = 2**31
-# CT compresses to a half or a third, and deflate can unfold 1032-fold.
+# CT compresses to a half or a third; deflate can expand data 1032-fold.
 MAX_INFLATION = 100
 SMALL_BYTES = 2**28
 
 _READ_BYTES = 2**18
-# To Python, much else is white space as well.
+# Python would strip many other characters as white space.
 _BLANKS = " \t\r"
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -56,28 +56,28 @@ _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 @dataclass(frozen=True)
 class MetaImage:
-    """What a MetaImage header says.
+    """Content of a MetaImage header.
 
     Attributes
     ----------
     path
-        The header.
+        Header file.
     size
         Voxels along x, y and z.
     dtype
         Type of a voxel, in the byte order of the file.
     spacing, origin
-        mm along x, y and z; centre of the first voxel in mm.
+        Voxel spacing along x, y and z, and centre of the first voxel, in mm.
     direction
         (3, 3) float64. Columns are the direction cosines of x, y and z.
     modality
-        As in `MET_MOD_CT`; empty if not given.
+        Modality, such as `MET_MOD_CT`; empty if not given.
     files
-        Names of the files that hold the voxels, in the header's folder: one, or one per slice.
+        Names of the voxel files in the header's folder: one, or one per slice.
     start
-        Bytes before the voxels in each of them; -1 if the voxels are its end.
+        Number of bytes before the voxels in each file; -1 if the voxels are at its end.
     compressed
-        Whether each is a zlib or gzip stream.
+        Whether each file is a zlib or gzip stream.
     compressed_size
         Bytes of that stream; None if not given.
     """
@@ -96,18 +96,18 @@ class MetaImage:
 
     @property
     def slice_bytes(self) -> int:
-        """Bytes of an axial slice, not compressed."""
+        """Uncompressed size of an axial slice in bytes."""
         return self.size[0] * self.size[1] * self.dtype.itemsize
 
 
 def read_header(path: Path) -> MetaImage:
-    """Read the header of a scan, not its voxels.
+    """Read the header of a scan, without its voxels.
 
     Raises
     ------
     FileError
-        If it cannot be read, is ambiguous, or describes anything but a volume of three dimensions
-        with one stored value per voxel.
+        If the header cannot be read, is ambiguous, or describes anything but a three-dimensional
+        volume with one stored value per voxel.
     """
     try:
         with open_regular(path) as file:
@@ -122,28 +122,28 @@ def read_header(path: Path) -> MetaImage:
 def read_slices(
     image: MetaImage, wanted: NDArray[np.int64]
 ) -> tuple[NDArray[np.number], tuple[float, float]]:
-    """Read all voxels of a scan, and keep some axial slices.
+    """Read all voxels of a scan and keep some axial slices.
 
     Parameters
     ----------
     image
-        As `read_header` returns it.
+        Header, from `read_header`.
     wanted
         (n,) indices of the slices to keep.
 
     Returns
     -------
     volume
-        (depth, height, width) in the machine's byte order, zero outside the wanted slices. Those
-        take memory, the others do not.
+        (depth, height, width) in native byte order, zero outside the wanted slices. Only the
+        wanted slices take up memory.
     extremes
-        Smallest and largest number in the whole scan.
+        Minimum and maximum of the whole scan.
 
     Raises
     ------
     FileError
-        If a file of voxels is missing, is not a regular file, or does not hold exactly the voxels
-        that the header describes.
+        If a voxel file is missing, is not a regular file, or does not hold exactly the voxels that
+        the header describes.
     """
     width, height, depth = image.size
     volume = np.zeros((depth, height, width), image.dtype.newbyteorder("="))
@@ -159,7 +159,7 @@ def read_slices(
 
 
 def _slices(image: MetaImage) -> Iterator[bytes]:
-    """Yield the bytes of each slice. Only at the end is it certain that they are what is stored."""
+    """Yield the bytes of each slice. They are verified only when the iterator is exhausted."""
     count = image.size[2] // len(image.files)
     for name in image.files:
         try:
@@ -167,12 +167,12 @@ def _slices(image: MetaImage) -> Iterator[bytes]:
                 stored = _seek_voxels(image, name, file, count * image.slice_bytes)
                 yield from _read(image, name, file, count, stored)
         except OSError as error:
-            problem = f"cannot be read ({os_error_text(error)}), expected its voxels"
+            problem = f"cannot be read ({os_error_text(error)}), expected voxels"
             raise FileError(image.path, f"{printable(name, 60)}: {problem}") from None
 
 
 def _seek_voxels(image: MetaImage, name: str, file: BinaryIO, expected: int) -> int:
-    """Go to the first byte of the voxels, and return how many bytes are stored from there on."""
+    """Seek to the first byte of the voxels and return the number of bytes stored from there."""
     size = file.seek(0, 2)
     start = max(size - expected, 0) if image.start < 0 else image.start
     file.seek(start)
@@ -184,7 +184,7 @@ def _seek_voxels(image: MetaImage, name: str, file: BinaryIO, expected: int) -> 
             raise FileError(image.path, f"{printable(name, 60)}: {problem}")
         if expected > max(SMALL_BYTES, MAX_INFLATION * stored):
             found = f"found {stored:,} bytes for {expected:,} bytes of voxels"
-            problem = f"{found}, expected at least one for {MAX_INFLATION}"
+            problem = f"{found}, expected at least 1 byte per {MAX_INFLATION}"
             raise FileError(image.path, f"{printable(name, 60)}: {problem}")
     elif stored != expected:
         problem = f"found {stored:,} bytes of voxels, expected {expected:,}"
@@ -211,27 +211,27 @@ def _read(image: MetaImage, name: str, file: BinaryIO, count: int, stored: int) 
 
 
 class _DamagedError(Exception):
-    """Voxels end before they should, or after."""
+    """The voxel data end too early or too late."""
 
 
 class _Inflation:
-    """A zlib or gzip stream, inflated by as much as is asked for and no further.
+    """A zlib or gzip stream that is inflated no further than requested.
 
     Parameters
     ----------
     file
-        At the first byte of the stream.
+        File positioned at the first byte of the stream.
     stored
-        Bytes of the stream.
+        Length of the stream in bytes.
     """
 
     def __init__(self, file: BinaryIO, stored: int) -> None:
         self._file = file
         self._left = stored
-        self._inflate = zlib.decompressobj(wbits=47)  # both formats, as MetaIO
+        self._inflate = zlib.decompressobj(wbits=47)  # accepts both formats, like MetaIO
 
     def read(self, size: int) -> bytes:
-        """Return the next `size` bytes, or fewer if the stream ends before."""
+        """Return the next `size` bytes, or fewer if the stream ends earlier."""
         parts = []
         while size and not self._inflate.eof:
             compressed = self._inflate.unconsumed_tail or self._next()
@@ -243,13 +243,13 @@ class _Inflation:
         return b"".join(parts)
 
     def finish(self) -> None:
-        """Check that the stream ends here, with its checksum, and nothing follows."""
+        """Check that the stream ends here, its checksum is valid and nothing follows it."""
         if self.read(1):
             raise _DamagedError("continues after the last voxel")
         if not self._inflate.eof:
             raise _DamagedError("ends too early")
         if self._inflate.unused_data or self._left:
-            raise _DamagedError("something follows the stream")
+            raise _DamagedError("more bytes after the stream")
 
     def _next(self) -> bytes:
         data = self._file.read(min(_READ_BYTES, self._left))
@@ -258,12 +258,12 @@ class _Inflation:
 
 
 def _text(line: bytes) -> str:
-    # Names of files are bytes, in any encoding.
+    # File names are bytes in any encoding.
     return line.decode("utf-8", "surrogateescape").strip(_BLANKS)
 
 
 def _parse(path: Path, data: bytes) -> tuple[dict[str, str], int]:
-    """Return the values by key, ElementDataFile last, and the length of the header."""
+    """Return the values by key, with ElementDataFile last, and the length of the header."""
     tags: dict[str, str] = {}
     length = 0
     for number, line in enumerate(data.split(b"\n"), start=1):
@@ -307,7 +307,7 @@ class _Tags:
     values: dict[str, str]
 
     def image(self, length: int, rest: bytes) -> MetaImage:
-        """Check the values of a header of `length` bytes, and `rest`, which follows it."""
+        """Check and return the header, which is `length` bytes long and followed by `rest`."""
         self._expect_fixed()
         size = self._size()
         dtype = self._dtype()
@@ -318,10 +318,10 @@ class _Tags:
         compressed = self._flag("CompressedData", default=False)
         files, start = self._files(size[2], length, rest)
         if compressed and start < 0:
-            problem = "found -1 for compressed voxels, expected how many bytes precede them"
+            problem = "found -1 for compressed voxels, expected the number of bytes before them"
             raise self._error("HeaderSize", problem)
         sizes = self._whole("CompressedDataSize", 1, min_value=1)
-        # The size of a voxel, which is taken for the distance to the next if that is missing.
+        # The voxel size, which is the default for the spacing.
         element = self._numbers("ElementSize", 3) or (1.0, 1.0, 1.0)
         direction = self._same(_DIRECTION, _IDENTITY)
         return MetaImage(
@@ -330,7 +330,7 @@ class _Tags:
             dtype=dtype,
             spacing=self._numbers("ElementSpacing", 3) or element,
             origin=self._same(_ORIGIN, (0.0, 0.0, 0.0)),
-            # The header has the cosines of an axis in a row.
+            # In the header, the cosines of an axis form a row.
             direction=np.array(direction).reshape(3, 3).T,
             modality=self.values.get("Modality", ""),
             files=files,
@@ -349,7 +349,7 @@ class _Tags:
         for name, identity in (("Slope", 1.0), ("Offset", 0.0)):
             key = f"ElementToIntensityFunction{name}"
             if self._numbers(key, 1) not in (None, (identity,)):
-                # SimpleITK ignores it, other readers do not.
+                # SimpleITK ignores this function; other readers apply it.
                 problem = (
                     f"found {printable(self.values[key], 60)}, expected {identity:g}: apply it"
                 )
@@ -369,12 +369,12 @@ class _Tags:
         self._expect("ElementType", set(ELEMENT_TYPES))
         flags = {self._flag(key, default=False) for key in _BYTE_ORDER if key in self.values}
         if len(flags) > 1:
-            raise self._error(_BYTE_ORDER[1], f"found another value than of {_BYTE_ORDER[0]}")
+            raise self._error(_BYTE_ORDER[1], f"found another value than {_BYTE_ORDER[0]}")
         order = ">" if True in flags else "<"
         return np.dtype(order + ELEMENT_TYPES[self.values["ElementType"]])
 
     def _files(self, depth: int, length: int, rest: bytes) -> tuple[tuple[str, ...], int]:
-        """Return the files of the voxels, and the bytes before the voxels in each."""
+        """Return the voxel files, and the number of bytes before the voxels in each."""
         value = self.values["ElementDataFile"]
         (start,) = self._whole("HeaderSize", 1, min_value=-1) or (0,)
         if value in ("LOCAL", "Local", "local"):
@@ -392,7 +392,7 @@ class _Tags:
             raise FileError(self.path, problem)
         names = lines if listed else self._numbered(value) if "%" in value else [value]
         if len(names) != (depth if listed or "%" in value else 1):
-            problem = f"found {len(names):,} files for {depth:,} slices, expected as many"
+            problem = f"found {len(names):,} files for {depth:,} slices, expected one per slice"
             raise self._error("ElementDataFile", problem)
         for name in names:
             if (
@@ -405,11 +405,11 @@ class _Tags:
                 )
                 raise self._error("ElementDataFile", problem)
         if len(set(names)) < len(names):
-            raise self._error("ElementDataFile", "found a file twice, expected one for each slice")
+            raise self._error("ElementDataFile", "found a file twice, expected one per slice")
         return tuple(names), start
 
     def _numbered(self, value: str) -> list[str]:
-        """Expand `name%03d.raw MIN MAX STEP`: a file per slice. No printf sees it."""
+        """Expand `name%03d.raw MIN MAX STEP` to one file per slice, without printf."""
         match = _PATTERN.fullmatch(value)
         depth = self._size()[2]
         numbers = [int(text) for text in match[5].split()] if match else []
@@ -421,13 +421,13 @@ class _Tags:
             raise self._error("ElementDataFile", f"found '{printable(value, 60)}', {expected}")
         counted = range(first, last + 1, step)
         if len(counted) != depth:
-            problem = f"found {len(counted):,} files for {depth:,} slices, expected as many"
+            problem = f"found {len(counted):,} files for {depth:,} slices, expected one per slice"
             raise self._error("ElementDataFile", problem)
         before, zero, width, after = match.group(1, 2, 3, 4)
         return [f"{before}{number:{zero}{width}d}{after}" for number in counted]
 
     def _same(self, keys: tuple[str, ...], default: tuple[float, ...]) -> tuple[float, ...]:
-        """Return the numbers that one of `keys`, which mean the same, or several of them give."""
+        """Return the numbers of `keys`, which are synonyms and must not contradict each other."""
         given = [
             (key, self._numbers(key, len(default)) or ()) for key in keys if key in self.values
         ]

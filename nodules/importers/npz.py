@@ -1,7 +1,7 @@
-"""Reading a NumPy archive laid out as those of MedMNIST (https://medmnist.com) into a patch file.
+"""Convert a NumPy archive laid out like MedMNIST's (https://medmnist.com) to a patch file.
 
-An archive is read as a stream, not by `numpy.load`, which would take a whole array into memory.
-What an array's header declares is compared with the size of its member before any of it is read.
+Archives are streamed, since `numpy.load` would read whole arrays into memory. The shape and type
+that an array declares are compared with the size of its member before any data is read.
 """
 
 import io
@@ -33,11 +33,11 @@ from nodules.system.streams import error_text, os_error_text, printable
 
 CHANNELS = (1, 3)
 
-# NumPy's own limit to what it parses.
+# NumPy's own limit.
 MAX_HEADER_BYTES = 10_000
 LOCAL_HEADER_BYTES = 30
 
-# What zipfile and zlib were seen to raise on damaged archives, or may.
+# Exceptions that zipfile and zlib raise, or may raise, on damaged archives.
 _DAMAGE = (
     OSError,
     EOFError,
@@ -50,19 +50,19 @@ _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
 )
-# What NumPy raises on a header that is none: it is parsed as Python's literals.
-_NO_HEADER = (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError)
+# Exceptions that NumPy raises on invalid headers, which it parses as Python literals.
+_BAD_HEADER = (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError)
 
 
 def import_npz(path: Path, out: Path, *, nodule: int = 1) -> list[str]:
-    """Resample the images of a binary set to 50x50 and keep its split.
+    """Resample the images of a binary data set to 50x50 and keep its split.
 
     Parameters
     ----------
     path
-        Archive with `train_images` and `train_labels`, `val_*` and perhaps `test_*`. Images are
-        (n, H, W), or (n, H, W, 3) with equal channels, uint8 in 0..255 or float in 0..1; labels
-        are (n,) or (n, 1) of 0 and 1.
+        Archive with `train_images`, `train_labels`, `val_*` and optionally `test_*`. Images are
+        (n, H, W), (n, H, W, 1), or (n, H, W, 3) with equal channels, uint8 in 0..255 or float in
+        0..1. Labels are (n,) or (n, 1), all 0 or 1.
     out
         Patch file to write, with `X`, `Y` and `split`.
     nodule
@@ -71,14 +71,14 @@ def import_npz(path: Path, out: Path, *, nodule: int = 1) -> list[str]:
     Returns
     -------
     list of str
-        What was written and what was noticed, one item per line.
+        Summary of what was written, then notes; one line each.
 
     Raises
     ------
     PatchFileError
-        If the archive breaks this layout. Arrays of objects are refused, never unpickled.
+        If the archive breaks this layout. Object arrays are refused, never unpickled.
     FileError
-        If `out` is the same file.
+        If `out` is the input file.
     """
     check_output(out, [path])
     with _open_archive(path) as archive:
@@ -113,7 +113,7 @@ def import_npz(path: Path, out: Path, *, nodule: int = 1) -> list[str]:
 
 @dataclass(frozen=True)
 class _Array:
-    """An array of an archive, its header read."""
+    """An open array of an archive, positioned after its header."""
 
     path: Path
     stream: IO[bytes]
@@ -126,7 +126,7 @@ class _Array:
         with _reading(self.path):
             raw = self.stream.read(size)
             if len(raw) < size:
-                raise EOFError("an array ends early")
+                raise EOFError("an array is truncated")
         return np.frombuffer(raw, self.dtype).reshape(count, *self.shape[1:])
 
 
@@ -155,16 +155,16 @@ def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
-    """Refuse members that share a name or bytes."""
+    """Refuse members with equal names or overlapping bytes."""
     end = 0
     for member in sorted(members, key=lambda member: member.header_offset):
         if member.header_offset < end:
             name = printable(_array_name(member), 60)
-            problem = "found bytes that belong to another member, too"
+            problem = "found bytes that also belong to another member"
             raise PatchFileError(path, problem, dataset=name)
         end = member.header_offset + LOCAL_HEADER_BYTES + member.compress_size
     if end > path.stat().st_size:
-        raise PatchFileError(path, "found a member beyond the file's end")
+        raise PatchFileError(path, "found a member beyond the end of the file")
     known = set()
     for name in map(_array_name, members):
         if name in known:
@@ -174,7 +174,7 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
 
 
 def _array_name(member: zipfile.ZipInfo) -> str:
-    """Return the name of a member's array, for which NumPy needs no suffix either."""
+    """Return the name of a member's array. Like NumPy, accept a missing suffix."""
     return member.filename.removesuffix(".npy")
 
 
@@ -187,14 +187,14 @@ def _open_array(path: Path, archive: zipfile.ZipFile, name: str) -> Iterator[_Ar
             stream = opened.enter_context(archive.open(member))
             try:
                 shape, fortran_order, dtype, header_bytes = _read_header(stream)
-            except _NO_HEADER as error:
+            except _BAD_HEADER as error:
                 problem = f"found no NumPy array ({error_text(error)})"
                 raise PatchFileError(path, problem, dataset=name) from None
         if dtype.hasobject:
             problem = "found Python objects, which are never unpickled; expected numbers"
             raise PatchFileError(path, problem, dataset=name)
         if fortran_order and len(shape) > 1:
-            problem = "found columns first, expected rows first (numpy.ascontiguousarray)"
+            problem = "found column-major order, expected row-major (numpy.ascontiguousarray)"
             raise PatchFileError(path, problem, dataset=name)
         size = member.file_size - header_bytes
         needed = math.prod(shape) * dtype.itemsize
@@ -205,24 +205,24 @@ def _open_array(path: Path, archive: zipfile.ZipFile, name: str) -> Iterator[_Ar
 
 
 def _check_compression(path: Path, name: str, member: zipfile.ZipInfo) -> None:
-    """Refuse a member that unfolds to an absurd size, or by a method without bounds."""
+    """Refuse a member with an extreme compression ratio, or a method of unbounded memory."""
     problem = ""
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        problem = "found another compression than NumPy's, expected none or deflate"
+        problem = "found a compression that NumPy never uses, expected none or deflate"
     elif member.file_size > max(SMALL_BYTES, MAX_RATIO * member.compress_size):
-        found = f"found {member.compress_size:,} bytes that unfold to {member.file_size:,}"
+        found = f"found {member.compress_size:,} bytes that expand to {member.file_size:,}"
         problem = f"{found}, expected at most {MAX_RATIO} times as many"
     if problem:
         raise PatchFileError(path, problem, dataset=name)
 
 
 def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-    """Read the header of a .npy file: shape, whether columns are first, type, and its bytes.
+    """Read a .npy header; return shape, whether it is column-major, type, and header size.
 
     Raises
     ------
     ValueError
-        Or another of `_NO_HEADER`, if there is none.
+        Or another exception of `_BAD_HEADER`, if the header is invalid.
     """
     start = stream.read(8)
     version = npy.read_magic(io.BytesIO(start))
@@ -235,7 +235,7 @@ def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype, in
     header = io.BytesIO(length + stream.read(size))
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     with warnings.catch_warnings():
-        # Python 2 wrote 28 as 28L; NumPy reads it, and warns.
+        # Python 2 wrote 28 as 28L, which NumPy reads with a warning.
         warnings.simplefilter("ignore")
         shape, fortran_order, dtype = read(header, max_header_size=MAX_HEADER_BYTES)
     return shape, fortran_order, dtype, len(start) + len(length) + size
@@ -257,11 +257,11 @@ def _read_labels(path: Path, archive: zipfile.ZipFile, split: str) -> Labels:
     with _open_array(path, archive, name) as array:
         labels = array.read(array.shape[0]).ravel()
     if labels.dtype.kind == "b":
-        labels = labels.view(np.uint8)  # a stored byte may be another than 0 or 1
+        labels = labels.view(np.uint8)  # stored bytes may differ from 0 and 1
     binary = np.isin(labels, (0, 1))
     if not binary.all():
         row = int(np.argmin(binary))
-        problem = f"found label {labels[row]}, expected 0 or 1: a set of two classes"
+        problem = f"found label {labels[row]}, expected 0 or 1: a binary data set"
         raise PatchFileError(path, problem, dataset=name, row=row)
     return labels.astype(np.uint8)
 
@@ -274,7 +274,7 @@ def _check_images(path: Path, archive: zipfile.ZipFile, split: str, count: int) 
             problem = f"found shape {shape}, expected (n, H, W), (n, H, W, 1) or (n, H, W, 3)"
             raise PatchFileError(path, problem, dataset=name)
         if shape[0] != count:
-            problem = f"found {shape[0]:,} images, expected {count:,} as there are labels"
+            problem = f"found {shape[0]:,} images, expected {count:,}, one per label"
             raise PatchFileError(path, problem, dataset=name)
         return Stack(path, name, shape, array.dtype)
 
@@ -292,6 +292,6 @@ def _one_channel(stack: Stack, images: NDArray, start: int) -> NDArray:
     grey = (images == images[..., :1]).all(axis=(1, 2, 3))
     if not grey.all():
         row = start + int(np.argmin(grey))
-        problem = "found colour, expected grey images, or RGB whose channels are equal"
+        problem = "found colour, expected grey images, or RGB with equal channels"
         raise PatchFileError(stack.path, problem, dataset=stack.name, row=row)
     return images[..., 0]

@@ -1,4 +1,4 @@
-"""Images of any size resampled to that of a patch."""
+"""Resample images of any size to the size of a patch."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,7 +6,7 @@ from PIL import Image
 
 from nodules.patches.layout import PATCH_SIZE
 
-# Beyond this, sums of float32 may overflow.
+# Above this, float32 sums may overflow.
 MAX_VALUE = 1e30
 # The largest radiographs (digitised mammograms) have 28 megapixels.
 MAX_PIXELS = 2**25
@@ -15,15 +15,15 @@ MAX_PIXELS = 2**25
 def resample(image: NDArray[np.number]) -> NDArray[np.float32]:
     """Resample the central square of an image to 50x50.
 
-    Pillow's bilinear filter, in float32: where pixels are to become fewer it is a triangle as wide
-    as two new pixels, so that nothing is aliased; it never leaves the range of the image. An image
-    of 50x50 stays as it is. Where height and width differ, the ends of the longer are left out
-    rather than the picture distorted.
+    Uses Pillow's bilinear filter in float32. When an image is reduced, the filter is a triangle
+    two output pixels wide, which prevents aliasing. Results never leave the range of the image. A
+    50x50 image is returned unchanged. If height and width differ, the longer side is cropped at
+    both ends, so that the image is not distorted.
 
     Parameters
     ----------
     image
-        (H, W), of at least one pixel, none beyond `MAX_VALUE`.
+        (H, W), at least one pixel, absolute values up to `MAX_VALUE`.
 
     Returns
     -------

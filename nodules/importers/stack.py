@@ -1,4 +1,4 @@
-"""Images of one size stacked in an array, turned into patches a block at a time."""
+"""Convert a stack of equally sized images to patches, block by block."""
 
 import math
 from pathlib import Path
@@ -12,29 +12,31 @@ from nodules.importers.window import EIGHT_BITS, UNIT, Window
 from nodules.patches.layout import BLOCK_PATCHES, PATCH_SIZE, Patches
 
 BLOCK_BYTES = 32 * 2**20
-# An image is read whole.
+# Images are read whole.
 MAX_IMAGE_BYTES = 2**28
 
 
 class Stack:
-    """An array of images in a file, checked: its type and shape now, its values as they are read.
+    """An array of images in a file.
+
+    Its type and shape are checked on construction, its values as they are read.
 
     Parameters
     ----------
     path, name
-        File and name of the array in it, for messages.
+        File and name of the array, for error messages.
     shape
-        (N, H, W), with further axes of which `convert` gets no part.
+        (N, H, W), possibly with more axes, which are removed before `convert`.
     dtype
-        uint8, or float in 0..1; with `window` any number.
+        uint8, or float in 0..1; any number if `window` is given.
     window
-        Values that become grey 0 and 255; None for 0 to 255 of uint8, and 0 to 1 of floats.
+        Values that become grey 0 and 255. By default 0 and 255 for uint8, 0 and 1 for floats.
 
     Raises
     ------
     PatchFileError
-        If there is no pixel, or the type is another, or an image has more than 2^25 pixels
-        or 256 MB.
+        If there are no pixels, the type is another one, or an image has more than 2^25 pixels or
+        256 MiB.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class Stack:
         self.block = max(1, min(BLOCK_PATCHES, BLOCK_BYTES // image_bytes))
 
     def notes(self) -> list[str]:
-        """Return notes on what a person may not expect of these images."""
+        """Return notes on properties of the images that the user may not expect."""
         if self.height == self.width:
             return []
         side = min(self.height, self.width)
@@ -75,15 +77,15 @@ class Stack:
         return [f"{self.name} holds images of {size}: only the central {side}x{side} are used"]
 
     def convert(self, images: NDArray, start: int) -> Patches:
-        """Turn the (n, H, W) images from row `start` on into (n, 50, 50) uint8 patches.
+        """Convert the (n, H, W) images that begin at row `start` to (n, 50, 50) uint8 patches.
 
         Raises
         ------
         PatchFileError
-            If an image holds NaN, infinity or numbers above 1e30, or floats outside 0..1 without a
-            window.
+            If an image holds NaN, infinity or absolute values above 1e30 or, without a window,
+            floats outside 0..1.
         """
-        with np.errstate(over="ignore"):  # floats of more than 64 bits
+        with np.errstate(over="ignore"):  # floats wider than 64 bits may overflow
             valid = np.abs(images).max(axis=(1, 2)).astype(np.float64) <= MAX_VALUE
         if self.unit_range:
             valid &= ((images >= 0) & (images <= 1)).all(axis=(1, 2))

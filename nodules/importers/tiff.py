@@ -1,9 +1,8 @@
-"""What Pillow does not check of a TIFF before it decodes it, or decodes wrongly.
+"""Check TIFF files before Pillow decodes them, and correct what it decodes wrongly.
 
-Seen with Pillow 13: signed samples of 8 bits come as unsigned ones, unsigned samples of 32 bits as
-signed ones, `WhiteIsZero` is applied to samples of up to 8 bits alone, strips that are missing are
-black, and compressed samples of a big-endian file have their bytes in the wrong order where they
-are signed, of 32 bits or floats.
+Pillow 13 returns signed 8-bit samples as unsigned, and unsigned 32-bit samples as signed. It
+applies `WhiteIsZero` only to samples of up to 8 bits, and fills missing strips with black. In
+compressed big-endian files, it swaps the bytes of signed, 32-bit and floating-point samples.
 """
 
 import math
@@ -18,7 +17,7 @@ from PIL.TiffImagePlugin import PREFIXES, ImageFileDirectory_v2, TiffImageFile
 
 from nodules.errors import FileError
 
-# Tags, by the names of TIFF 6.0.
+# Tags, named as in TIFF 6.0.
 _COMPRESSION = 259
 _PHOTOMETRIC = 262
 _STRIP_OFFSETS = 273
@@ -31,16 +30,16 @@ _BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL, _SAMPLE_FORMAT = 258, 277, 339
 _UNSIGNED, _SIGNED = 1, 2
 _FORMATS = {_UNSIGNED: "unsigned integers", _SIGNED: "signed integers", 3: "floats"}
 _UNCOMPRESSED = 1
-_LZMA = 34925  # its decoder takes as much memory as the file says
+_LZMA = 34925  # its decoder allocates as much memory as the file declares
 _DEFLATE = (8, 32946)
 _SEPARATE_PLANES = 2
 
 _INFLATED_BYTES = 2**20
 
-# A tile is decoded whole, however small the image; the largest in use have 4096 x 4096 pixels.
+# A tile is decoded whole, even if the image is small. The largest in use are 4096 x 4096 pixels.
 _MAX_TILE_PIXELS = 2**24
 
-# As Pillow unpacks what libtiff returns, which is in the order of bytes of this machine.
+# Raw modes of Pillow for samples in native byte order, in which libtiff returns them.
 _NATIVE = {
     "I;16S": "I;16NS",
     "I;16BS": "I;16NS",
@@ -53,16 +52,16 @@ _NATIVE = {
 
 @dataclass(frozen=True)
 class Samples:
-    """How a TIFF stores a sample.
+    """Sample format of a TIFF.
 
     Attributes
     ----------
     bits
-        Bits of one sample.
+        Bits per sample.
     unsigned, signed
-        Whether it is such an integer; neither for floats.
+        Whether samples are unsigned or signed integers; both False for floats.
     white_is_zero
-        Whether low values are meant to be seen white.
+        Whether low values are displayed as white.
     """
 
     bits: int
@@ -72,12 +71,12 @@ class Samples:
 
 
 def tiff_samples(path: Path, image: Image.Image) -> Samples | None:
-    """Return how an opened TIFF stores its samples; None for another format.
+    """Return the sample format of an open TIFF; None for other file formats.
 
     Raises
     ------
     FileError
-        If it does not say whether low values are black or white.
+        If the TIFF does not declare whether low values are black or white.
     """
     if not isinstance(image, TiffImageFile):
         return None
@@ -94,7 +93,7 @@ def tiff_samples(path: Path, image: Image.Image) -> Samples | None:
 
 
 def tiff_kind(file: BinaryIO) -> str:
-    """Return in words what a TIFF holds, which Pillow cannot read; empty if it is none."""
+    """Describe a TIFF that Pillow cannot read; return an empty string for other files."""
     file.seek(0)
     header = file.read(8)
     if not header.startswith(tuple(PREFIXES)):
@@ -109,29 +108,29 @@ def tiff_kind(file: BinaryIO) -> str:
         bits = "+".join(map(str, tags.get(_BITS_PER_SAMPLE, (1,))[:8]))
         order = "big-endian" if tags.prefix == b"MM" else "little-endian"
         photometric = tags.get(_PHOTOMETRIC)
-    except Exception:  # of a damaged file it raises about anything
+    except Exception:  # a damaged file can raise almost any exception
         return "damaged TIFF"
     return f"{order} TIFF of {kind} of {bits} bits, PhotometricInterpretation {photometric}"
 
 
 def check_strips(path: Path, file: BinaryIO, image: Image.Image) -> None:
-    """Check that a TIFF holds as many strips or tiles as its size asks for, and whole ones.
+    """Check that a TIFF holds all strips or tiles that its size requires, undamaged.
 
     Parameters
     ----------
     path, file, image
-        The TIFF: what messages name, the same opened, and opened by Pillow.
+        The TIFF: its path for error messages, its open file, and its image opened by Pillow.
 
     Raises
     ------
     FileError
-        If it does not, or is compressed by LZMA.
+        If strips or tiles are missing or damaged, or the compression is LZMA.
     """
     tags = cast(TiffImageFile, image).tag_v2
     compression = tags.get(_COMPRESSION, _UNCOMPRESSED)
     if compression == _LZMA:
         raise FileError(path, "found a TIFF compressed by LZMA, expected another compression")
-    # As stored, before a tag such as Orientation turns it.
+    # Size as stored, before a tag such as Orientation rotates the image.
     width, height = tags[256], tags[257]
     samples = tags.get(_SAMPLES_PER_PIXEL, 1)
     separate = tags.get(_PLANAR, 1) == _SEPARATE_PLANES
@@ -162,14 +161,14 @@ def check_strips(path: Path, file: BinaryIO, image: Image.Image) -> None:
         sizes = tags.get(counts, ())
         if len(sizes) != expected:
             name = TiffTags.lookup(counts).name
-            raise FileError(path, f"{name}: found {len(sizes):,} of them, expected {expected:,}")
+            raise FileError(path, f"{name}: found {len(sizes):,} values, expected {expected:,}")
         _check_deflated(path, file, tags[offsets], sizes)
 
 
 def _check_deflated(
     path: Path, file: BinaryIO, offsets: Sequence[int], counts: Sequence[int]
 ) -> None:
-    """Check the checksum of each strip or tile, which libtiff does not reach as it decodes."""
+    """Check the checksum of each strip or tile, which libtiff ignores."""
     place = file.tell()
     for number, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
         file.seek(offset)
@@ -188,7 +187,7 @@ def _check_deflated(
 
 
 def use_native_byte_order(image: Image.Image) -> None:
-    """Have what libtiff decodes unpacked in the order of bytes in which libtiff returns it."""
+    """Make Pillow unpack libtiff's samples in native byte order, in which libtiff returns them."""
     image = cast(TiffImageFile, image)
     for number, tile in enumerate(image.tile):
         if tile.codec_name == "libtiff" and isinstance(tile.args, tuple):

@@ -1,4 +1,4 @@
-"""Grey-level windows: which values become black and which white."""
+"""Grey-level windows: the values that become black and white."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Window:
     Raises
     ------
     NodulesError
-        If `low` is not below `high`, or one of them is not finite.
+        If `low` is not below `high`, or either is not finite.
     """
 
     low: float
@@ -29,7 +29,7 @@ class Window:
 
     def grey(self, values: NDArray[np.number]) -> NDArray[np.uint8]:
         """Clip to the window, map it linearly to 0..255, and round to nearest."""
-        # Clipped first, so that nothing overflows.
+        # Clip first to avoid overflow.
         clipped = np.clip(values.astype(np.float64), self.low, self.high)
         scaled = (clipped - self.low) * 255 / (self.high - self.low)
         grey: NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)

@@ -1,32 +1,32 @@
-"""Telling a network that scores every patch alike from one that merely is weak."""
+"""Detect networks that give every patch practically the same probability."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Odds of the highest probability over odds of the lowest. Odds rather than a difference, since
-# what a patch adds to a prior belief is a factor on its odds: 0.001 and 0.009 differ by as much as
-# 0.5 and 0.9. Networks stuck on one probability had ratios of 1.0000004 and 1.0014 on phantoms;
+# Odds of the highest probability divided by odds of the lowest. Odds are compared rather than
+# probabilities, since evidence multiplies the odds: 0.001 and 0.009 differ by as much as 0.5 and
+# 0.9. On phantoms, networks stuck at one probability had ratios of 1.0000004 and 1.0014;
 # `squeezenet_published`, which learns slowest, had 5 after its first ten steps.
 MAX_ODDS_RATIO = 1.02
-# Nearer to 0 or 1 than this a single-precision probability holds rounding alone.
+# Closer to 0 or 1 than this, differences between float32 probabilities are rounding errors.
 RESOLUTION = 1e-6
 
 
 def constant_predictions(probabilities: NDArray[np.floating], patches: str) -> str | None:
-    """Return a sentence saying that all probabilities are practically the same, if they are.
+    """Return a warning if all probabilities are practically the same.
 
     Parameters
     ----------
     probabilities
         (N,) in 0..1: the probability of a nodule.
     patches
-        What they are, such as `val patches`.
+        Name of the patches, such as `val patches`.
 
     Returns
     -------
     str or None
-        None where the odds of two patches differ by a factor of `MAX_ODDS_RATIO` or more, and
-        where there are fewer than two patches.
+        None if the odds of two patches differ by a factor of `MAX_ODDS_RATIO` or more, or if there
+        are fewer than two patches.
 
     Examples
     --------

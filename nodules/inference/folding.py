@@ -1,4 +1,4 @@
-"""Folding batch norm: the same network with its batch norms merged into its convolutions."""
+"""Fold the batch norms of a network into its convolutions."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
 
 
 def refold(model: keras.Model, copy: keras.Model) -> None:
-    """Update what `fold_batch_norm` returned with the present weights and statistics of `model`."""
+    """Update a copy made by `fold_batch_norm` to the current weights and statistics of `model`."""
     if copy is model:
         return
     for name, before in _folds(model).items():

@@ -1,4 +1,4 @@
-"""Scoring patches with a model, in bounded memory."""
+"""Score patches with a model in bounded memory."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,7 +20,8 @@ BATCH_SIZE = 64
 # Values of the largest feature map of a batch: 128 MB as float32. Networks with larger feature maps
 # get smaller batches, which bounds the memory.
 MAX_BATCH_VALUES = 2**25
-# Numbers of `symmetric_view`, in the order in which probabilities are added up: it decides bits.
+# Views of `symmetric_view`, in the order in which their probabilities are added, which affects the
+# last bits of the sum.
 VIEW_ORDER = (0, 5, 7, 2, 4, 3, 1, 6)
 
 
@@ -39,8 +40,8 @@ def nodule_probabilities(
         Patches scored at once on one core, at least 1; fewer if their feature maps would be too
         large. Memory grows with the batch size and the number of cores.
     views
-        1 scores each patch itself; 8 averages over its eight symmetric views, at eight times
-        the cost.
+        Number of views: 1 scores each patch itself; 8 averages over its eight symmetric views,
+        which takes eight times as long.
 
     Returns
     -------

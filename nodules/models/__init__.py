@@ -1,1 +1,1 @@
-"""The networks, one builder per file and found by name, and model files."""
+"""Networks, with one registered builder per file, and model files."""

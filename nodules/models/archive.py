@@ -1,8 +1,8 @@
-"""Reading a `.keras` archive without Keras: nothing in it is turned into objects or code.
+"""Read a `.keras` archive without Keras, so that nothing in it is turned into objects or code.
 
 `config.json` is a program in Keras's serialisation language: it may name classes, functions, files
-and addresses. It is therefore never parsed. The archive's `metadata.json` says which builder made
-the network, and with which arguments; the weights are plain arrays.
+and addresses. It is therefore never parsed. `metadata.json` names the builder of the network and
+its arguments; the weights are plain arrays.
 """
 
 import io
@@ -34,7 +34,7 @@ MAX_METADATA_BYTES = 2**18
 # Keras nests a group for each level of layers within layers.
 MAX_DEPTH = 32
 
-# Processor time of the check in another process. A model of 100 MB takes less than a second.
+# CPU time limit of the check in a separate process. A model of 100 MB takes less than a second.
 SECONDS = 20
 BYTES_PER_SECOND = 20_000_000
 MEMORY = 2**29
@@ -93,7 +93,7 @@ class ArchiveError(Exception):
 
 
 def check_archive(path: Path) -> None:
-    """Read a model file in another process, under limits of time and memory.
+    """Read a model file in a separate process, with limits on time and memory.
 
     On some damaged files the HDF5 library crashes or loops forever. Commands that read a user's
     model call this first. It does not import TensorFlow.
@@ -114,23 +114,23 @@ def check_archive(path: Path) -> None:
 
 
 def read_archive(path: Path) -> ModelArchive:
-    """Read a model file as `save_model` writes it, and refuse any other.
+    """Read a model file written by `save_model`, refusing any other file.
 
     Parameters
     ----------
     path
-        A zip archive of exactly three members, none compressed: `config.json`, `metadata.json` and
+        Zip archive of exactly three uncompressed members: `config.json`, `metadata.json` and
         `model.weights.h5`.
 
     Returns
     -------
     ModelArchive
-        Its arrays are all in the file: contiguous, and each under one name.
+        Contents of the file. All arrays are stored in the file, contiguously and under one name.
 
     Raises
     ------
     FileError
-        If the file is missing or anything in it is not as above.
+        If the file is missing or breaks this layout.
     """
     try:
         if kind := irregular_kind(path):
@@ -147,12 +147,12 @@ def read_archive(path: Path) -> ModelArchive:
 
 
 def stored_arrays(weights: bytes) -> dict[str, ArrayInfo]:
-    """Return the arrays of a `model.weights.h5` by their path, after reading each of them.
+    """Return descriptions of the arrays of a `model.weights.h5` by path, after reading each array.
 
     Raises
     ------
     ArchiveError
-        If the file holds anything but arrays that lie in it, each under one name.
+        If the file holds anything but arrays stored in the file itself, each under one name.
     Exception
         Any of `hdf5_checks.DAMAGE` if HDF5 cannot read the file.
     """
@@ -175,9 +175,7 @@ def _read(path: Path) -> ModelArchive:
             members, (MAX_CONFIG_BYTES, MAX_METADATA_BYTES, None), strict=True
         ):
             if member.compress_type != zipfile.ZIP_STORED:
-                raise ArchiveError(
-                    f"found {member.filename} compressed, expected it stored as it is"
-                )
+                raise ArchiveError(f"found {member.filename} compressed, expected it uncompressed")
             if limit is not None and member.file_size > limit:
                 raise ArchiveError(f"found a {member.filename} above {limit:,} bytes")
         total = sum(member.file_size for member in members)
@@ -242,7 +240,7 @@ def _arrays_in(file: h5py.File, size: int) -> dict[str, ArrayInfo]:
             found = group[name]
             # A group with two names may contain itself; an array with two names is counted twice.
             if _address(found) in seen:
-                raise ArchiveError(f"{printable(path, 60)}: found a second name of the same data")
+                raise ArchiveError(f"{printable(path, 60)}: found a second name for the same data")
             seen.add(_address(found))
             if isinstance(found, h5py.Group):
                 groups.append((path, found))
@@ -260,7 +258,7 @@ def _address(found: h5py.Group | h5py.Dataset) -> int:
 
 
 def _array_at(path: str, data: h5py.Dataset) -> ArrayInfo:
-    """Describe an array that the file stores contiguously; read none of it."""
+    """Describe an array without reading it; refuse it unless it is stored contiguously."""
     place = printable(path, 60)
     if not isinstance(data, h5py.Dataset) or data.shape is None:
         raise ArchiveError(f"{place}: found no array")

@@ -1,4 +1,4 @@
-"""The size of a network's feature maps, which decides the memory of a forward pass."""
+"""Size of a network's feature maps, which determines the memory of a forward pass."""
 
 import math
 

@@ -1,8 +1,8 @@
-"""Saving equal models as equal files, and loading model files safely.
+"""Save equal models as equal files, and load model files safely.
 
-A model file holds the specification of the network and its weights. Loading builds the network
-again with the registered builder and reads the weights; nothing in the file decides which code
-runs. Keras can open the file too, from its own description of the network. A file whose description
+A model file holds the specification of the network and its weights. Loading rebuilds the network
+with the registered builder and reads the weights; nothing in the file determines which code runs.
+Keras can also open the file, from its own description of the network. A file whose description
 differs from the builder's network is refused.
 """
 
@@ -48,12 +48,11 @@ MAX_FEATURE_MAP = 2**25
 
 
 def save_model(model: keras.Model, path: Path) -> None:
-    """Write a `.keras` archive that depends on the model alone.
+    """Write a `.keras` archive that depends only on the model.
 
-    Keras stores the time of saving in the archive's metadata and on each of its members, and
-    identifies shared objects by their memory address, so that DVC would see a new model after every
-    run. Here times are left out and shared objects are numbered. The metadata hold the
-    specification of the network.
+    Keras stores the time of saving in the archive's metadata and members, and identifies shared
+    objects by memory address, so DVC would see a new model after every run. This function omits
+    times and numbers shared objects. The metadata hold the specification of the network.
 
     Parameters
     ----------
@@ -70,14 +69,14 @@ def save_model(model: keras.Model, path: Path) -> None:
 
 
 def load_model(path: Path) -> keras.Model:
-    """Build the network of a model file with its own builder, and read its weights.
+    """Rebuild the network of a model file with its registered builder, and read its weights.
 
     On some damaged files the HDF5 library crashes or never returns; call `check_archive` first.
 
     Returns
     -------
     keras.Model
-        Not compiled; all its weights are finite.
+        Uncompiled model with finite weights.
 
     Raises
     ------
@@ -183,13 +182,13 @@ def _load_weights(model: keras.Model, weights: bytes) -> None:
         file.write_bytes(weights)
         try:
             model.load_weights(file)
-        # A layer may raise anything while it reads its own data.
+        # A layer may raise any exception while it reads its own data.
         except Exception as error:
             raise ArchiveError(f"{WEIGHTS}: {error_text(error)}") from None
 
 
 def _weight_problem(model: keras.Model) -> str:
-    """Return a sentence about invalid weights; empty if all are valid."""
+    """Return the first problem with the weights; empty if all are valid."""
     for variable in model.variables:
         values = np.asarray(variable).astype(np.float64)
         if not np.isfinite(values).all():

@@ -20,8 +20,8 @@ def patch_input(margin: Margin) -> tuple[KerasTensor, KerasTensor]:
     Parameters
     ----------
     margin
-        Pixels to crop along each edge. They are far from the candidate, so they tell little about
-        it and cost as much as the rest. In shifted patches, they fill the gap.
+        Pixels to crop along each edge. They are far from the candidate, so they carry little
+        information at full cost. In shifted patches, they fill the gap.
 
     Returns
     -------

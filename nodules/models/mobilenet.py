@@ -74,7 +74,7 @@ def build_mobilenet(
         shortcut = x if bypass and stride == 1 and x.shape[-1] == filters else None
         depthwise, pointwise = f"block{number}_depthwise", f"block{number}_pointwise"
         if stride > 1:
-            # As Keras's own MobileNet pads: an odd size is halved downwards.
+            # Padding as in Keras's own MobileNet, where odd sizes are halved rounding down.
             x = layers.ZeroPadding2D(((0, 1), (0, 1)), name=f"block{number}_pad")(x)
         padding = "same" if stride == 1 else "valid"
         x = layers.DepthwiseConv2D(

@@ -12,8 +12,8 @@ def multiply_adds(model: keras.Model) -> int:
     Parameters
     ----------
     model
-        A network of layers that are each used once, over (batch, height, width, channels) of a
-        known height and width.
+        Network whose layers are each used once, on (batch, height, width, channels) of known
+        height and width.
 
     Returns
     -------

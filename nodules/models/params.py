@@ -1,4 +1,4 @@
-"""The entries of `models` in params.yaml: what a network is."""
+"""The entries of `models` in params.yaml."""
 
 from typing import Any
 

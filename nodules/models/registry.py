@@ -1,9 +1,9 @@
-"""The registry of builders: a new network is one new file in this folder.
+"""The registry of builders. To add a network, add a file with a builder to this folder.
 
-A builder is a function that takes keyword arguments alone, at least `seed`, and returns a
+A builder is a function that takes only keyword arguments, at least `seed`, and returns a
 `keras.Model` from (batch, 50, 50, 1) intensities in 0..255 to (batch, 2) probabilities of
 non-nodule and nodule. Its type hints are the schema of the `config` block in params.yaml. A saved
-model is loaded by building it again, so the network must depend on the arguments alone.
+model is rebuilt when it is loaded, so the network must depend only on the arguments.
 """
 
 import importlib
@@ -90,7 +90,7 @@ def build_model(
     entry
         Name of the entry, and of the model.
     builder
-        A registered builder.
+        Name of a registered builder.
     config
         Keyword arguments of the builder.
     seed
@@ -101,7 +101,7 @@ def build_model(
     Returns
     -------
     keras.Model
-        Not compiled. The same arguments give the same weights and layer names.
+        Uncompiled model. The same arguments give the same weights and layer names.
 
     Raises
     ------
@@ -129,12 +129,12 @@ def build_model(
 
 
 def build_from_spec(spec: ModelSpec) -> keras.Model:
-    """Build the network that a specification describes; `spec_of` returns it from then on.
+    """Build the network of a specification and remember the specification for `spec_of`.
 
     Returns
     -------
     keras.Model
-        Not compiled. Equal specifications give equal weights and layer names.
+        Uncompiled model. Equal specifications give equal weights and layer names.
 
     Raises
     ------

@@ -45,7 +45,7 @@ def build_squeezenet(
         One `[squeeze, expand]` per fire module: filters of its 1x1 squeeze, and of each of its 1x1
         and 3x3 expansions, whose concatenation has twice as many channels.
     pool_before
-        Numbers (from 0) of the fire modules after a 3x3 max pooling of stride 2.
+        Numbers (from 0) of the fire modules that a 3x3 max pooling of stride 2 precedes.
     bypass
         Whether the input of a fire module that has as many channels as its output is added to it
         before the last ReLU: the simple bypass of their figure 2.

@@ -1,1 +1,1 @@
-"""The patch file: how it is laid out, checked, read and written."""
+"""Patch files: layout, validation, reading and writing."""

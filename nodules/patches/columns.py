@@ -1,4 +1,4 @@
-"""Labels, groups and splits of a patch file, read and checked."""
+"""Read and check the labels, groups and splits of a patch file."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from nodules.system.streams import printable
 
 
 class Known(NamedTuple):
-    """What a file says of each patch; None where it says nothing. `PatchFile` describes each."""
+    """Columns of a patch file; None for absent ones. See `PatchFile` for their types."""
 
     labels: Labels | None
     groups: Groups | None
@@ -23,16 +23,16 @@ class Known(NamedTuple):
 
 
 def read_known(file: Hdf5File, count: int, *, labelled: bool) -> Known:
-    """Read and check what a file says of each patch, whatever the size of its patches.
+    """Read and check labels, groups and splits; patches may have any size.
 
     Parameters
     ----------
     file
-        An open file.
+        Open file.
     count
-        Number of its patches.
+        Number of patches in the file.
     labelled
-        Whether `Y` must be there.
+        Whether `Y` is required.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def read_known(file: Hdf5File, count: int, *, labelled: bool) -> Known:
 def _labels(file: Hdf5File, count: int) -> Labels:
     data = file.data_set("Y")
     if data.shape not in ((count,), (count, 2)):
-        problem = f"found shape {data.shape}, expected ({count},) or ({count}, 2), as X has rows"
+        problem = f"found shape {data.shape}, expected ({count},) or ({count}, 2) to match X"
         if len(data.shape) == 2 and data.shape[0] == count and data.shape[1] > 2:
             problem += f": these are {data.shape[1]} classes, expected two"
         raise PatchFileError(file.path, problem, dataset="Y")
@@ -70,10 +70,10 @@ def _labels(file: Hdf5File, count: int) -> Labels:
 
 
 def column(file: Hdf5File, name: str, count: int) -> StoredArray:
-    """Find a data set of one value per patch; PatchFileError unless its shape is (count,)."""
+    """Return a data set with one value per patch; raise PatchFileError for another shape."""
     data = file.data_set(name)
     if data.shape != (count,):
-        problem = f"found shape {data.shape}, expected ({count},), as X has rows"
+        problem = f"found shape {data.shape}, expected ({count},) to match X"
         raise PatchFileError(file.path, problem, dataset=name)
     return data
 
@@ -113,11 +113,11 @@ def _check_groups_are_whole(path: Path, groups: Groups, split: NDArray[np.object
     spanning = np.flatnonzero(split != split[first_row][inverse])
     if len(spanning):
         row = int(spanning[0])
-        sides = f"{split[first_row[inverse[row]]]} and {split[row]}"
-        problem = f"found {printable(groups[row], 60)} in {sides}, expected a group in one split"
+        splits = f"{split[first_row[inverse[row]]]} and {split[row]}"
+        problem = f"found {printable(groups[row], 60)} in {splits}, expected one split per group"
         raise PatchFileError(path, problem, dataset="group", row=row)
 
 
 def type_name(array: StoredArray) -> str:
-    """Return the type of a data set for messages: `text`, or NumPy's name."""
+    """Return the type of a data set for error messages: `text`, or NumPy's name."""
     return "text" if is_text(array) else f"{array.data.dtype}"

@@ -1,4 +1,4 @@
-"""Grids of patches as pictures."""
+"""Figures that show patches in a grid."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ PATCH_INCHES = 0.75
 def patch_grid(
     rows: int, columns: int, caption_inches: float = 0.0
 ) -> tuple[Figure, NDArray[np.object_]]:
-    """Make a figure of rows x columns axes without frames."""
+    """Create a figure with rows x columns axes without frames."""
     size = ((columns + 1) * PATCH_INCHES, rows * (PATCH_INCHES + caption_inches))
     layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
     figure = Figure(figsize=size, layout=layout)
@@ -41,7 +41,7 @@ def show_patch(axes: Axes, patch: Patches) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG whose bytes depend on the picture alone."""
-    # Matplotlib would add its version.
+    """Write a figure as a PNG whose bytes depend only on the picture."""
+    # By default Matplotlib adds its version.
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=DOTS_PER_INCH, metadata={"Software": None})

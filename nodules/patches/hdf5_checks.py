@@ -1,8 +1,8 @@
-"""HDF5 links that lead out of their file, and what is raised where a file is damaged."""
+"""Checks of HDF5 links, and the exceptions that damaged files raise."""
 
 import h5py
 
-# What h5py raises on damaged files, or may raise; the type itself is no further information.
+# Exceptions that h5py raises, or may raise, on damaged files. Their types carry no information.
 DAMAGE = (
     OSError,
     RuntimeError,
@@ -17,12 +17,12 @@ DAMAGE = (
 
 
 def holds(group: h5py.Group, name: str) -> bool:
-    """Return whether there is a link of this name; `name in group` would follow it."""
+    """Return whether a group has a link of this name, without following it as `in` does."""
     return group.id.links.exists(name.encode())
 
 
 def link_problem(group: h5py.Group, name: str) -> str:
-    """Return why a link should not be followed; empty for a hard link to data in the file."""
+    """Return the problem with a link; empty for a hard link to data in the same file."""
     if group.id.links.get_info(name.encode()).type == h5py.h5l.TYPE_HARD:
         return ""
     return "found a link, expected the data itself in this file"

@@ -1,6 +1,6 @@
-"""HDF5 files whose data sets are read under bounds; `probe.open_hdf5` opens them.
+"""HDF5 files whose data sets are read with bounded memory; `probe.open_hdf5` opens them.
 
-HDF5 is asked for little: where the data lies (`hdf5_storage` reads it from there), and the texts.
+The HDF5 library only locates the data, which `hdf5_storage` then reads, and reads strings.
 """
 
 import os
@@ -20,12 +20,12 @@ from nodules.system.streams import error_text, printable
 
 
 class Hdf5File:
-    """An HDF5 file that is open for reading. Use `open_hdf5`.
+    """An HDF5 file open for reading. Use `open_hdf5` to create one.
 
     Parameters
     ----------
     path, file
-        The file, and the same opened.
+        Path of the file, and the open file.
     """
 
     def __init__(self, path: Path, file: h5py.File) -> None:
@@ -42,23 +42,23 @@ class Hdf5File:
         self._file.close()
 
     def names(self) -> list[str]:
-        """Return what the file holds, in alphabetical order."""
+        """Return the names of the file's members in alphabetical order."""
         with reading(self.path):
-            # A name that is not UTF-8 comes as bytes.
+            # h5py returns a name that is not UTF-8 as bytes.
             return sorted(os.fsdecode(name) for name in self._file)
 
     def holds(self, name: str) -> bool:
-        """Return whether the file holds something of this name."""
+        """Return whether the file has a member of this name."""
         with reading(self.path, name):
             return holds(self._file, name)
 
     def data_set(self, name: str) -> StoredArray:
-        """Find a data set, all of which is stored in this very file.
+        """Return a data set, checking that all of it is stored in this file.
 
         Raises
         ------
         PatchFileError
-            If there is none, or what the file stores is not what it declares.
+            If there is no such data set, or the stored data contradict its declaration.
         """
         if name in self._arrays:
             return self._arrays[name]
@@ -89,8 +89,8 @@ class Hdf5File:
 
 
 def open_unprobed(path: Path) -> h5py.File:
-    """Open an HDF5 file on which the library may crash; PatchFileError where it is none."""
-    problem = "it does not begin as one"
+    """Open an unprobed file, which may crash HDF5; raise PatchFileError if it is not HDF5."""
+    problem = "it has no HDF5 signature"
     empty = path.stat().st_size == 0
     try:
         if not empty and h5py.is_hdf5(path):
@@ -106,7 +106,7 @@ def open_unprobed(path: Path) -> h5py.File:
 
 @contextmanager
 def reading(path: Path, name: str = "") -> Iterator[None]:
-    """Turn whatever HDF5 raises in the block into a line that says that the file is damaged."""
+    """Turn exceptions of HDF5 in the block into a PatchFileError for a damaged file."""
     try:
         yield
     except StorageError as error:
@@ -119,6 +119,6 @@ def reading(path: Path, name: str = "") -> Iterator[None]:
 def read_rows(
     path: Path, name: str, array: StoredArray, start: int = 0, stop: int | None = None
 ) -> NDArray:
-    """Read rows of a data set, by default all; PatchFileError where the file is damaged."""
+    """Read rows of a data set, by default all; raise PatchFileError if the file is damaged."""
     with reading(path, name):
         return array.read(start, stop)

@@ -1,9 +1,9 @@
-"""The stored bytes of an HDF5 data set: found and checked by HDF5, read and decoded without it.
+"""Read the stored bytes of HDF5 data sets without the HDF5 library.
 
-The HDF5 library inflates a chunk to any size, whatever size the data set declares, reads beyond
-what a chunk inflates to, and takes many chunks from one place of the file. Here each stored piece
-has a place of its own within the file, and each filter is undone under a bound. Only where the
-pieces lie is asked of the library, once, when a data set is opened.
+The library inflates a chunk to any size, whatever size the data set declares, reads beyond the end
+of an inflated chunk, and accepts many chunks at one file position. Here each stored piece must have
+its own place in the file, and each filter is undone with an upper bound on its output. The library
+is used only once, when a data set is opened, to locate the pieces.
 """
 
 import itertools
@@ -23,72 +23,72 @@ from numpy.typing import NDArray
 LZF = 32000
 KNOWN_FILTERS = "none, gzip, lzf, shuffle or fletcher32"
 
-# Measurements hardly compress to a tenth. What unfolds to more than this, and is large, is none.
+# Measured data hardly compress to a tenth. Large data beyond this ratio cannot be measured.
 MAX_RATIO = 100
 SMALL_BYTES = 64 * 2**20
-# A chunk is decoded whole, so that a large one takes memory: it needs a large file.
+# Chunks are decoded whole, so large ones are accepted only from large files.
 LARGE_CHUNK_BYTES = 2**28
 MAX_CHUNK_RATIO = 10
-# Decoded chunks that are kept, since neighbouring rows often lie in the same ones.
+# Size of the cache of decoded chunks; neighbouring rows often share a chunk.
 CACHE_BYTES = 2**26
 
 
 class StorageError(ValueError):
-    """What a file stores is not what its structure declares."""
+    """The stored data contradict the structure that the file declares."""
 
 
 class Filter(NamedTuple):
-    """A step of the pipeline that a chunk went through when it was written."""
+    """A step of the filter pipeline that was applied when a chunk was written."""
 
     code: int
     options: tuple[int, ...]
 
 
 class Pieces(NamedTuple):
-    """Where the (n,) pieces of a data set lie in its file, in bytes."""
+    """File offsets and sizes in bytes, each (n,), of the stored pieces of a data set."""
 
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
 
 
 class _Chunks(NamedTuple):
-    """The chunks of a data set, in the order of their places in it (the last axis runs fastest)."""
+    """The chunks of a data set, in order of position (last axis fastest)."""
 
     pieces: Pieces
-    masks: NDArray[np.uint32]  # a bit for each filter that a chunk was stored without
+    masks: NDArray[np.uint32]  # one bit per filter; set if the chunk was stored without it
     shape: tuple[int, ...]
     grid: tuple[int, ...]  # chunks along each axis
 
 
 class StoredArray:
-    """An HDF5 data set whose rows are read from the file itself, without the HDF5 library.
+    """An HDF5 data set whose rows are read directly from the file, without the HDF5 library.
 
     Parameters
     ----------
     path
-        The file.
+        HDF5 file.
     data
-        A data set of that file, with a shape.
+        Data set of that file, with a shape.
 
     Attributes
     ----------
     data
         The data set.
     shape
-        Its shape.
+        Shape of the data set.
     dtype
-        The type that `read` returns: that of the data set; uint8 for bool; and for texts of any
-        length the records that refer to them (`text_reference`).
+        Type that `read` returns: the type of the data set, uint8 for bool, and `text_reference`
+        records for variable-length strings.
     pieces
-        Where its data lies in the file; nothing for a compact data set.
+        Position of the data in the file; empty for a compact data set.
     contiguous_offset
-        Where its data begins, if it lies in one piece.
+        File offset of the data if they are stored contiguously, otherwise None.
 
     Raises
     ------
     StorageError
-        If not all of it is stored in this file, each piece in a place of its own, or it unfolds to
-        an absurd size, or a filter is not known here.
+        If the data are not completely stored in this file, pieces overlap, the compression ratio
+        is absurd, or a filter is not supported.
     """
 
     def __init__(self, path: Path, data: h5py.Dataset) -> None:
@@ -109,11 +109,11 @@ class StoredArray:
         # A compact data set is part of the file's structure, and at most 64 kB.
         self._compact = None if one_piece or self._chunks else _read_compact(data, self.dtype)
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        # Called by `close`, or when the array is garbage.
+        # Called by `close`, or when the array is garbage-collected.
         self._closer = weakref.finalize(self, os.close, self._file)
 
     def close(self) -> None:
-        """Close the file; nothing more can be read."""
+        """Close the file."""
         self._closer()
 
     def __len__(self) -> int:
@@ -135,7 +135,7 @@ class StoredArray:
         Raises
         ------
         StorageError
-            If a chunk is damaged, or inflates to another size than it declares.
+            If a chunk is damaged, or does not decode to its declared size.
         """
         stop = len(self) if stop is None else stop
         if self._compact is not None:
@@ -148,12 +148,12 @@ class StoredArray:
         return self._read_chunks(start, stop)
 
     def check(self) -> None:
-        """Decode every chunk and keep none.
+        """Decode every chunk without keeping it.
 
         Raises
         ------
         StorageError
-            As `read`.
+            As in `read`.
         """
         if self._chunks is not None:
             for number in range(len(self._chunks.masks)):
@@ -192,7 +192,7 @@ class StoredArray:
             return self._cache[number]
         assert self._chunks is not None
         chunk = self._typed(self._decoded(number)).reshape(self._chunks.shape)
-        # Chunks are of one size. The last one is kept however large it is.
+        # All chunks have one size. The newest is kept even if it alone exceeds the cache.
         while self._cache and (len(self._cache) + 1) * chunk.nbytes > CACHE_BYTES:
             self._cache.popitem(last=False)
         self._cache[number] = chunk
@@ -214,14 +214,14 @@ class StoredArray:
         while read < size:
             count = os.preadv(self._file, [raw[read:]], place + read)
             if count == 0:
-                raise StorageError("cut short while it was read")
+                raise StorageError("truncated while being read")
             read += count
         return raw
 
     def _typed(self, raw: bytes | memoryview) -> NDArray:
         if self._stored_type is None:
             return np.frombuffer(raw, self.dtype)
-        # Rare types, as floats of 24 bits: HDF5 converts them, in memory.
+        # HDF5 converts rare types, such as 24-bit floats, in memory.
         count = len(raw) // self._stored_type.get_size()
         size = max(self._stored_type.get_size(), self.dtype.itemsize)
         buffer = np.zeros(count * size, np.uint8)
@@ -231,18 +231,18 @@ class StoredArray:
 
 
 def check_sizes(data: h5py.Dataset) -> None:
-    """Compare the size of a data set with what its file stores of it.
+    """Compare the declared size of a data set with the number of bytes that the file stores.
 
-    Reads nothing of the data and allocates nothing for it.
+    Neither reads the data nor allocates memory for it.
 
     Raises
     ------
     StorageError
-        Saying what was found and what was expected.
+        If the sizes contradict each other, or the data are stored in other files.
     """
     if data.is_virtual or data.external:
         raise StorageError(
-            "found data that lies in other files, expected the data itself in this file"
+            "found data stored in other files, expected the data itself in this file"
         )
     shape, stored = data.shape, data.id.get_storage_size()
     if data.chunks is None:
@@ -260,33 +260,33 @@ def check_sizes(data: h5py.Dataset) -> None:
         )
     if chunks > data.file.id.get_filesize():
         raise StorageError(f"found {chunks:,} chunks, more than the file has bytes")
-    unfolded = chunks * math.prod(data.chunks) * _item_bytes(data)
-    if unfolded > max(SMALL_BYTES, MAX_RATIO * stored):
-        found = f"found {stored:,} bytes that unfold to {unfolded:,}"
+    expanded = chunks * math.prod(data.chunks) * _item_bytes(data)
+    if expanded > max(SMALL_BYTES, MAX_RATIO * stored):
+        found = f"found {stored:,} bytes that expand to {expanded:,}"
         raise StorageError(f"{found}, expected at most {MAX_RATIO} times as many")
 
 
 def text_reference(data: h5py.Dataset) -> np.dtype:
-    """Return the type of the record that refers to a text of any length: `bytes`, place, number.
+    """Return the record type that refers to a variable-length string: `bytes`, place, number.
 
     Parameters
     ----------
     data
-        A data set of such texts.
+        Data set of variable-length strings.
     """
     address = data.file.id.get_create_plist().get_sizes()[0]
     return np.dtype([("bytes", "<u4"), ("place", f"<u{address}"), ("number", "<u4")])
 
 
 def _item_bytes(data: h5py.Dataset) -> int:
-    """Return how many bytes an element takes in the file, before filters."""
+    """Return the size of an element in the file in bytes, before filters."""
     if _is_reference(data):
         return text_reference(data).itemsize
     return int(data.id.get_type().get_size())
 
 
 def _single_piece(data: h5py.Dataset) -> Pieces:
-    """Return where a data set without chunks lies in its file; nothing for a compact one."""
+    """Return the position of an unchunked data set in its file; empty for a compact one."""
     offset = data.id.get_offset()
     if offset is None:
         return Pieces(np.empty(0, np.int64), np.empty(0, np.int64))
@@ -294,17 +294,17 @@ def _single_piece(data: h5py.Dataset) -> Pieces:
 
 
 def check_pieces(parts: Sequence[Pieces], file_size: int) -> None:
-    """Refuse stored pieces that share bytes, or lie beyond the end of the file.
+    """Check that stored pieces do not overlap and lie within the file.
 
     Raises
     ------
     StorageError
-        Saying what was found.
+        If they overlap or lie beyond the end of the file.
     """
     offsets = np.concatenate([part.offsets for part in parts])
     ends = offsets + np.concatenate([part.sizes for part in parts])
     if (ends > file_size).any() or (offsets < 0).any() or (ends < offsets).any():
-        raise StorageError("found data beyond the file's end")
+        raise StorageError("found data beyond the end of the file")
     order = np.argsort(offsets, kind="stable")
     if (offsets[order][1:] < ends[order][:-1]).any():
         raise StorageError("found pieces of data that share bytes, expected each in its own place")
@@ -316,16 +316,17 @@ def undo_filters(stored: bytes | memoryview, filters: Sequence[Filter], size: in
     Parameters
     ----------
     stored
-        Its bytes in the file.
+        Bytes of the chunk in the file.
     filters
-        In the order in which they were applied.
+        Filters in the order in which they were applied.
     size
-        How many bytes it must decode to.
+        Expected number of decoded bytes.
 
     Raises
     ------
     StorageError
-        If it is damaged, or decodes to another size. No step makes more than it can have come from.
+        If the chunk is damaged or decodes to another size. The output of each step is limited to
+        what its filter can have encoded.
     """
     limits = list(
         itertools.accumulate(filters, lambda limit, each: _encoded_limit(each, limit), initial=size)
@@ -341,7 +342,7 @@ def undo_filters(stored: bytes | memoryview, filters: Sequence[Filter], size: in
 def _encoded_limit(step: Filter, size: int) -> int:
     if step.code == h5py.h5z.FILTER_FLETCHER32:
         return size + 4
-    # What HDF5 allows; a chunk that deflates to more is stored without.
+    # HDF5's limit; a chunk that deflates to more is stored without this filter.
     return size + -(-size // 1000) + 12 if step.code == h5py.h5z.FILTER_DEFLATE else size
 
 
@@ -369,7 +370,7 @@ def _inflate(data: memoryview, limit: int) -> bytes:
 
 
 def _unpack_lzf(data: bytes, limit: int) -> bytes:
-    """Decode LibLZF's format: runs of literal bytes, and copies of what has been decoded."""
+    """Decode LibLZF's format: runs of literal bytes, and copies of decoded bytes."""
     decoded = bytearray()
     place = 0
     try:
@@ -387,9 +388,9 @@ def _unpack_lzf(data: bytes, limit: int) -> bytes:
                 first = len(decoded) - ((control & 31) << 8) - data[place] - 1
                 place += 1
                 if first < 0:
-                    raise StorageError("damaged (an lzf copy of what is not there)")
+                    raise StorageError("damaged (an lzf copy from before the start of the chunk)")
                 piece = decoded[first : first + count]
-                # A copy may overlap what it makes: then it repeats.
+                # A copy may overlap its own output, which then repeats.
                 decoded += piece if len(piece) == count else (piece * count)[:count]
             if len(decoded) > limit:
                 raise StorageError(f"unpacks to more than the {limit:,} bytes that it declares")
@@ -416,7 +417,7 @@ def _without_checksum(data: memoryview) -> memoryview:
         raise StorageError("damaged (it is shorter than its checksum)")
     content, found = data[:-4], int.from_bytes(data[-4:], "little")
     expected = _fletcher32(content)
-    # HDF5 before 1.6.3 swapped the bytes of each half on some machines, and readers allow for it.
+    # HDF5 before 1.6.3 swapped the bytes of each half on some machines; readers accept both.
     swapped = int.from_bytes(expected.to_bytes(4, "big")[i] for i in (1, 0, 3, 2))
     if found not in (expected, swapped):
         raise StorageError("damaged (its checksum differs)")
@@ -424,21 +425,21 @@ def _without_checksum(data: memoryview) -> memoryview:
 
 
 def _fletcher32(data: memoryview) -> int:
-    """Return Fletcher's checksum, of big-endian 16-bit words, as HDF5 computes it."""
+    """Return HDF5's Fletcher checksum, computed over big-endian 16-bit words."""
     padded = bytes(data) + b"\0" if len(data) % 2 else data
     words = np.frombuffer(padded, ">u2").astype(np.int64)
     first = second = 0
-    for start in range(0, len(words), 2**20):  # so that no sum leaves 64 bits
+    for start in range(0, len(words), 2**20):  # blocks keep the sums within 64 bits
         block = words[start : start + 2**20]
         second += len(block) * first + int((block * np.arange(len(block), 0, -1)).sum())
         first += int(block.sum())
-    # A sum is 0 only of zeros: HDF5 folds multiples of 65,535 to 65,535.
+    # Only zeros sum to 0: HDF5 reduces multiples of 65,535 to 65,535.
     low, high = (number and (number - 1) % 65535 + 1 for number in (first, second))
     return high << 16 | low
 
 
 def _read_compact(data: h5py.Dataset, dtype: np.dtype) -> NDArray | None:
-    """Read a data set that is part of the file's structure; its texts are not there."""
+    """Read a compact data set; return None for variable-length strings, stored elsewhere."""
     if _is_reference(data):
         return None
     return np.asarray(data[()]).view(dtype) if data.dtype.kind == "b" else np.asarray(data[()])
@@ -450,13 +451,13 @@ def _is_reference(data: h5py.Dataset) -> bool:
 
 
 def _types(data: h5py.Dataset) -> tuple[np.dtype, h5py.h5t.TypeID | None]:
-    """Return the type to read as, and the stored type where HDF5 must convert it."""
+    """Return the type to read as, and the stored type if HDF5 must convert it."""
     if _is_reference(data):
         return text_reference(data), None
     stored = data.id.get_type()
-    dtype = np.dtype(data.dtype.str)  # without what h5py notes in its metadata
+    dtype = np.dtype(data.dtype.str)  # without h5py's metadata
     if data.dtype.kind == "b":
-        # A stored byte may be another than 0 or 1.
+        # Stored bytes may differ from 0 and 1.
         return np.dtype(np.uint8), None
     same = stored.equal(h5py.h5t.py_create(data.dtype, logical=True))
     return dtype, None if same or dtype.kind not in "iuf" else stored
@@ -483,9 +484,9 @@ def _chunks(data: h5py.Dataset) -> _Chunks:
     data.id.chunk_iter(found.append)
     places = np.array([each.chunk_offset for each in found], np.int64).reshape(-1, len(grid))
     positions = places // data.chunks
-    # HDF5 1.14 names wrong places where the only axis that can grow is not the first.
+    # HDF5 1.14 returns wrong positions if the only resizable axis is not the first.
     if (positions >= grid).any() or (positions < 0).any():
-        raise StorageError("found chunks outside of the data set, expected each in its own place")
+        raise StorageError("found chunks outside the data set, expected each in its own place")
     numbers = np.ravel_multi_index(tuple(positions.T), grid) if len(found) else np.empty(0, int)
     order = np.argsort(numbers)
     if not np.array_equal(numbers[order], np.arange(math.prod(grid))):

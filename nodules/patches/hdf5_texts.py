@@ -1,4 +1,4 @@
-"""Texts of an HDF5 file, read under bounds: HDF5 allocates whatever length a text declares."""
+"""Read strings of HDF5 files with bounded memory: HDF5 allocates any length that one declares."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from nodules.errors import PatchFileError
 from nodules.patches.hdf5_file import read_rows, reading
 from nodules.patches.hdf5_storage import StoredArray
 
-# A group is a name. All rows may point at one text, so that a small file could hold terabytes.
+# Groups are names. All rows may refer to one string, so a small file could hold terabytes.
 MAX_CHARACTERS = 1024
 MAX_FIXED_BYTES = 2**14
 ROWS_AT_ONCE = 4096
@@ -28,20 +28,20 @@ def read_texts(path: Path, name: str, array: StoredArray) -> NDArray[np.object_]
     Parameters
     ----------
     path, name
-        The file and the data set, for messages.
+        File and data set, for error messages.
     array
-        (N,) strings, of a fixed length or of any.
+        (N,) strings of fixed or variable length.
 
     Returns
     -------
     (N,) str objects
-        Equal strings are one object, so that a small file takes little memory.
+        Equal strings are one object, so a small file takes little memory.
 
     Raises
     ------
     PatchFileError
-        If the file is damaged, or a string is no UTF-8, longer than 1,024 characters, or holds a
-        NUL character, which HDF5 writes in no string of any length.
+        If the file is damaged, or a string is not UTF-8, has more than 1,024 characters, or holds
+        a NUL character, which HDF5 never writes into a variable-length string.
     """
     lengths = _text_lengths(path, name, array)
     compact = not len(array.pieces.offsets)
@@ -54,7 +54,7 @@ def read_texts(path: Path, name: str, array: StoredArray) -> NDArray[np.object_]
         for row, each in enumerate(encoded, start):
             if each not in known:
                 known[each] = _decoded(path, name, row, each)
-            # HDF5 reads up to a NUL. Some writers end each string with one, and count it.
+            # HDF5 reads up to a NUL. Some writers end each string with one and count it.
             if lengths is not None and lengths[row] > len(each) + 1:
                 raise PatchFileError(path, HOLDS_NUL, dataset=name, row=row)
             texts[row] = known[each]
@@ -62,12 +62,12 @@ def read_texts(path: Path, name: str, array: StoredArray) -> NDArray[np.object_]
 
 
 def check_text(path: Path, name: str, row: int, text: str) -> None:
-    """Refuse a text that is too long for a name, or that HDF5 would cut short.
+    """Check that a string is short enough for a name and that HDF5 can store it.
 
     Raises
     ------
     PatchFileError
-        If it has more than 1,024 characters, or holds a NUL character.
+        If the string has more than 1,024 characters, or holds a NUL character.
     """
     problem = ""
     if len(text) > MAX_CHARACTERS:
@@ -89,7 +89,7 @@ def _decoded(path: Path, name: str, row: int, encoded: bytes) -> str:
 
 
 def _text_lengths(path: Path, name: str, array: StoredArray) -> NDArray[np.uint32] | None:
-    """Check how long the strings are before HDF5 reads any; return the bytes of each if known."""
+    """Check the lengths of the strings before HDF5 reads any; return them in bytes if known."""
     fixed = h5py.check_string_dtype(array.data.dtype).length
     if fixed is not None:
         if fixed > MAX_FIXED_BYTES:
@@ -102,7 +102,7 @@ def _text_lengths(path: Path, name: str, array: StoredArray) -> NDArray[np.uint3
         return None
     lengths = read_rows(path, name, array)["bytes"]
     row = int(lengths.argmax())
-    if lengths[row] > 4 * MAX_CHARACTERS + 1:  # bytes of a character in UTF-8
+    if lengths[row] > 4 * MAX_CHARACTERS + 1:  # UTF-8 takes up to 4 bytes per character
         with reading(path, name):
             _decoded(path, name, row, array.data[row])
     return lengths

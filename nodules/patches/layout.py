@@ -3,7 +3,7 @@
 Layout (N patches):
 
 ========  =============================  ======================================  ========
-data set  shape                          type                                    needed
+data set  shape                          type                                    required
 ========  =============================  ======================================  ========
 `X`       (N, 50, 50) or (N, 50, 50, 1)  uint8 in 0..255, or float in 0..1       yes
 `Y`       (N, 2) one-hot, or (N,)        any number; column 1 is the nodule      to train
@@ -14,11 +14,11 @@ data set  shape                          type                                   
 No group spans two splits. Files that the `split` stage writes also hold `index`, the row of
 each patch in the data set.
 
-Inside the program a patch is always uint8: floats are rounded to the nearest of 256 grey levels,
-which is finer than CT noise and loses nothing of what was an 8-bit image once.
+In memory, patches are always uint8. Floats are rounded to the nearest of 256 grey levels, which is
+finer than CT noise and lossless for patches that come from 8-bit images.
 
-A patch file may come from anybody. Everything is read from that one file, links are refused, and
-memory is allocated only for data that the file stores.
+Patch files are untrusted. All data are read from the file itself, links are refused, and memory is
+allocated only for data that the file stores.
 """
 
 from collections.abc import Mapping

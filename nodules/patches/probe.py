@@ -1,7 +1,7 @@
-"""Opening HDF5 files from outside after probing them in another process.
+"""Open untrusted HDF5 files after probing them in a separate process.
 
-On some damaged files the HDF5 library neither returns nor raises: it loops forever or crashes. The
-probe asks it for everything that reading a patch file will ask for.
+On some damaged files the HDF5 library loops forever or crashes. The probe makes the same calls to
+the library as reading a patch file does.
 """
 
 import functools
@@ -15,23 +15,23 @@ from nodules.system.limited_process import call_limited
 from nodules.system.regular_file import check_regular_file
 from nodules.system.streams import os_error_text
 
-# Far above what any file needs: the columns of 100,000 patches are read in a second.
+# Far more than any valid file needs: the columns of 100,000 patches are read in a second.
 SECONDS = 10
 BYTES_PER_SECOND = 10_000_000
 MEMORY = 500 * 2**20
-# What a patch file may hold. These are texts, if they are.
+# Data sets of a patch file, and those of them that may be strings.
 NAMES = ("X", "Y", "group", "split", "index")
 TEXTS = ("group", "split")
 
 
 def open_hdf5(path: Path) -> Hdf5File:
-    """Open an HDF5 file for reading, after probing it in another process.
+    """Open an HDF5 file for reading, after probing it in a separate process.
 
     Raises
     ------
     PatchFileError
-        If it is no HDF5 file, cannot be read, or HDF5 crashes on it, never ends, or takes more
-        than 500 MB and twice the size of the file.
+        If the file is not HDF5 or cannot be read, or if HDF5 crashes on it, never returns, or
+        takes more than 500 MiB plus twice the size of the file.
     """
     expected = "a patch file (HDF5)"
     try:
@@ -49,19 +49,19 @@ def open_hdf5(path: Path) -> Hdf5File:
 
 
 def probe(path: Path, *, seconds: int = SECONDS) -> None:
-    """Make HDF5 do in another process what reading a patch file makes it do.
+    """Make the HDF5 calls of reading a patch file in a separate process.
 
     Parameters
     ----------
     path
         HDF5 file.
     seconds
-        Processor time after which the process is ended; large files get more.
+        CPU time limit of the process; large files get more.
 
     Raises
     ------
     PatchFileError
-        As `open_hdf5`.
+        As in `open_hdf5`.
     """
     size = path.stat().st_size
     call_limited(
@@ -75,15 +75,15 @@ def probe(path: Path, *, seconds: int = SECONDS) -> None:
 
 @functools.cache
 def _probe_once(path: Path, *_identity: int) -> None:
-    """Probe a file unless this process has probed it as it is now."""
+    """Probe a file, unless this process has already probed it and it is unchanged."""
     probe(path)
 
 
 def read_structure(path: Path) -> None:
-    """Find the data sets of a patch file and read its texts."""
+    """Locate the data sets of a patch file and read its strings."""
     with Hdf5File(path, open_unprobed(path)) as file:
         for name in filter(file.holds, NAMES):
-            # Only files that `split` wrote need an index; elsewhere it may be anything.
+            # Only files written by `split` need an index; in others it may be anything.
             with suppress(*([PatchFileError] if name == "index" else [])):
                 array = file.data_set(name)
                 if name in TEXTS and is_text(array):

@@ -1,4 +1,4 @@
-"""Reading patch files: the layout is checked on opening, the values of `X` as they are read."""
+"""Read patch files. The layout is checked on opening, the values of `X` as they are read."""
 
 import os
 import weakref
@@ -20,11 +20,11 @@ from nodules.patches.probe import open_hdf5
 
 
 class StoredPatches:
-    """Patches that stay on disk: the rows that are asked for are read when they are.
+    """Patches on disk, read when they are indexed.
 
-    Indexed by a slice or an array of rows, it returns what an (N, 50, 50) uint8 array would. It is
-    no memory map: every page of one that was ever touched counts as memory of the process, and an
-    epoch touches all.
+    Indexing with a slice or an array of rows returns the same as for an (N, 50, 50) uint8 array.
+    This is not a memory map, because every page of a map that has been touched counts as memory
+    of the process, and an epoch touches all of them.
     """
 
     def __init__(self, path: Path, offset: int, count: int) -> None:
@@ -39,7 +39,7 @@ class StoredPatches:
         if isinstance(rows, slice):
             rows = np.arange(self._count)[rows]
         patches = np.empty((len(rows), PATCH_SIZE, PATCH_SIZE), np.uint8)
-        # Neighbouring rows are read at once; the rows of a shuffled batch are no neighbours.
+        # Consecutive rows are read in one call; those of a shuffled batch are rarely consecutive.
         starts = np.flatnonzero(np.append(True, np.diff(rows) != 1)[: len(rows)])
         for start, stop in pairwise([*starts.tolist(), len(rows)]):
             row = int(rows[start])
@@ -47,11 +47,11 @@ class StoredPatches:
                 raise IndexError(f"found row {row}, expected 0 to {self._count - 1}")
             piece, place = patches[start:stop], self._offset + row * PATCH_SIZE**2
             if os.preadv(self._file, [piece.data], place) != piece.nbytes:
-                raise PatchFileError(self._path, "cut short while it was read")
+                raise PatchFileError(self._path, "truncated while being read")
         return patches
 
 
-# What training and scoring take: they ask for a batch of rows at a time.
+# Input of training and scoring, which index one batch of rows at a time.
 PatchRows = Patches | StoredPatches
 
 
@@ -59,19 +59,20 @@ PatchRows = Patches | StoredPatches
 class PatchFile:
     """An open patch file whose layout has been checked.
 
-    Use `open_patches`. Labels, groups and splits are read whole; patches only in blocks.
+    Use `open_patches` to create one. Labels, groups and splits are in memory; patches are read in
+    blocks.
 
     Attributes
     ----------
     path
-        Where the file lies.
+        Path of the file.
     known_labels
-        (N,) uint8, 1 for a nodule; None where the file has no `Y`.
+        (N,) uint8, 1 for a nodule; None if the file has no `Y`.
     groups
-        (N,) int64, uint64 where a number is above those of int64, or str objects; None where the
-        file has no `group`.
+        (N,) int64, uint64 if a number exceeds int64, or str objects; None if the file has no
+        `group`.
     split
-        (N,) str objects out of `SPLITS`; None where the file has no `split`.
+        (N,) str objects, each one of `SPLITS`; None if the file has no `split`.
     """
 
     path: Path
@@ -86,7 +87,7 @@ class PatchFile:
 
     @property
     def labels(self) -> Labels:
-        """(N,) uint8, 1 for a nodule; PatchFileError where the file has no `Y`."""
+        """(N,) uint8, 1 for a nodule; raises PatchFileError if the file has no `Y`."""
         if self.known_labels is None:
             raise PatchFileError(self.path, "found no such data set, expected labels", dataset="Y")
         return self.known_labels
@@ -111,8 +112,8 @@ class PatchFile:
         Raises
         ------
         PatchFileError
-            If a float patch holds NaN, or a value outside 0..1; the first such row is named. Or if
-            the file is damaged there.
+            If a float patch holds NaN or a value outside 0..1 (the message names the first such
+            row), or if these rows are damaged.
         """
         raw = read_rows(self.path, "X", self._data, start, stop).reshape(-1, PATCH_SIZE, PATCH_SIZE)
         if raw.dtype == np.uint8:
@@ -121,7 +122,7 @@ class PatchFile:
         return np.rint(raw * 255).astype(np.uint8)
 
     def read_index(self) -> NDArray[np.int64]:
-        """Read the (N,) rows that these patches had in the data set they were split from."""
+        """Read the (N,) row numbers of these patches in the data set they were split from."""
         data = column(self._file, "index", len(self))
         if data.dtype.kind not in "iu":
             problem = f"found {type_name(data)}, expected integers"
@@ -129,17 +130,17 @@ class PatchFile:
         index = read_rows(self.path, "index", data)
         if index.min() < 0 or index.max() > np.iinfo(np.int64).max:
             row = int(np.argmax((index < 0) | (index > np.iinfo(np.int64).max)))
-            problem = f"found {index[row]}, expected rows of a data set"
+            problem = f"found {index[row]}, expected a row number of a data set"
             raise PatchFileError(self.path, problem, dataset="index", row=row)
         return index.astype(np.int64)
 
     def blocks(self, size: int = BLOCK_PATCHES) -> Iterator[tuple[int, Patches]]:
-        """Read all patches in order, `size` at a time, each block with its first row."""
+        """Yield all patches in order, in blocks of `size`, each with its first row number."""
         for start in range(0, len(self), size):
             yield start, self.read(start, min(start + size, len(self)))
 
     def on_disk(self) -> StoredPatches:
-        """Return all patches without reading them; they outlive the open file.
+        """Return all patches without reading them; the result remains valid after closing.
 
         Raises
         ------
@@ -149,13 +150,13 @@ class PatchFile:
         offset = self._data.contiguous_offset
         if self._data.dtype != np.uint8 or offset is None:
             problem = (
-                f"found {self.stored_as}, chunked or converted; expected a file that `split` wrote"
+                f"found {self.stored_as}, chunked or converted; expected a file written by `split`"
             )
             raise PatchFileError(self.path, problem, dataset="X")
         return StoredPatches(self.path, offset, len(self))
 
     def _check_unit_range(self, raw: NDArray[np.floating], start: int) -> None:
-        # NaN fails both comparisons, so that one test finds it too.
+        # NaN fails both comparisons, so this finds it too.
         valid = ((raw >= 0) & (raw <= 1)).all(axis=(1, 2))
         if valid.all():
             return
@@ -174,19 +175,19 @@ def open_patches(path: Path, *, labelled: bool = True) -> Iterator[PatchFile]:
     Parameters
     ----------
     path
-        An HDF5 file.
+        HDF5 file.
     labelled
-        Whether `Y` must be there.
+        Whether `Y` is required.
 
     Yields
     ------
     PatchFile
-        Open until the block ends.
+        The file, open until the block ends.
 
     Raises
     ------
     PatchFileError
-        If the layout is broken. Values of `X` are checked as they are read.
+        If the layout is invalid. Values of `X` are checked as they are read.
     """
     with open_hdf5(path) as file:
         data = _patch_data(file)

@@ -1,4 +1,4 @@
-"""The eight symmetries of a square patch: a section through a nodule has no up or left."""
+"""The eight symmetries of a square patch; sections through a nodule have no preferred direction."""
 
 from typing import Literal
 
@@ -10,25 +10,25 @@ Views = Literal[1, 8]
 
 
 def symmetric_view(patches: NDArray, view: int) -> NDArray:
-    """Return squares, turned or mirrored.
+    """Return patches rotated or reflected.
 
     Parameters
     ----------
     patches
         (..., k, k).
     view
-        0 to 3 quarter turns; 4 to 7 the same, then transposed. 0 changes nothing.
+        0 to 3: number of quarter turns; 4 to 7: `view` - 4 quarter turns, then a transposition.
 
     Returns
     -------
     (..., k, k)
-        A view of the same memory.
+        View of the same memory.
     """
     turned = np.rot90(patches, view % 4, axes=(-2, -1))
     return np.swapaxes(turned, -2, -1) if view >= 4 else turned
 
 
 def view_permutations(size: int) -> NDArray[np.intp]:
-    """Return the (8, size * size) places that the pixels of each view come from."""
+    """Return the (8, size * size) source indices of the pixels of each view."""
     square = np.arange(size * size).reshape(size, size)
     return np.array([symmetric_view(square, view).ravel() for view in range(8)])

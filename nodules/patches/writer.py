@@ -1,4 +1,4 @@
-"""Writing patch files: each appears whole under its name, or not at all."""
+"""Write patch files atomically: each appears complete under its name, or not at all."""
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,10 +16,10 @@ from nodules.system.atomic import cannot_write, replacing_all
 
 
 class _KeptFile(io.FileIO):
-    """A file whose writes never fail HDF5, which may crash then or later (h5py's issue 914).
+    """A file that hides write errors from HDF5, which may crash on them (h5py issue 914).
 
-    The first error is kept instead. What no longer fits is held in memory, since HDF5 may read it
-    again before it has closed the file.
+    The first error is stored instead. Data that could not be written are held in memory, since
+    HDF5 may read them back before it closes the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,13 +28,13 @@ class _KeptFile(io.FileIO):
         self._held: list[tuple[int, bytes]] = []
 
     def write(self, data: Any) -> int:
-        """Write all of `data`, or hold it and keep why it cannot be written."""
+        """Write all of `data`; on failure, store the error and hold the data in memory."""
         start, rest = self.tell(), memoryview(data).cast("B")
         size = len(rest)
         try:
             while rest and not self.failure:
                 rest = rest[super().write(rest) :]
-        # A signal may raise anything in here, and that is no less a failure to HDF5.
+        # A signal handler may raise any exception here, which HDF5 must not see either.
         except BaseException as error:
             self.failure = error
         if rest:
@@ -43,7 +43,7 @@ class _KeptFile(io.FileIO):
         return size
 
     def readinto(self, buffer: Any) -> int:
-        """Fill `buffer`; what neither the file nor the memory holds is left as it is."""
+        """Fill `buffer` from the file and the held data; leave the rest unchanged."""
         view, start = memoryview(buffer).cast("B"), self.tell()
         filled = super().readinto(view) or 0
         for place, held in self._held:
@@ -54,7 +54,7 @@ class _KeptFile(io.FileIO):
         return filled
 
     def truncate(self, size: int | None = None) -> int:
-        """Set the size, or keep why it cannot be set."""
+        """Set the size; on failure, store the error."""
         try:
             return super().truncate(size)
         except OSError as error:
@@ -63,10 +63,10 @@ class _KeptFile(io.FileIO):
 
 
 class PatchWriter:
-    """Appends patches to a new patch file whose length is known from the start.
+    """Writer that appends patches to a new patch file of known length.
 
-    Use `new_patch_file`. `X` and `Y` are uint8; `X` is stored contiguously, so that
-    `PatchFile.on_disk` works.
+    Use `new_patch_file` to create one. `X` and `Y` are uint8; `X` is stored contiguously, as
+    `PatchFile.on_disk` requires.
     """
 
     def __init__(
@@ -93,14 +93,14 @@ class PatchWriter:
         labels
             (n,) uint8, 1 for a nodule.
         columns
-            (n,) each, exactly the columns that the file was made with.
+            (n,) each; exactly the columns that the file was created with.
 
         Raises
         ------
         FileError
-            If the disk is full, or takes no more for another reason.
+            If the disk is full, or writing fails for another reason.
         PatchFileError
-            If a text could not be read back: see `check_text`.
+            If a string could not be read back (see `check_text`).
         """
         end = self._written + len(patches)
         rows = {"X": patches, "Y": labels, **columns}
@@ -126,16 +126,16 @@ class PatchWriter:
 
 @contextmanager
 def new_patch_file(path: Path, count: int, columns: Columns | None = None) -> Iterator[PatchWriter]:
-    """Make a patch file, which appears under its name only when the block ends well.
+    """Create a patch file that appears under its name only if the block succeeds.
 
     Parameters
     ----------
     path
-        The file to make or replace.
+        File to create or replace.
     count
-        How many patches it will hold.
+        Number of patches.
     columns
-        Name and type of each further (N,) data set; strings have dtype object.
+        Name and type of each additional (N,) data set; strings have dtype object.
 
     Raises
     ------
@@ -150,14 +150,14 @@ def new_patch_file(path: Path, count: int, columns: Columns | None = None) -> It
 def new_patch_files(
     counts: Mapping[Path, int], columns: Columns | None = None
 ) -> Iterator[Sequence[PatchWriter]]:
-    """Make several patch files, which appear together when the block ends well: all or none.
+    """Create several patch files that appear together, only if the block succeeds.
 
     Parameters
     ----------
     counts
-        How many patches each file will hold.
+        Number of patches of each file.
     columns
-        As for `new_patch_file`, in each of them.
+        Additional data sets of each file, as in `new_patch_file`.
     """
     with replacing_all(list(counts)) as temporaries, ExitStack() as stack:
         yield [
@@ -172,5 +172,5 @@ def _writer(path: Path, temporary: Path, count: int, columns: Columns) -> Iterat
         with h5py.File(raw, "w") as file:
             writer = PatchWriter(path, raw, file, count, columns)
             yield writer
-        # Not all is written before HDF5 has closed the file.
+        # HDF5 writes the rest when it closes the file.
         writer._check()

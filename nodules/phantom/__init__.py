@@ -1,1 +1,1 @@
-"""Synthetic 50x50 lung-CT patches: the data set that the pipeline runs on out of the box."""
+"""Synthetic 50x50 lung-CT patches: the data set that the pipeline runs on by default."""

@@ -9,14 +9,14 @@ from .scene import AIR_HU, CORTEX_HU, EMPHYSEMA_HU, FAT_HU, MARROW_HU, WALL_HU, 
 from .vessels import DoubleArray, Tubes, grow_vessels, random_directions, strand, unit
 
 THIN_VESSEL_MM = 0.52
-"""Smallest radius at which a vessel in the background begins."""
+"""Minimum initial radius of background vessels."""
 
 FIELD_MM = 24.0
-"""Half the side of the region in which vessels are placed: the patch and a little more."""
+"""Half the side of the region in which vessels start, slightly larger than the patch."""
 
 
 def paint_parenchyma(scene: Scene) -> None:
-    """Give the lung its texture: unresolved vessels, a dependent gradient, emphysema."""
+    """Paint the texture of the lung: unresolved vessels, a dependent gradient, emphysema."""
     slab, rng = scene.slab, scene.rng
     slope = rng.normal(0.0, 0.8, size=2).astype(np.float32)
     slab.hu += np.float32(rng.normal(0.0, 14.0)) + slope[0] * slab.x + slope[1] * slab.y
@@ -30,7 +30,7 @@ def paint_parenchyma(scene: Scene) -> None:
 
 
 def paint_vessels(scene: Scene, tubes: Tubes, hu: float | None = None) -> None:
-    """Paint vessels filled with the blood of this scan, or with `hu`."""
+    """Paint vessels with the attenuation of this scan's blood, or with `hu`."""
     slab = scene.slab
     slab.paint(slab.tube_coverage(tubes), scene.protocol.blood_hu if hu is None else hu)
 
@@ -38,15 +38,15 @@ def paint_vessels(scene: Scene, tubes: Tubes, hu: float | None = None) -> None:
 def paint_background_vessels(
     scene: Scene, *, central: float | None = None, clearing_mm: float = 0.0
 ) -> None:
-    """Fill the lung with vessels at random places.
+    """Paint vessels at random positions.
 
     Parameters
     ----------
     scene : Scene
     central : float, optional
-        0 under the pleura (few and thin vessels) to 1 at the hilum; random by default.
+        Location from 0 under the pleura (few, thin vessels) to 1 at the hilum; random by default.
     clearing_mm : float
-        No vessel starts closer than this to the centre of the patch.
+        Minimum distance of the starts of vessels from the centre of the patch.
     """
     rng = scene.rng
     if central is None:
@@ -68,7 +68,7 @@ def paint_background_vessels(
 def paint_vessel_through(
     scene: Scene, centre: DoubleArray, direction: DoubleArray, radius: float, length: float
 ) -> None:
-    """Paint a vessel that passes through a point, both ways."""
+    """Paint a vessel that passes through a point."""
     tubes = grow_vessels(
         scene.rng,
         np.stack([centre, centre]),
@@ -81,7 +81,7 @@ def paint_vessel_through(
 
 
 def paint_lung(scene: Scene, clearing_mm: float = 0.0, central: float | None = None) -> None:
-    """Paint the lung that a finding lies in: its parenchyma and its vessels."""
+    """Paint the lung around a finding: parenchyma and vessels."""
     paint_parenchyma(scene)
     paint_background_vessels(scene, central=central, clearing_mm=clearing_mm)
 
@@ -103,7 +103,7 @@ def paint_airway(
 
 
 def paint_fissure(scene: Scene, offset_mm: float) -> None:
-    """Paint a fissure, a thin and gently curved sheet, at a distance from the centre."""
+    """Paint a fissure, a thin, gently curved sheet, at a distance from the centre."""
     slab, rng = scene.slab, scene.rng
     angle = scene.angle()
     across = np.cos(angle) * slab.x + np.sin(angle) * slab.y
@@ -123,12 +123,12 @@ def paint_chest_wall(scene: Scene, depth_mm: float, angle: float | None = None) 
     depth_mm : float
         Distance from the centre of the patch to the pleura; negative if the centre is outside.
     angle : float, optional
-        Direction in which the wall lies, random by default.
+        Direction of the wall in radians; random by default.
 
     Returns
     -------
     float
-        The direction of the wall.
+        Direction of the wall in radians.
     """
     slab, rng = scene.slab, scene.rng
     if angle is None:
@@ -151,7 +151,7 @@ def paint_chest_wall(scene: Scene, depth_mm: float, angle: float | None = None) 
 
 
 def _layer_fat(scene: Scene, tissue: FloatArray, outward: FloatArray) -> None:
-    """Put a sheet of fat between the muscles of the wall, or under the pleura."""
+    """Add a sheet of fat between the muscles of the wall or under the pleura."""
     rng = scene.rng
     if scene.chance(0.45):
         depth, width = rng.uniform(1.5, 14.0), rng.uniform(0.8, 5.0)
@@ -160,7 +160,7 @@ def _layer_fat(scene: Scene, tissue: FloatArray, outward: FloatArray) -> None:
 
 
 def _layer_ribs(scene: Scene, tissue: FloatArray, outward: FloatArray, arc: FloatArray) -> None:
-    """Put ribs into the wall: a shell of cortical bone around marrow, long along the wall."""
+    """Add ribs to the wall: shells of cortical bone around marrow, elongated along the wall."""
     rng = scene.rng
     place = rng.uniform(-30.0, 10.0)
     depth = rng.uniform(3.0, 6.5)
@@ -193,9 +193,9 @@ def paint_organ(
     depth_mm : float
         Distance from the centre of the patch to the surface; negative if the centre is inside.
     radius_mm : float
-        Radius of curvature in the plane.
+        In-plane radius of curvature.
     angle : float, optional
-        Direction in which the organ lies, random by default.
+        Direction of the organ in radians; random by default.
     """
     slab, rng = scene.slab, scene.rng
     if angle is None:
@@ -226,7 +226,7 @@ def paint_organ(
 
 
 def paint_dome(scene: Scene, radius_mm: float, height_mm: float) -> None:
-    """Paint the top of the diaphragm (or of another organ), which the slice barely grazes.
+    """Paint the dome of the diaphragm (or another organ) where the slice grazes it.
 
     Parameters
     ----------
@@ -234,7 +234,7 @@ def paint_dome(scene: Scene, radius_mm: float, height_mm: float) -> None:
     radius_mm : float
         Radius of the sphere.
     height_mm : float
-        How far the sphere rises above the slice; its flat top blurs over many pixels.
+        Height of the sphere above the slice. Its flat top blurs over many pixels.
     """
     rng = scene.rng
     offset = rng.normal(0.0, 13.0, size=2)
@@ -246,13 +246,13 @@ def paint_dome(scene: Scene, radius_mm: float, height_mm: float) -> None:
 
 
 def paint_surroundings(scene: Scene, room_mm: float, wall: float = 0.36) -> None:
-    """Put a border of the lung at a random distance into some of the patches.
+    """Paint a border of the lung at a random distance, in some of the patches.
 
     Parameters
     ----------
     scene : Scene
     room_mm : float
-        Radius about the centre that stays free.
+        Radius around the centre to keep free.
     wall : float
         Probability that the border is the chest wall.
     """

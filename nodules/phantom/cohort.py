@@ -1,4 +1,4 @@
-"""The cohort: how many nodules each scan of the phantom has, and the patches of each scan."""
+"""The cohort: number of nodules per scan, and the patches of each scan."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .scanner import PATCH, acquire, draw_protocol, window
 from .scene import Finding, Scene
 
 UNEVENNESS = 1.2
-"""Shape of the gamma distribution of nodules over scans: the lower, the more uneven."""
+"""Shape parameter of the gamma distribution of nodules over scans; lower is more uneven."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class PhantomScan:
     labels : numpy.ndarray of shape (n,), uint8
         1 for a nodule, 0 otherwise.
     group : int
-        Number of the scan, from 0.
+        Index of the scan, from 0.
     findings : tuple of str
-        What each patch shows at its centre.
+        Name of the finding at the centre of each patch.
     """
 
     patches: NDArray[np.uint8]
@@ -49,10 +49,10 @@ def generate_phantom(
     scans, patches_per_scan : int
         Size of the cohort.
     nodule_fraction : float
-        Share of nodules over the whole cohort, from 0 to 1; it is met to the patch.
+        Fraction of nodules in the whole cohort, from 0 to 1, met exactly except for rounding.
     seed : int
-        The same seed gives the same bytes; scan ``i`` depends on the seed, on ``i`` and on the
-        number of nodules it was dealt.
+        Seed of the generator. The same seed gives the same bytes; scan ``i`` depends on the seed,
+        on ``i`` and on its number of nodules.
 
     Yields
     ------
@@ -65,14 +65,14 @@ def generate_phantom(
         np.random.default_rng([seed, 0]),
     )
     for scan, nodules in enumerate(counts):
-        rng = np.random.default_rng([seed, 1 + scan])  # [seed, 0] and plain seed are one stream
+        rng = np.random.default_rng([seed, 1 + scan])  # NumPy treats [seed, 0] like seed
         yield _image_scan(scan, int(nodules), patches_per_scan, rng)
 
 
 def _deal_nodules(
     total: int, scans: int, capacity: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Return the number of nodules of each scan: uneven, at most `capacity`, `total` in all."""
+    """Return an uneven number of nodules per scan, at most `capacity`, `total` overall."""
     counts = np.zeros(scans, dtype=np.int64)
     burden = rng.gamma(UNEVENNESS, size=scans) + 1e-6
     while total > counts.sum():
@@ -85,7 +85,7 @@ def _deal_nodules(
 def _image_scan(
     scan: int, nodules: int, patches_per_scan: int, rng: np.random.Generator
 ) -> PhantomScan:
-    """Draw a protocol, then paint and acquire every patch of the scan with it."""
+    """Draw a protocol, then paint and acquire each patch of the scan with it."""
     protocol = draw_protocol(rng)
     labels = np.zeros(patches_per_scan, dtype=np.uint8)
     labels[:nodules] = 1
@@ -102,6 +102,6 @@ def _image_scan(
 
 
 def _draw(findings: Sequence[Finding], rng: np.random.Generator) -> Finding:
-    """Draw a finding in proportion to the fractions."""
+    """Draw a finding with probabilities proportional to the fractions."""
     fractions = np.array([finding.fraction for finding in findings])
     return findings[rng.choice(len(findings), p=fractions / fractions.sum())]

@@ -1,8 +1,8 @@
 """Signed-distance geometry painted in Hounsfield units into a thin slab around one CT slice.
 
-Lengths are millimetres, the origin is the centre of the patch on the slice, x runs to the right,
-y down and z through the slice. The slab is a few sub-slices thick; their mean is the slice, which
-gives the partial-volume effect of a finite slice thickness.
+Lengths are in mm. The origin is the centre of the patch; x points right, y down and z through the
+slice. The slab consists of a few sub-slices, whose mean is the slice. This reproduces the
+partial-volume effect of a finite slice thickness.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from .vessels import Tubes, random_directions
 FloatArray = NDArray[np.float32]
 
 GRID = 64
-"""Side of the rendered square in pixels: the 50-pixel patch and a margin for the filters."""
+"""Side of the rendered square in pixels: the 50-pixel patch plus a margin for the filters."""
 
 SUBSLICES = 3
 
 TUBE_WINDOWS = (6, 9, 13, 20, 32, GRID)
-"""Sides in pixels of the windows in which tubes are drawn, many of a size at a time."""
+"""Sides in pixels of the windows in which tubes are drawn; those of one size are drawn at once."""
 
 
 class Slab:
@@ -33,7 +33,7 @@ class Slab:
     thickness_mm : float
         Thickness of the slice, sampled by `SUBSLICES` planes.
     hu : float
-        Attenuation that fills the slab at first, in HU.
+        Initial attenuation in HU.
 
     Attributes
     ----------
@@ -59,25 +59,25 @@ class Slab:
         return mean
 
     def coverage(self, distance: FloatArray, softness_mm: float = 0.0) -> FloatArray:
-        """Return the part of each voxel that is inside a surface, from 0 to 1.
+        """Return the fraction of each voxel inside a surface, from 0 to 1.
 
         Parameters
         ----------
         distance : numpy.ndarray
             Signed distance to the surface in mm, negative inside.
         softness_mm : float
-            Width of the transition, at least a pixel (which is plain anti-aliasing).
+            Width of the transition; at least one pixel, which is plain anti-aliasing.
         """
         width = max(softness_mm, self.pixel_mm)
         covered: FloatArray = np.minimum(np.maximum(0.5 - distance * (1.0 / width), 0.0), 1.0)
         return covered
 
     def paint(self, coverage: FloatArray, hu: float | FloatArray) -> None:
-        """Blend a material of `hu` over the slab where `coverage` says so."""
+        """Blend a material of `hu` over the slab, weighted by `coverage`."""
         self.hu += coverage * (hu - self.hu)
 
     def distance_to(self, centre: NDArray[np.float64] | tuple[float, float, float]) -> FloatArray:
-        """Return the distance in mm of every voxel from a point."""
+        """Return the distance of each voxel from a point in mm."""
         cx, cy, cz = (np.float32(value) for value in centre)
         square = (self.x - cx) ** 2 + (self.y - cy) ** 2 + (self.z - cz) ** 2
         distance: FloatArray = np.sqrt(square)
@@ -86,8 +86,8 @@ class Slab:
     def tube_coverage(self, tubes: Tubes) -> FloatArray:
         """Return the coverage by a union of tubes.
 
-        A tube thinner than a pixel is drawn a pixel wide with its cross-section conserved, so
-        that a fine vessel fades instead of breaking into dots.
+        A tube thinner than a pixel is drawn one pixel wide, with its cross-section conserved.
+        Thin vessels therefore fade instead of breaking into dots.
         """
         floor = 0.5 * self.pixel_mm
         wide = np.maximum(tubes.start_radius, floor), np.maximum(tubes.end_radius, floor)
@@ -124,13 +124,13 @@ class Slab:
         corner: NDArray[np.int64],
         window: int,
     ) -> FloatArray:
-        """Return the signed distance from n tubes, each in its own window of the slab.
+        """Return the signed distances from n tubes, each in its own window of the slab.
 
         Parameters
         ----------
         start, end : numpy.ndarray of shape (n, 3)
         radii : numpy.ndarray of shape (2, n)
-            At the start and at the end.
+            Radii at the start and at the end.
         corner : numpy.ndarray of shape (n, 2)
             First column and first row of each window.
         window : int
@@ -161,7 +161,7 @@ class Slab:
 
 
 def smooth_field(rng: np.random.Generator, scale_pixels: float) -> FloatArray:
-    """Return Gaussian noise smoothed to a scale, mean 0 and deviation 1, shape (GRID, GRID)."""
+    """Return (GRID, GRID) smoothed Gaussian noise with mean 0 and standard deviation 1."""
     fx, fy = np.fft.rfftfreq(GRID)[None, :], np.fft.fftfreq(GRID)[:, None]
     gaussian = np.exp(-2.0 * (np.pi * scale_pixels) ** 2 * (fx * fx + fy * fy))
     white = rng.standard_normal((GRID, GRID), dtype=np.float32)
@@ -180,19 +180,19 @@ def bumpy_radius(
     frequency: float,
     waves: int = 5,
 ) -> FloatArray:
-    """Return a factor about 1 that deforms a sphere, as a function of the direction only.
+    """Return a factor around 1 that deforms a sphere, depending only on direction.
 
     Parameters
     ----------
     x, y, z : numpy.ndarray
-        Coordinates about the centre of the sphere.
+        Coordinates relative to the centre of the sphere.
     rng : numpy.random.Generator
     roughness : float
         Standard deviation of the factor.
     frequency : float
-        Typical number of radians that the waves turn over a radius.
+        Typical phase change of the waves over one radius, in radians.
     waves : int
-        Number of plane waves that are added.
+        Number of superposed plane waves.
     """
     norm = np.sqrt(x * x + y * y + z * z) + np.float32(1e-3)
     total = np.zeros_like(norm)

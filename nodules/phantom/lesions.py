@@ -1,7 +1,7 @@
-"""Pulmonary nodules: solid, part-solid, ground-glass, and what they look like on CT.
+"""Pulmonary nodules of all common types, as they appear on CT.
 
-Sizes and proportions follow the eye on LUNA16 (nodules of 3 mm and more, most of them small);
-the names of the nodule types are those of the Fleischner Society's glossary (Hansell et al.,
+Sizes and proportions were chosen by visual comparison with LUNA16 (nodules of 3 mm and more, most
+of them small). The nodule types are named as in the Fleischner Society's glossary (Hansell et al.,
 Radiology 2008).
 """
 
@@ -29,12 +29,12 @@ SMALLEST_MM, LARGEST_MM = 3.0, 30.0
 NODULE_HU = 40.0
 
 NEAR_WALL = 0.55
-"""Share of nodules with the chest wall in the patch: they lie in the periphery more often."""
+"""Fraction of nodules with the chest wall in the patch; nodules are more often peripheral."""
 
 
 @dataclass
 class Body:
-    """The body of a nodule: where it lies and how far each voxel is from its surface."""
+    """The body of a nodule: its centre, radius and signed distance of each voxel (`gap`)."""
 
     centre: DoubleArray
     radius: float
@@ -42,7 +42,7 @@ class Body:
 
 
 def _diameter(rng: np.random.Generator, median: float) -> float:
-    """Draw a diameter in mm about a median of the same unit."""
+    """Draw a diameter in mm, given the median in mm."""
     drawn = median * rng.lognormal(0.0, DIAMETER_LOG_SD)
     return float(np.clip(drawn, SMALLEST_MM, LARGEST_MM))
 
@@ -50,7 +50,7 @@ def _diameter(rng: np.random.Generator, median: float) -> float:
 def _shape_body(
     scene: Scene, diameter: float, *, roughness: float = 0.06, frequency: float = 2.5
 ) -> Body:
-    """Shape a nodule: an ellipsoid turned at random with a bumpy surface."""
+    """Create the body of a nodule: a randomly rotated ellipsoid with a bumpy surface."""
     rng = scene.rng
     slab = scene.slab
     radius = 0.5 * diameter
@@ -70,14 +70,14 @@ def _shape_body(
 
 
 def _paint_body(scene: Scene, body: Body, hu: float, softness: float | None = None) -> None:
-    """Fill a body with tissue of `hu`; its margin is sharp or, by chance, a little hazy."""
+    """Fill a body with tissue of `hu`; without `softness`, its margin is randomly hazy."""
     if softness is None:
         softness = 0.5 + 0.15 * body.radius * float(scene.rng.uniform(0.0, 2.0))
     scene.slab.paint(scene.slab.coverage(body.gap, softness), hu)
 
 
 def _paint_haze(scene: Scene, body: Body, density: float) -> None:
-    """Paint ground glass: partly filled air spaces, patchy and without a sharp edge."""
+    """Paint ground glass: patchy, partly filled air spaces without a sharp edge."""
     rng = scene.rng
     softness = float(rng.uniform(1.5, 3.0 + 0.6 * body.radius))
     patchy = np.float32(rng.uniform(0.05, 0.35)) * smooth_field(rng, 2.0)
@@ -86,7 +86,7 @@ def _paint_haze(scene: Scene, body: Body, density: float) -> None:
 
 
 def _solid_hu(scene: Scene) -> float:
-    """Draw the attenuation of solid tissue; some nodules hold diffuse calcium."""
+    """Draw the attenuation of solid tissue in HU; some nodules contain diffuse calcium."""
     calcium = scene.rng.uniform(50.0, 250.0) if scene.chance(0.12) else 0.0
     return float(NODULE_HU + scene.rng.normal(0.0, 35.0) + calcium)
 
@@ -102,7 +102,7 @@ def _feed(scene: Scene, body: Body, count: int) -> None:
 
 
 def _spicules(scene: Scene, body: Body, count: int) -> None:
-    """Paint strands that leave a nodule on all sides and taper to nothing."""
+    """Paint tapering strands that radiate from a nodule in all directions."""
     rng = scene.rng
     direction = random_directions(rng, count, 0.7)
     start = body.centre + 0.6 * body.radius * direction
@@ -114,7 +114,7 @@ def _spicules(scene: Scene, body: Body, count: int) -> None:
 
 
 def _nodule_background(scene: Scene, diameter: float) -> None:
-    """Paint the lung around a nodule, mostly peripheral, with a bronchus nearby now and then."""
+    """Paint the lung around a nodule: mostly peripheral, sometimes with a bronchus nearby."""
     rng = scene.rng
     central = float(rng.beta(0.9, 2.8))
     paint_lung(scene, clearing_mm=0.4 * diameter + 2.0, central=central)
@@ -162,7 +162,7 @@ def paint_spiculated_nodule(scene: Scene) -> None:
 
 
 def paint_ground_glass_nodule(scene: Scene) -> None:
-    """Paint a hazy nodule through which vessels stay visible."""
+    """Paint a hazy nodule through which vessels remain visible."""
     diameter = _diameter(scene.rng, 9.0)
     _nodule_background(scene, 0.0)
     body = _shape_body(scene, diameter, roughness=0.12)
@@ -187,7 +187,7 @@ def paint_part_solid_nodule(scene: Scene) -> None:
 
 
 def paint_calcified_nodule(scene: Scene) -> None:
-    """Paint a small dense granuloma."""
+    """Paint a small, dense granuloma."""
     diameter = min(_diameter(scene.rng, 5.0), 12.0)
     _nodule_background(scene, diameter)
     body = _shape_body(scene, diameter)
@@ -197,7 +197,7 @@ def paint_calcified_nodule(scene: Scene) -> None:
 
 
 def paint_cavitated_nodule(scene: Scene) -> None:
-    """Paint a nodule with air inside: a cavity, or the bubbles of open bronchi."""
+    """Paint a nodule that contains air: a cavity, or bubbles (open bronchi)."""
     diameter = _diameter(scene.rng, 15.0)
     _nodule_background(scene, diameter)
     rng = scene.rng
@@ -212,7 +212,7 @@ def paint_cavitated_nodule(scene: Scene) -> None:
 
 
 def paint_vessel_attached_nodule(scene: Scene) -> None:
-    """Paint a nodule that sits on a vessel."""
+    """Paint a nodule attached to a vessel."""
     diameter = _diameter(scene.rng, 7.0)
     _nodule_background(scene, diameter)
     rng = scene.rng
@@ -226,7 +226,7 @@ def paint_vessel_attached_nodule(scene: Scene) -> None:
 
 
 def paint_pleura_attached_nodule(scene: Scene) -> None:
-    """Paint a nodule that sits on the pleura with a broad base, or hangs on it by a tag."""
+    """Paint a nodule attached to the pleura, by a broad base or by a pleural tag."""
     diameter = _diameter(scene.rng, 8.5)
     _nodule_background(scene, diameter)
     rng = scene.rng

@@ -1,4 +1,4 @@
-"""What a detector mistakes for a nodule: vessels, airways, borders of the lung, scars."""
+"""Nodule mimics, which detectors mistake for nodules: vessels, airways, lung borders, scars."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from .vessels import DoubleArray, Tubes, grow_vessels, random_directions, strand
 
 
 def _run(scene: Scene, flatness: float) -> None:
-    """Let the vessels here run in the slice (`flatness` below 1) or across it (above 1)."""
+    """Make vessels run within the slice (`flatness` below 1) or across it (above 1)."""
     scene.flow = random_directions(scene.rng, 1, flatness)[0]
 
 
 def _paint_central_vessel(scene: Scene, radius: float, length: float) -> None:
-    """Paint a vessel through the centre, nearly along those around it."""
+    """Paint a vessel through the centre, roughly parallel to those around it."""
     aside = 0.25 * random_directions(scene.rng, 1)
     direction = unit(scene.flow[None] + aside)[0]
     paint_vessel_through(scene, off_centre(scene.rng, radius), direction, radius, length)
 
 
 def paint_vessel_segment(scene: Scene) -> None:
-    """Paint a vessel that runs in the slice for a while."""
+    """Paint a vessel that runs within the slice for some length."""
     radius = float(np.clip(1.15 * scene.rng.lognormal(0.0, 0.45), 0.65, 3.5))
     _run(scene, 0.5)
     paint_lung(scene, central=_centrality(scene, radius))
@@ -77,12 +77,12 @@ def paint_bifurcation(scene: Scene) -> None:
 
 
 def _centrality(scene: Scene, radius: float) -> float:
-    """Return how central the lung around a vessel of a given radius is likely to be."""
+    """Draw the centrality (0 to 1) of the lung around a vessel of a given radius."""
     return float(np.clip(0.28 * radius + scene.rng.normal(0.0, 0.2), 0.0, 1.0))
 
 
 def _accompany(scene: Scene, centre: DoubleArray, radius: float, direction: DoubleArray) -> None:
-    """Put a bronchus alongside an artery, nearly parallel to it and touching it."""
+    """Paint a bronchus next to an artery, nearly parallel to it."""
     rng = scene.rng
     angle = scene.angle()
     lumen = radius * rng.uniform(0.35, 0.9)
@@ -93,7 +93,7 @@ def _accompany(scene: Scene, centre: DoubleArray, radius: float, direction: Doub
 
 
 def paint_hilum(scene: Scene) -> None:
-    """Paint large vessels and bronchi that leave the mediastinum, packed closely."""
+    """Paint large, closely packed vessels and bronchi that leave the mediastinum."""
     rng = scene.rng
     paint_lung(scene, central=1.0)
     angle = scene.angle()
@@ -113,7 +113,7 @@ def paint_hilum(scene: Scene) -> None:
 
 
 def _paint_mediastinum(scene: Scene, depth: float, angle: float) -> None:
-    """Paint the mediastinum as several organs that overlap, with notches between them."""
+    """Paint the mediastinum as overlapping organs with notches between them."""
     rng = scene.rng
     paint_organ(scene, depth + rng.uniform(0.0, 5.0), float(rng.uniform(20.0, 80.0)), angle)
     for _ in range(rng.integers(0, 3)):
@@ -122,7 +122,7 @@ def _paint_mediastinum(scene: Scene, depth: float, angle: float) -> None:
 
 
 def paint_mediastinal_border(scene: Scene) -> None:
-    """Paint the edge of the heart, of the aorta or of the mediastinum."""
+    """Paint the edge of the heart, the aorta or the mediastinum."""
     rng = scene.rng
     paint_lung(scene)
     angle = scene.angle()
@@ -143,7 +143,7 @@ def paint_mediastinal_border(scene: Scene) -> None:
 
 
 def paint_chest_wall_edge(scene: Scene) -> None:
-    """Paint the pleura near the centre, with an inward bulge now and then."""
+    """Paint the pleura near the centre, sometimes with an inward bulge."""
     rng = scene.rng
     paint_lung(scene, central=float(rng.uniform(0.0, 0.3)))
     depth = float(rng.normal(0.5, 4.0))
@@ -160,7 +160,7 @@ def paint_chest_wall_edge(scene: Scene) -> None:
 
 
 def paint_rib_end(scene: Scene) -> None:
-    """Paint the cartilage or the tip of a rib, which dents the pleura."""
+    """Paint the cartilage or the tip of a rib that indents the pleura."""
     rng = scene.rng
     paint_lung(scene, central=0.0)
     angle = scene.angle()
@@ -179,7 +179,7 @@ def paint_rib_end(scene: Scene) -> None:
 
 
 def paint_diaphragm_dome(scene: Scene) -> None:
-    """Paint the top of the diaphragm, half in the slice."""
+    """Paint the dome of the diaphragm, partly in the slice."""
     rng = scene.rng
     paint_lung(scene)
     paint_dome(scene, float(rng.uniform(40.0, 140.0)), float(rng.uniform(-1.0, 4.0)))
@@ -202,7 +202,7 @@ def paint_bronchovascular_pair(scene: Scene) -> None:
 
 
 def paint_scar(scene: Scene) -> None:
-    """Paint a band of scar tissue or plate atelectasis, often tied to the pleura."""
+    """Paint a band of scar tissue or plate atelectasis, often attached to the pleura."""
     rng = scene.rng
     paint_lung(scene)
     angle = scene.angle()
@@ -218,7 +218,7 @@ def paint_scar(scene: Scene) -> None:
 
 
 def paint_plain_lung(scene: Scene) -> None:
-    """Paint lung in which nothing in particular lies at the centre."""
+    """Paint lung with no particular finding at the centre."""
     paint_lung(scene, central=float(scene.rng.beta(1.0, 2.5)))
     paint_surroundings(scene, 3.0)
 
@@ -231,7 +231,7 @@ def paint_fissure_crossing(scene: Scene) -> None:
 
 
 def paint_consolidation(scene: Scene) -> None:
-    """Paint patchy dense lung without a border of its own: infection, dependent atelectasis."""
+    """Paint patchy, dense lung without a clear border: infection, dependent atelectasis."""
     rng = scene.rng
     paint_lung(scene)
     for _ in range(rng.integers(3, 9)):

@@ -1,4 +1,4 @@
-"""Writing the phantom as a patch file."""
+"""Write the phantom as a patch file."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from nodules.phantom.params import PhantomParams
 
 
 def write_phantom(params: PhantomParams, seed: int, path: Path) -> None:
-    """Generate the phantom, a scan at a time, into a patch file with `X`, `Y` and `group`.
+    """Generate the phantom scan by scan and write a patch file with `X`, `Y` and `group`.
 
     Parameters
     ----------
     params
         Size and composition.
     seed
-        The same seed gives the same bytes.
+        Seed of the generator; the same seed gives the same bytes.
     path
         File to write.
     """

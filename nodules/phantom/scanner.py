@@ -1,4 +1,4 @@
-"""The scanner: what one acquisition does to a slice, from point spread to noise to grey level."""
+"""The scanner: point spread, noise and grey-level window of an acquisition."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ PATCH = 50
 WINDOW_LOW_HU = -1000.0
 WINDOW_HIGH_HU = 400.0
 
-# Chosen so that the noise of the patches is spread as in LUNA16: most scans have 20 to 60 HU, a
-# few low-dose scans with a sharp kernel far more.
+# Chosen to match the distribution of noise in LUNA16: 20 to 60 HU in most scans, far more in a few
+# low-dose scans with a sharp kernel.
 NOISE_MEDIAN_HU = 31.0
 NOISE_LOG_SD = 0.6
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Everything that the patches of one scan share.
+    """Acquisition and lung properties that all patches of a scan share.
 
     Attributes
     ----------
@@ -34,11 +34,11 @@ class Protocol:
     noise_hu : float
         Standard deviation of the noise in HU.
     lung_hu, tissue_hu, blood_hu : float
-        Attenuation of aerated lung, of muscle and of blood (contrast-enhanced in some scans).
+        Attenuation in HU of aerated lung, muscle and blood (contrast-enhanced in some scans).
     emphysema : float
-        0 for healthy lung, up to 1 where much of it is destroyed.
+        Severity of emphysema, from 0 (healthy lung) to 1 (largely destroyed).
     vascularity : float
-        Factor on the number of vessels seen in the lung.
+        Factor on the number of visible vessels in the lung.
     """
 
     pixel_mm: float
@@ -54,7 +54,7 @@ class Protocol:
 
 
 def draw_protocol(rng: np.random.Generator) -> Protocol:
-    """Draw the acquisition of one scan and the density of the lung it shows."""
+    """Draw the acquisition parameters and the lung properties of a scan."""
     sharpness = float(rng.beta(1.3, 1.6))
     pixel_mm = float(np.clip(rng.normal(0.69, 0.08), 0.5, 0.9))
     thickness_mm = float(rng.choice([0.75, 1.0, 1.25, 2.0, 2.5], p=[0.1, 0.15, 0.3, 0.15, 0.3]))
@@ -82,14 +82,14 @@ def acquire(slice_hu: FloatArray, protocol: Protocol, rng: np.random.Generator) 
     Parameters
     ----------
     slice_hu : numpy.ndarray of shape (GRID, GRID), float32
-        The anatomy in HU.
+        Anatomy in HU.
     protocol : Protocol
     rng : numpy.random.Generator
 
     Returns
     -------
     numpy.ndarray of shape (PATCH, PATCH), float32
-        The patch in HU.
+        Patch in HU.
     """
     white = np.fft.rfft2(rng.standard_normal((GRID, GRID), dtype=np.float32))
     level = protocol.noise_hu * rng.lognormal(0.0, 0.12)
@@ -100,7 +100,7 @@ def acquire(slice_hu: FloatArray, protocol: Protocol, rng: np.random.Generator) 
 
 
 def window(hu: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Map -1000..400 HU to 0..255 and clip the rest."""
+    """Map -1000..400 HU to 0..255, clipping values outside."""
     grey = (hu - WINDOW_LOW_HU) * (255.0 / (WINDOW_HIGH_HU - WINDOW_LOW_HU))
     patch: NDArray[np.uint8] = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
     return patch
@@ -114,7 +114,7 @@ def _frequencies() -> tuple[FloatArray, FloatArray, FloatArray]:
 
 
 def _transfer(sharpness: float, rng: np.random.Generator) -> FloatArray:
-    """Return the MTF: a Gaussian, with the mid-frequency boost of an edge-enhancing kernel."""
+    """Return the MTF: a Gaussian with the mid-frequency boost of an edge-enhancing kernel."""
     _, _, f = _frequencies()
     sigma = 0.95 - 0.45 * sharpness + rng.normal(0.0, 0.05)
     boost = max(0.0, 1.6 * sharpness - 0.3) * rng.uniform(0.4, 1.2)
@@ -123,10 +123,10 @@ def _transfer(sharpness: float, rng: np.random.Generator) -> FloatArray:
 
 
 def _noise_shape(sharpness: float, streak: float, rng: np.random.Generator) -> FloatArray:
-    """Return the amplitude spectrum: the ramp of filtered backprojection under the kernel.
+    """Return the amplitude spectrum: the ramp of filtered backprojection times the kernel.
 
-    Most scans have streaks along the rows, as the long way through both shoulders leaves them:
-    their energy lies where the horizontal frequency is low.
+    Most scans have streaks along the rows, as caused by the long path through both shoulders.
+    Their energy lies at low horizontal frequencies.
     """
     fx, fy, f = _frequencies()
     cut = 0.2 + 0.55 * sharpness**1.5 + rng.normal(0.0, 0.02)

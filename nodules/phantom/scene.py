@@ -1,4 +1,4 @@
-"""A patch under construction, the tissues in it and the record of what a finding is."""
+"""Patches under construction, attenuation of tissues, and kinds of findings."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .geometry import Slab
 from .scanner import Protocol
 from .vessels import DoubleArray, random_directions
 
-# Attenuation in HU. Air is -1000 and water 0 by the definition of the unit; the others are
-# representative values inside the usual ranges, around which the painters vary.
+# Attenuation in HU. Air is -1000 and water 0 by definition; the others are representative values
+# within the usual ranges, around which the paint functions vary.
 AIR_HU = -1000.0
 EMPHYSEMA_HU = -965.0
 FAT_HU = -90.0
-WALL_HU = 0.0  # thin soft tissue (bronchial wall, fissure, spicule), never free of air around it
+WALL_HU = 0.0  # thin soft tissue (bronchial wall, fissure, spicule), always mixed with air
 CARTILAGE_HU = 110.0
 MARROW_HU = 220.0
 CORTEX_HU = 900.0
@@ -24,19 +24,19 @@ CORTEX_HU = 900.0
 
 @dataclass
 class Scene:
-    """One patch under construction.
+    """A patch under construction.
 
     Attributes
     ----------
     slab : Slab
-        What has been painted so far.
+        Attenuation painted so far.
     protocol : Protocol
-        The scan that the patch belongs to.
+        Protocol of the scan.
     rng : numpy.random.Generator
-        The generator of the scan.
+        Random generator of the scan.
     flow : numpy.ndarray of shape (3,)
-        The way most vessels here run. Vessels fan out from the hilum, so that a patch shows dots
-        or lines: a dot among lines stands out, a dot among dots is one more vessel.
+        Main direction of the vessels. Since vessels fan out from the hilum, a patch shows mostly
+        dots or mostly lines: a dot among lines stands out, a dot among dots is another vessel.
     """
 
     protocol: Protocol
@@ -61,7 +61,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Finding:
-    """A kind of patch: its name, its fraction within its class and what paints it."""
+    """A kind of patch: its name, its fraction within its class and its paint function."""
 
     name: str
     fraction: float
@@ -69,6 +69,6 @@ class Finding:
 
 
 def off_centre(rng: np.random.Generator, radius: float) -> DoubleArray:
-    """Return where a candidate of a given radius really lies, in mm from the patch centre."""
+    """Draw the offset in mm of a candidate of a given radius from the patch centre."""
     plane = rng.normal(0.0, 0.45 + 0.12 * radius, size=2)
     return np.array([plane[0], plane[1], rng.normal(0.0, 0.25 * radius)])

@@ -1,4 +1,4 @@
-"""Vessel trees in three dimensions: how they branch, taper and bend."""
+"""Branching, tapering and bending vessel trees in three dimensions."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 DoubleArray = NDArray[np.float64]
 
 THINNEST_MM = 0.2
-"""A vessel ends where its radius falls below this: it no longer shows on a clinical scan."""
+"""Radius below which a vessel ends, since it is no longer visible on a clinical scan."""
 
 TAPER_PER_MM = 0.05
 GENERATIONS = 7
 
 
 class Tubes(NamedTuple):
-    """Straight, tapering pieces of vessels.
+    """Straight, tapering vessel segments.
 
     Attributes
     ----------
     start, end : numpy.ndarray of shape (m, 3)
-        Both ends of each piece in mm.
+        Both ends of each segment in mm.
     start_radius, end_radius : numpy.ndarray of shape (m,)
         Radius at each end in mm.
     """
@@ -34,12 +34,12 @@ class Tubes(NamedTuple):
 
 
 def strand(start: DoubleArray, end: DoubleArray, start_radius: float, end_radius: float) -> Tubes:
-    """Return a single piece."""
+    """Return a single segment."""
     return Tubes(start[None], end[None], np.array([start_radius]), np.array([end_radius]))
 
 
 def join(parts: list[Tubes]) -> Tubes:
-    """Return all pieces of several sets as one."""
+    """Concatenate several sets of segments."""
     return Tubes(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
@@ -51,7 +51,8 @@ def random_directions(rng: np.random.Generator, count: int, flatness: float = 1.
     rng : numpy.random.Generator
     count : int
     flatness : float
-        Factor on the z component: below 1 the vectors lie in the slice, above 1 they cross it.
+        Factor on the z component before normalisation: below 1, the vectors tend to lie in the
+        slice; above 1, to cross it.
     """
     vectors = rng.normal(size=(count, 3))
     vectors[:, 2] *= flatness
@@ -68,20 +69,20 @@ def grow_vessels(
     branching: float = 0.4,
     wander: float = 0.25,
 ) -> Tubes:
-    """Grow vessel trees, all at once, a piece per generation.
+    """Grow all vessel trees together, one segment per generation.
 
     Parameters
     ----------
     rng : numpy.random.Generator
     start, direction : numpy.ndarray of shape (n, 3)
-        Where the trunks begin, in mm, and the unit vectors along which they leave.
+        Starting points of the trunks in mm, and their initial directions as unit vectors.
     radius, length : numpy.ndarray of shape (n,)
-        Radius of the trunks at their start and their length, in mm.
+        Initial radius and length of the trunks in mm.
     branching : float
-        Probability that a piece ends in a bifurcation. The radii of the daughters obey Murray's
+        Probability that a segment ends in a bifurcation. The radii of the daughters obey Murray's
         law, r0^3 = r1^3 + r2^3 (Murray, PNAS 1926).
     wander : float
-        How much the direction changes from piece to piece, in radians.
+        Typical change of direction between segments, in radians.
     """
     grown: list[Tubes] = []
     bend = rng.normal(0.0, 0.04, size=start.shape)
@@ -119,7 +120,7 @@ def grow_vessels(
 
 
 def unit(vectors: DoubleArray) -> DoubleArray:
-    """Return the vectors, shape (n, 3), at length 1."""
+    """Scale the vectors, shape (n, 3), to length 1."""
     norm = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
     scaled: DoubleArray = vectors / np.maximum(norm, 1e-9)[:, None]
     return scaled

@@ -1,1 +1,1 @@
-"""The division of a data set into training, validation and test splits by scan."""
+"""Split a data set into train, val and test by scan."""

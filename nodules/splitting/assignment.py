@@ -1,4 +1,4 @@
-"""The split of each patch: whole groups are dealt out to train, val and test."""
+"""Assign each patch to a split; groups are kept whole."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,9 +11,9 @@ from nodules.patches.layout import SPLITS, Groups, Labels
 from nodules.patches.reader import PatchFile
 from nodules.splitting.params import SplitParams
 
-# Fractions are met by dealing whole folds out to the splits; 100 folds meet any whole percentage.
+# Splits consist of whole folds; with 100 folds, any whole percentage is met.
 MAX_FOLDS = 100
-# scikit-learn deals groups one by one in Python: half a million would take minutes.
+# scikit-learn assigns groups one by one in Python, which would take minutes for half a million.
 MAX_GROUPS_BY_SIZE = 20_000
 Assignment = NDArray[np.int8]
 
@@ -21,27 +21,27 @@ Assignment = NDArray[np.int8]
 def assign_splits(
     patches: PatchFile, params: SplitParams, seed: int, joined: NDArray[np.int32] | None = None
 ) -> Assignment:
-    """Decide on the split of each patch.
+    """Assign each patch to a split.
 
     Parameters
     ----------
     patches
-        An open, labelled patch file. Its own `split` is kept; if that lacks val or test, the
-        missing one is cut from the other.
+        Open, labelled patch file. Its own `split` is kept; if val or test is missing, it is taken
+        from the other.
     params, seed
-        As for `split_patches`.
+        As in `split_patches`.
     joined
-        (N,) units that must not span splits, in place of the file's groups.
+        (N,) groups to use instead of the file's; none may span two splits.
 
     Returns
     -------
     (N,) int8
-        Position in `SPLITS`.
+        Index in `SPLITS`.
 
     Raises
     ------
     SplitError
-        As for `split_patches`.
+        As in `split_patches`.
     """
     labels, path = patches.labels, patches.path
     groups: Groups | None = patches.groups if joined is None else joined.astype(np.int64)
@@ -58,7 +58,7 @@ def assign_splits(
 
 
 def fold_counts(fractions: Sequence[float], max_folds: int) -> list[int]:
-    """Express fractions as whole folds.
+    """Convert fractions to numbers of folds.
 
     Parameters
     ----------
@@ -70,8 +70,8 @@ def fold_counts(fractions: Sequence[float], max_folds: int) -> list[int]:
     Returns
     -------
     list of int
-        Folds of each fraction, at least one each. The total is the smallest that comes closest to
-        the fractions; empty if `max_folds` does not reach one fold per fraction.
+        Number of folds per fraction, at least 1. The total is the smallest one that approximates
+        the fractions best. Empty if `max_folds` is smaller than the number of fractions.
 
     Examples
     --------
@@ -103,13 +103,13 @@ def _deal(
 ) -> Assignment:
     """Divide `rows` among the splits named in `fractions`; all other rows get -1.
 
-    Groups are dealt by size and class. Where there are very many, they are dealt by whether they
-    hold a nodule alone, and their sizes even out.
+    Groups are stratified by size and class. Very many groups are stratified only by whether they
+    hold a nodule, since their sizes even out.
     """
     nodules = int(labels[rows].sum())
     units = {"nodules": nodules, "non-nodules": len(rows) - nodules}
     if groups is not None:
-        # A fold that lacks a class is no use, so groups that hold it are what counts.
+        # Every fold needs both classes, so the groups that hold a class limit the number of folds.
         for label, kind in enumerate(("non-nodule", "nodule")):
             holders = groups[rows][labels[rows] == label]
             units[f"groups with a {kind}"] = len(np.unique(holders))
@@ -121,7 +121,7 @@ def _deal(
             f"{', '.join(fractions)}"
         )
         raise SplitError(path, problem)
-    # Imported late, since it costs over a second: a file with a mistake is refused before.
+    # This import takes over a second; invalid files are refused before it.
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     options = {"n_splits": sum(folds), "shuffle": True, "random_state": seed}
@@ -136,8 +136,8 @@ def _deal(
             dealt_units = StratifiedKFold(**options).split(names, holds_nodule)
             # Positions of the rows whose unit is in the fold.
             dealt = ((None, np.flatnonzero(np.isin(unit_of, fold))) for _, fold in dealt_units)
-    # The splitter puts the largest groups into the first folds; which split those belong to is
-    # drawn, or train would get all of them.
+    # The splitter puts the largest groups into the first folds. Shuffle the folds, since otherwise
+    # train would get all of these groups.
     owner = np.repeat([SPLITS.index(name) for name in fractions], folds)
     owner = np.random.default_rng(seed).permutation(owner)
     assignment = np.full(len(labels), -1, dtype=np.int8)
@@ -154,7 +154,7 @@ def _complete(
     fractions: Mapping[str, float],
     seed: int,
 ) -> None:
-    """Cut a missing val or test from the other, in place."""
+    """Take a missing val or test from the other one, in place."""
     missing = [name for name in SPLITS if not (assignment == SPLITS.index(name)).any()]
     if not missing:
         return

@@ -1,4 +1,4 @@
-"""The picture of duplicates in different splits."""
+"""Figure of duplicates in different splits."""
 
 from pathlib import Path
 
@@ -16,18 +16,18 @@ MAX_PAIRS = 2 * SAMPLES_PER_ROW
 def draw_duplicates(
     patches: PatchFile, crossings: Crossings, assignment: Assignment, path: Path
 ) -> None:
-    """Show duplicates in different splits, one above the other, or write that there are none.
+    """Draw pairs of duplicates in different splits, or state that there are none.
 
     Parameters
     ----------
     patches
-        The data set.
+        Data set.
     crossings
-        Its duplicates across splits, of which the first `MAX_PAIRS` are shown.
+        Duplicates across splits; the first `MAX_PAIRS` are drawn.
     assignment
-        (N,) positions in `SPLITS`.
+        (N,) indices in `SPLITS`.
     path
-        PNG to write.
+        PNG file to write.
     """
     pairs = crossings.examples[:MAX_PAIRS]
     if not pairs:

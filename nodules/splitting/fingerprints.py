@@ -1,4 +1,4 @@
-"""Fingerprints of patches that their copies share: turned, mirrored or shifted."""
+"""Fingerprints that a patch shares with its rotated, reflected or shifted copies."""
 
 import hashlib
 from typing import NamedTuple
@@ -10,13 +10,13 @@ from scipy.ndimage import maximum_filter
 from nodules.patches.layout import PATCH_SIZE, Patches
 from nodules.patches.symmetry import view_permutations
 
-# Keypoints are what a shifted copy has in common with its original: the same spots of the scan,
-# found again wherever they lie in the patch. Of crowded synthetic scenes, shifted by 6, 8, 10 and
-# 12 pixels, six a patch find 100, 99, 97 and 94% (four: 100, 99, 93 and 86%); of the pairs of one
-# slice that a search over every shift finds in 6,483 LUNA16 patches, four find all.
+# A shifted copy has keypoints in common with its original: the same spots of the scan, wherever
+# they lie in the patch. In crowded synthetic scenes shifted by 6, 8, 10 and 12 pixels, six per
+# patch find 100, 99, 97 and 94% of the copies (four: 100, 99, 93 and 86%). In 6,483 LUNA16 patches,
+# four find all pairs of one slice that a search over every shift finds.
 KEYPOINTS = 6
-# A spot weaker than this, in grey levels, is noise. Patches without a stronger one show nothing
-# to tell them apart by; in LUNA16 one in a hundred of a patch's six strongest spots is below 6.
+# Spots weaker than this, in grey levels, are noise. Patches without a stronger one have no
+# distinctive content. In LUNA16, 1% of the six strongest spots per patch are below 6.
 MIN_STRENGTH = 4.0
 # Standard deviations of the difference of Gaussians that finds spots, in pixels.
 SPOT_SCALES = (1.5, 3.0)
@@ -37,12 +37,12 @@ class Fingerprints(NamedTuple):
     Attributes
     ----------
     hashes
-        (n,) uint64, equal for patches of which one is a symmetry of the other, and only for them
-        (but for one chance in 10^8 among half a million patches).
+        (n,) uint64, equal if and only if one patch is a symmetric view of the other (the chance of
+        a collision among half a million patches is 10^-8).
     uniform
-        (n,) bool: the patch has a single grey level.
+        (n,) bool, True if the patch has a single grey level.
     keypoints
-        Structured array of type `KEYPOINT`, at most `KEYPOINTS` a patch.
+        Structured array of type `KEYPOINT`, at most `KEYPOINTS` per patch.
     """
 
     hashes: NDArray[np.uint64]
@@ -52,22 +52,22 @@ class Fingerprints(NamedTuple):
 
 PIXEL_VIEWS = view_permutations(PATCH_SIZE)
 CODE_VIEWS = view_permutations(CELLS)
-# Sets of cells that the symmetries exchange among themselves.
+# Sets of cells that the symmetries permute among themselves.
 _ORBITS = [np.array(orbit) for orbit in sorted({tuple(sorted(set(o))) for o in CODE_VIEWS.T})]
-# Sums of 2,500 products with integers below 2^32 are exact in float64, in whatever order.
+# Sums of 2,500 products with integers below 2^32 are exact in float64 in any order.
 _WEIGHTS = np.random.default_rng(0).integers(0, 2**32, PATCH_SIZE**2).astype(np.float64)
 _VIEW_WEIGHTS = _WEIGHTS[np.argsort(PIXEL_VIEWS, axis=1)].T.copy()
 
 
 def fingerprints(patches: Patches, first_row: int) -> Fingerprints:
-    """Take the fingerprints of a block.
+    """Compute the fingerprints of a block.
 
     Parameters
     ----------
     patches
         (n, 50, 50) uint8.
     first_row
-        Row of the first in the patch file.
+        Row of the first patch in the patch file.
     """
     flat = patches.reshape(len(patches), -1)
     return Fingerprints(
@@ -76,10 +76,10 @@ def fingerprints(patches: Patches, first_row: int) -> Fingerprints:
 
 
 def invariant_codes(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Make codes equal for all symmetries of what they cover.
+    """Make codes invariant under the symmetries.
 
-    Sorting the cells that the symmetries exchange does that and never moves two codes apart: the
-    distance of two sorted codes is at most that under the best symmetry.
+    This sorts the cells that the symmetries permute. It never increases distances: that between
+    two sorted codes is at most the distance under the best symmetry.
 
     Parameters
     ----------
@@ -96,12 +96,13 @@ def invariant_codes(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def smoothing(scale: float) -> NDArray[np.float32]:
-    """Return the matrix S for which S P S^T is the patch P, smoothed by a Gaussian.
+    """Return the matrix S for which S P S^T is the patch P smoothed with a Gaussian.
 
     Parameters
     ----------
     scale
-        Standard deviation in pixels; cut off at three of them, and at the border of the patch.
+        Standard deviation in pixels. The Gaussian is truncated at three standard deviations and at
+        the border of the patch.
 
     Returns
     -------
@@ -138,7 +139,7 @@ def _keypoints(patches: Patches, first_row: int) -> NDArray:
 
 
 def _spots(patches: Patches) -> NDArray[np.float32]:
-    """(n, 30, 30): the difference of Gaussians, away from the border by the margin."""
+    """Return the difference of Gaussians, (n, 30, 30), without the margin at the border."""
     floats = patches.astype(np.float32)
     narrow, wide = (smoothing(scale)[MARGIN:-MARGIN] for scale in SPOT_SCALES)
     spots = narrow @ floats @ narrow.T - wide @ floats @ wide.T
@@ -151,7 +152,7 @@ def _codes(
     wide = patches.astype(np.uint16)
     sums = wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]
     sums = sums[:, :, :-2] + sums[:, :, 1:-1] + sums[:, :, 2:]
-    # `sums` begins one pixel further in, at the centre of the first 3 x 3.
+    # `sums` starts one pixel further in, at the centre of the first 3 x 3 cell.
     offsets = CELL_PIXELS * (np.arange(CELLS) - CELLS // 2) - 1
     ys, xs = (y[:, None] + offsets)[:, :, None], (x[:, None] + offsets)[:, None, :]
     cells = sums[row[:, None, None], ys, xs].reshape(-1, CELLS * CELLS)

@@ -1,4 +1,4 @@
-"""Leaks: groups and duplicates that span two splits, counted, joined or refused."""
+"""Count, join or refuse leaks: groups and duplicates that span two splits."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from nodules.splitting.params import SplitParams
 
 
 class CrossPair(NamedTuple):
-    """Two patches of different splits, and how they resemble each other."""
+    """Two duplicates in different splits, with their similarity."""
 
     first: int
     second: int
@@ -33,8 +33,8 @@ class Crossings:
     exact, near
         Number of pairs of patches in different splits.
     examples
-        One pair of rows for each set of exact duplicates and each near pair: exact ones first,
-        then by falling correlation.
+        One pair of rows per set of exact duplicates and per near pair; exact ones first, then by
+        decreasing correlation.
     """
 
     exact: int
@@ -45,21 +45,21 @@ class Crossings:
 def settle_leaks(
     patches: PatchFile, assignment: Assignment, params: SplitParams, seed: int
 ) -> tuple[Assignment, Crossings, dict[str, int]]:
-    """Search for duplicates and treat those in different splits as `split.near_duplicates` says.
+    """Search for duplicates in different splits and apply `split.near_duplicates` to them.
 
     Parameters
     ----------
     patches
-        An open, labelled patch file.
+        Open, labelled patch file.
     assignment
-        (N,) positions in `SPLITS`, by group.
+        (N,) indices in `SPLITS`, by group.
     params, seed
-        As for `split_patches`.
+        As in `split_patches`.
 
     Returns
     -------
     assignment
-        (N,) positions in `SPLITS`; with `together` another one, of the joined duplicates.
+        (N,) indices in `SPLITS`; with `together`, a new assignment that joins duplicates.
     crossings
         Duplicates across these splits.
     counts
@@ -68,7 +68,7 @@ def settle_leaks(
     Raises
     ------
     SplitError
-        As for `split_patches`.
+        As in `split_patches`.
     """
     counts: dict[str, int] = {}
     together = params.near_duplicates == "together"
@@ -93,12 +93,12 @@ def across_splits(duplicates: Duplicates, assignment: NDArray[np.int8]) -> Cross
     Parameters
     ----------
     duplicates
-        Duplicates of the whole data set.
+        Duplicates in the whole data set.
     assignment
-        (N,) positions in `SPLITS`.
+        (N,) indices in `SPLITS`.
     """
     copies = duplicates.copies
-    # Of each set of copies, the number in each split, and the first row in each.
+    # For each set of copies, the number of copies per split.
     sizes = np.zeros((len(copies), len(SPLITS)), dtype=np.int64)
     np.add.at(sizes, (copies, assignment), 1)
     total = sizes.sum(axis=1)
@@ -130,12 +130,12 @@ def across_splits(duplicates: Duplicates, assignment: NDArray[np.int8]) -> Cross
 def _keep_together(
     patches: PatchFile, duplicates: Duplicates, params: SplitParams, seed: int
 ) -> tuple[int, Assignment]:
-    """Split again with duplicates joined; return the size of the largest group, too."""
+    """Split again with duplicates joined; return the size of the largest group and the result."""
     joined = duplicates.joined()
     if patches.groups is not None:
         rows = np.arange(len(patches))
         _, groups = np.unique(patches.groups, return_inverse=True)
-        # Patches and groups are nodes: each patch is tied to its group, and to its duplicates.
+        # Patches and groups are nodes; edges connect each patch to its group and its duplicates.
         nodes = len(patches) + int(groups.max()) + 1
         firsts = np.concatenate([rows, len(patches) + groups])
         _, first_row = np.unique(joined, return_index=True)
@@ -144,7 +144,7 @@ def _keep_together(
     sizes = np.bincount(joined)
     largest = int(sizes.max())
     problem = (
-        f"split.near_duplicates: together: the largest group that duplicates join holds {largest} "
+        f"split.near_duplicates: together: the largest group of joined duplicates holds {largest} "
         f"of {len(patches)} patches"
     )
     if patches.split is None and largest > max(params.train, params.val, params.test) * len(joined):
@@ -171,9 +171,9 @@ def _refuse(path: Path, crossings: Crossings, assignment: Assignment, mode: str)
         f"splits, the first in rows {places}"
     )
     if mode == "together":
-        expected = "none, since the file's own split is kept: use report, or leave out `split`"
+        expected = "none, since the file's own split is kept: use report, or remove `split`"
     else:
-        expected = "none: `together` joins them, `report` shows them"
+        expected = "none: `together` joins them, `report` only counts them"
     raise SplitError(path, f"split.near_duplicates: {mode}: {found}; expected {expected}")
 
 

@@ -1,16 +1,17 @@
-"""Finding patches that show the same piece of a scan: equal, turned or mirrored, or shifted.
+"""Find patches that show the same part of a scan: equal, rotated, reflected or shifted.
 
-Two patches are *exact duplicates* if one is a symmetry of the other, pixel by pixel; patches of a
-single grey level show nothing and are left out. Two patches are *near-duplicates* if, at one of
-the eight symmetries and a shift that leaves at least half of the patch, their overlap differs by
-at most `MAX_RMS` grey levels (root mean square) and its fine detail correlates by at least
-`MIN_CORRELATION`. Patches without a distinct spot, such as air or plain tissue, are none.
+Two patches are *exact duplicates* if one equals a symmetric view of the other; patches of a single
+grey level are ignored. Two patches are *near-duplicates* if, for one of the eight symmetries and a
+shift that leaves at least half of the patch, their overlap differs by at most `MAX_RMS` grey levels
+(root mean square) and its fine detail has a correlation of at least `MIN_CORRELATION`. Patches
+without a distinctive spot, such as air or plain tissue, are never near-duplicates.
 
-Measured on 6,483 LUNA16 patches. Of pairs near each other in the list of candidates every shift up
-to 12 pixels was tried: one slice agrees to 2 to 4 grey levels and correlates by 0.89 to 0.99,
-neighbouring slices of one nodule by 0.6 to 0.87 at 10 to 30 grey levels. Of 6,000 pairs from far
-apart in the list, at every shift and symmetry, none reached 0.65. Correlation of the grey levels
-themselves would not do: there such pairs pass 0.95, by a straight edge in both.
+The limits were measured on 6,483 LUNA16 patches. For pairs close together in the list of
+candidates, every shift up to 12 pixels was tried. Pairs from one slice differ by 2 to 4 grey levels
+and correlate at 0.89 to 0.99; neighbouring slices of one nodule differ by 10 to 30 grey levels and
+correlate at 0.6 to 0.87. Of 6,000 pairs far apart in the list, none reached 0.65 at any shift or
+symmetry. The correlation of the grey levels themselves does not separate the pairs: if both patches
+show a straight edge, it exceeds 0.95 even for unrelated ones.
 """
 
 import tempfile
@@ -38,30 +39,30 @@ from nodules.splitting.fingerprints import (
 MAX_RMS = 8.0
 MIN_CORRELATION = 0.8
 MIN_OVERLAP = 0.5
-# Blur that leaves, subtracted, the fine detail that is compared.
+# Standard deviation of the blur that is subtracted to obtain the fine detail, in pixels.
 DETAIL_SCALE = 2.0
-# Root mean square over the cells of two keypoints' codes: 0.7 at most for the pairs of one slice
-# above, in which JPEG had rounded the pixels; of different scans hardly any is below 4.
+# Root mean square difference between the codes of two keypoints. It is at most 0.7 for the pairs of
+# one slice above, whose pixels JPEG had rounded, and rarely below 4 between different scans.
 MAX_CODE_RMS = 2.0
-# Principal components of the codes that are searched; the distance only shrinks with fewer.
+# Number of principal components in the search. Dropping components only decreases distances.
 COMPONENTS = 24
-# Copies of a keypoint that one search returns.
+# Matches per keypoint that a search returns.
 NEIGHBOURS = 16
 BLOCK_PATCHES = 512
-# Keypoints that lie in the index at once, so that memory does not grow with the data set.
+# Keypoints in the index at a time, so that memory does not grow with the data set.
 INDEXED_KEYPOINTS = 2**18
 KEYPOINTS_PER_CELL = 256
-# A search of two cells in 1,024 found 99.9% of codes that noise had moved by 0.7 grey levels; of
-# eight, at 2.5 times the cost, all. A pair has up to six chances.
+# With noise of 0.7 grey levels, searching 2 of 1,024 cells found 99.9% of the codes; searching 8
+# found all, in 2.5 times the time. A pair has up to six keypoints to be found by.
 CELLS_PROBED = 2
-# With fewer cells, comparing with every keypoint is as fast.
+# With fewer cells, exhaustive search is as fast.
 MIN_CELLS = 16
 VERIFIED_AT_ONCE = 512
-# Rows between two wanted ones that are read along, for compressed files hold them in one piece.
+# Largest gap between wanted rows that is read along; compressed files store such rows together.
 MAX_GAP = 32
 
 DETAIL = smoothing(DETAIL_SCALE)
-# (8, 2500): the place of each pixel in each view.
+# (8, 2500) position of each pixel in each view.
 PLACES = np.argsort(PIXEL_VIEWS, axis=1)
 
 
@@ -71,13 +72,14 @@ class Pair(NamedTuple):
     Attributes
     ----------
     first, second
-        Rows; `first` is the smaller.
+        Row numbers; `first` is the smaller.
     view
-        Symmetry of `second` that resembles `first`, as in `symmetric_view`.
+        View of `second` that matches `first`, as in `symmetric_view`.
     down, right
-        Pixel (y, x) of that view lies at (y + down, x + right) of `first`.
+        Shift in pixels: pixel (y, x) of that view matches (y + down, x + right) of `first`.
     rms, correlation
-        Of what both show: root mean square difference in grey levels, correlation of fine detail.
+        Root mean square difference in grey levels, and correlation of fine detail, both over the
+        overlap.
     """
 
     first: int
@@ -91,13 +93,12 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Duplicates:
-    """What a data set holds of the same pieces of scans.
+    """Duplicates in a data set.
 
     Attributes
     ----------
     copies
-        (N,) int32: the first row of which a patch is an exact duplicate; its own where there is
-        none.
+        (N,) int32: for each patch, the first row of which it is an exact duplicate, or its own row.
     pairs
         Near-duplicates among those first rows.
     """
@@ -106,7 +107,7 @@ class Duplicates:
     pairs: list[Pair]
 
     def joined(self) -> NDArray[np.int32]:
-        """(N,): equal for patches that exact and near-duplicates connect, directly or in a chain.
+        """Return (N,) numbers, equal for patches that a chain of duplicates connects.
 
         >>> pair = Pair(0, 3, view=0, down=0, right=0, rms=0.0, correlation=1.0)
         >>> Duplicates(np.array([0, 1, 0, 3, 4], np.int32), [pair]).joined().tolist()
@@ -119,20 +120,20 @@ class Duplicates:
 
 
 def connected(first: NDArray, second: NDArray, count: int) -> NDArray[np.int32]:
-    """Assign a number to each of the connected components of an undirected graph.
+    """Return the number of each node's connected component in an undirected graph.
 
     Parameters
     ----------
     first, second
         (m,) ends of the edges.
     count
-        Nodes.
+        Number of nodes.
 
     Returns
     -------
     (count,) int32
     """
-    # Imported late, since only those who join patches need it.
+    # Imported here, since only `together` needs it.
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -143,22 +144,22 @@ def connected(first: NDArray, second: NDArray, count: int) -> NDArray[np.int32]:
 def find_duplicates(patches: PatchFile, assignment: NDArray[np.int8] | None = None) -> Duplicates:
     """Search a data set for duplicates.
 
-    Keypoints whose surroundings look alike are found by faiss; the pixels then decide. The
-    keypoints lie in a temporary file meanwhile, 55 bytes each, up to six a patch.
+    faiss finds keypoints with similar codes, whose pixels are then compared. The keypoints are
+    stored in a temporary file: 55 bytes each, up to six per patch.
 
     Parameters
     ----------
     patches
-        An open patch file.
+        Open patch file.
     assignment
-        (N,) positions in `SPLITS`: only near pairs that may span two splits are searched
-        for, which takes less time where most patches are in train. By default all are.
+        (N,) indices in `SPLITS`. If given, only near pairs that may span two splits are searched
+        for, which is faster if most patches are in train.
 
     Returns
     -------
     Duplicates
-        The same for the same file. A pair whose keypoints have over `NEIGHBOURS` copies each may
-        be missing; its patches are still connected through others.
+        Deterministic for a file. A pair whose keypoints all have more than `NEIGHBOURS` matches
+        may be missing, but its patches are still connected through others.
 
     Raises
     ------
@@ -174,7 +175,7 @@ def find_duplicates(patches: PatchFile, assignment: NDArray[np.int8] | None = No
                 found = fingerprints(block, start)
                 rows = slice(start, start + len(block))
                 hashes[rows], uniform[rows] = found.hashes, found.uniform
-                file.write(found.keypoints.tobytes())  # `tofile` does not tell a full disk
+                file.write(found.keypoints.tobytes())  # `tofile` does not report a full disk
                 progress.update(len(block))
         copies = _first_copies(hashes, uniform)
         held_out = np.ones(count, dtype=np.bool_)
@@ -192,7 +193,7 @@ def _first_copies(hashes: NDArray[np.uint64], uniform: NDArray[np.bool_]) -> NDA
 
 
 class _Keypoints:
-    """The keypoints in a temporary file, in the order of their patches."""
+    """Keypoints stored in a temporary file, in order of patch."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -213,23 +214,23 @@ class _Keypoints:
 def _candidates(
     keypoints: _Keypoints, distinct: NDArray[np.bool_], held_out: NDArray[np.bool_]
 ) -> NDArray:
-    """Find pairs of patches with keypoints whose codes agree under a symmetry.
+    """Find pairs of patches with keypoints whose codes match under a symmetry.
 
-    Only patches in `distinct` take part, and at least one of a pair is in `held_out`. The result
-    has a row (first, second, view, down, right) of int32 for each alignment, sorted.
+    Both patches are in `distinct`, and at least one of them is in `held_out`. The result has one
+    int32 row (first, second, view, down, right) per alignment, in sorted order.
     """
     found = []
     wanted = distinct & held_out
     indexed = sum(int(wanted[block["row"]].sum()) for block in keypoints.blocks())
     if indexed:
         rounds = -(-indexed // INDEXED_KEYPOINTS)
-        with tqdm(total=rounds * len(keypoints), desc="look-alikes", unit="keypoint") as progress:
+        with tqdm(total=rounds * len(keypoints), desc="matches", unit="keypoint") as progress:
             for part in _parts(keypoints, wanted):
                 index = _index(invariant_codes(part["code"]))
                 for block in keypoints.blocks():
                     queries = block[distinct[block["row"]]]
                     if len(queries):
-                        found.append(_look_alikes(index, part, queries))
+                        found.append(_matches(index, part, queries))
                     progress.update(len(block))
     if not found:
         return np.empty((0, 5), dtype=np.int32)
@@ -237,7 +238,7 @@ def _candidates(
 
 
 def _parts(keypoints: _Keypoints, wanted: NDArray[np.bool_]) -> Iterator[NDArray]:
-    """Yield the keypoints of the wanted patches, `INDEXED_KEYPOINTS` at a time."""
+    """Yield the keypoints of the wanted patches in parts of `INDEXED_KEYPOINTS`."""
     waiting = np.empty(0, dtype=KEYPOINT)
     for block in keypoints.blocks():
         waiting = np.concatenate([waiting, block[wanted[block["row"]]]])
@@ -249,7 +250,7 @@ def _parts(keypoints: _Keypoints, wanted: NDArray[np.bool_]) -> Iterator[NDArray
 
 
 def _index(vectors: NDArray[np.float32]) -> faiss.Index:
-    """Build an index of (m, 49) invariant codes, searched by their first principal components."""
+    """Build an index of (m, 49) invariant codes that searches their first principal components."""
     size = vectors.shape[1]
     cells = min(len(vectors) // KEYPOINTS_PER_CELL, 1024)
     if cells < MIN_CELLS:
@@ -266,8 +267,8 @@ def _index(vectors: NDArray[np.float32]) -> faiss.Index:
     return index
 
 
-def _look_alikes(index: faiss.Index, part: NDArray, queries: NDArray) -> NDArray[np.int32]:
-    """Return (first, second, view, down, right) for each keypoint that resembles a query's."""
+def _matches(index: faiss.Index, part: NDArray, queries: NDArray) -> NDArray[np.int32]:
+    """Return (first, second, view, down, right) for each keypoint that matches a query."""
     neighbours = min(NEIGHBOURS, index.ntotal)
     distances, numbers = index.search(invariant_codes(queries["code"]), neighbours)
     cells = part["code"].shape[1]
@@ -294,7 +295,7 @@ def _look_alikes(index: faiss.Index, part: NDArray, queries: NDArray) -> NDArray
 def _verified(patches: PatchFile, candidates: NDArray[np.int32]) -> list[Pair]:
     best: dict[tuple[int, int], Pair] = {}
     starts = range(0, len(candidates), VERIFIED_AT_ONCE)
-    for start in tqdm(starts, desc="pixels", unit="batch", disable=not len(candidates)):
+    for start in tqdm(starts, desc="pixel check", unit="batch", disable=not len(candidates)):
         batch = candidates[start : start + VERIFIED_AT_ONCE]
         rows = np.unique(batch[:, :2])
         pixels = dict(zip(rows.tolist(), _read_rows(patches, rows), strict=True))
@@ -319,7 +320,7 @@ def compare(first: Patches, second: Patches, view: int, down: int, right: int) -
     Returns
     -------
     Pair or None
-        With rows 0 and 1; None if they are no near-duplicates.
+        Pair with rows 0 and 1; None if the patches are not near-duplicates.
     """
     whole, turned = first.astype(np.float32), symmetric_view(second, view).astype(np.float32)
     here, there = _shared(down, right), _shared(-down, -right)
@@ -337,12 +338,12 @@ def compare(first: Patches, second: Patches, view: int, down: int, right: int) -
 
 
 def _shared(down: int, right: int) -> tuple[slice, slice]:
-    """Where in a patch the other lies that is `down` and `right` of it."""
+    """Return the slices of a patch that overlap another, shifted by `down` and `right`."""
     return tuple(slice(max(0, by), PATCH_SIZE + min(0, by)) for by in (down, right))  # type: ignore[return-value]
 
 
 def _read_rows(patches: PatchFile, rows: NDArray) -> Iterator[Patches]:
-    """Read single patches in ascending order; those that lie near each other at once."""
+    """Yield the patches of ascending rows; read rows close together in one call."""
     for run in np.split(rows, np.flatnonzero(np.diff(rows) > MAX_GAP) + 1):
         block = patches.read(int(run[0]), int(run[-1]) + 1)
         yield from block[run - run[0]].copy()

@@ -8,7 +8,7 @@ from nodules.schema import Block, Fraction
 
 
 class SplitParams(Block):
-    """How the data set is divided.
+    """Fractions of the splits and treatment of near-duplicates.
 
     Attributes
     ----------

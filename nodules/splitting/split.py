@@ -1,4 +1,4 @@
-"""Dividing patches into train, val and test so that no group spans two splits."""
+"""Divide patches into train, val and test so that no group spans two splits."""
 
 from pathlib import Path
 
@@ -25,46 +25,46 @@ def split_patches(
 ) -> Counts:
     """Write train.h5, val.h5 and test.h5, and return their counts.
 
-    `X` is streamed in blocks, so that memory does not grow with its size. Each file carries
-    `index`, the row in `dataset`, and `group` where `dataset` has it.
+    `X` is streamed in blocks, so memory does not grow with its size. Each file has `index`, the
+    row in `dataset`, and `group` if `dataset` has it.
 
     Parameters
     ----------
     dataset
-        A labelled patch file.
+        Labelled patch file.
     folder
-        Where the three files go.
+        Output folder of the three files.
     params
-        Fraction of the patches for each split, unused for a split that `dataset` brings; and the
+        Fraction of the patches per split, which is ignored for splits given by `dataset`; and the
         action on near-duplicates.
     seed
         Seed of the shuffling.
     picture
-        PNG of the duplicates in different splits; by default none is drawn.
+        PNG file for the duplicates in different splits; None to draw none.
     search
-        Whether to look for duplicates at all.
+        Whether to search for duplicates.
 
     Returns
     -------
     Counts
-        For each split the number of `patches`, `nodules` and `groups`; 0 of these where the data
-        set has none. After a search, in `leaks`: the `groups` in more than one split, the pairs of
-        `exact_duplicates` and of `near_duplicates` in different splits; and with `together` the
-        patches in the `largest_group` that must stay together.
+        Number of `patches`, `nodules` and `groups` per split; `groups` is 0 if the data set has
+        none. After a search also `leaks`: the number of `groups` in more than one split, of pairs
+        of `exact_duplicates` and `near_duplicates` in different splits, and with `together` of
+        patches in the `largest_group` of joined duplicates.
 
     Raises
     ------
     PatchFileError
         If the file breaks the layout.
     SplitError
-        If the classes or groups cannot be divided as asked, or duplicates in different splits are
-        refused.
+        If the classes or groups cannot be divided into these fractions, or duplicates are in
+        different splits and `near_duplicates` forbids it.
     """
     with open_patches(dataset) as patches:
-        # What cannot be divided is refused before the search, which takes longer.
+        # Errors in the split are reported before the search, which takes longer.
         assignment = assign_splits(patches, params, seed)
         if search:
-            # Imported late: faiss costs a second, and a bad file is refused before.
+            # Importing faiss takes a second; invalid files are refused before it.
             from nodules.splitting.leaks import settle_leaks
 
             assignment, crossings, leaks = settle_leaks(patches, assignment, params, seed)
@@ -86,7 +86,7 @@ def _write_splits(patches: PatchFile, labels: Labels, assignment: Assignment, fo
         folder / f"{name}.h5": int((assignment == position).sum())
         for position, name in enumerate(SPLITS)
     }
-    # All three appear together, so that a new train never meets an old test.
+    # All three appear together, so a new train split never meets an old test split.
     with (
         new_patch_files(counts, columns) as writers,
         tqdm(total=len(patches), desc="split", unit="patch") as progress,

@@ -1,1 +1,1 @@
-"""What every command needs of the operating system: whole files or none, signals, exit statuses."""
+"""Operating-system services of all commands: atomic writes, signals, exit statuses, limits."""

@@ -1,4 +1,4 @@
-"""Whole files or none: outputs are written next to their target and renamed into place."""
+"""Atomic writes: outputs are written next to their target and renamed into place."""
 
 import errno
 import fcntl
@@ -20,17 +20,17 @@ from nodules.errors import FileError
 from nodules.system.regular_file import irregular_kind
 from nodules.system.streams import os_error_text
 
-# What only a write can meet, wherever in the block it happens.
+# Errors that only writing can raise, so they concern the output wherever they occur.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
-# Temporary names are shorter than any limit on names, however long the name of the target is.
+# These keep temporary names within the limits of file systems, however long the target's name is.
 MAX_LABEL_BYTES = 80
 MAX_SUFFIX_BYTES = 20
 MAX_HOST_LETTERS = 40
-# Not every file system carries locks from one machine to another. A temporary file of another
-# machine, or one that cannot be locked at all, is abandoned if nothing was written to it this long.
+# Not every file system shares locks between machines. A temporary file of another machine, or one
+# that cannot be locked, counts as abandoned if it has not been written to for this long.
 ABANDONED_S = 24 * 60 * 60
-# How DVC names what its cache holds, by a hash of the content.
+# Paths of objects in DVC's cache, which are named by a hash of their content.
 _CACHED_NAME = re.compile(r"/[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?")
 
 
@@ -41,13 +41,13 @@ class _Pending:
     Attributes
     ----------
     target
-        As it was asked for, which messages name.
+        Requested path, for error messages.
     place
-        What is replaced: `target`, or what it links to.
+        Path that is replaced: `target`, or the file it links to.
     temporary
-        The file that will become `place`.
+        Temporary file that will become `place`.
     lock
-        Open descriptor of `temporary`, locked as long as this process writes.
+        Open descriptor of `temporary`, locked while this process writes.
     """
 
     target: Path
@@ -63,22 +63,20 @@ def replacing(target: Path) -> Iterator[Path]:
     Parameters
     ----------
     target
-        The file to make or replace. Its folder is made if missing. A file that is replaced keeps
-        its permissions, and its owner where the system allows; `place_of` says what becomes of a
-        link.
+        File to create or replace. Its folder is created if missing. A replaced file keeps its
+        permissions, and its owner where the system allows. See `place_of` for links.
 
     Yields
     ------
     Path
-        A path in the same folder, with the same suffix (some writers choose the format by it).
-        It exists already and is empty. If the block raises, the temporary file is removed and
-        `target` stays as it was. If the process is killed, the next write of `target` removes it.
+        Path of an empty file in the same folder, with the same suffix (some writers choose the
+        format by it). If the block raises, this file is removed and `target` is unchanged. If the
+        process is killed, the next write of `target` removes it.
 
     Raises
     ------
     FileError
-        If `target` is no regular file, the disk is full, or it cannot be written for another
-        reason.
+        If `target` is not a regular file, the disk is full, or writing fails for another reason.
     """
     with replacing_all([target]) as (temporary,):
         yield temporary
@@ -86,24 +84,24 @@ def replacing(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_all(targets: Sequence[Path]) -> Iterator[Sequence[Path]]:
-    """Yield a temporary path for each of several files, which appear together: all or none.
+    """Yield temporary paths for several files, which appear together or not at all.
 
     Parameters
     ----------
     targets
-        As for `replacing`.
+        Files to create or replace, as in `replacing`.
 
     Yields
     ------
     sequence of Path
-        As of `replacing`, in the order of `targets`. No target changes before all are written.
+        Temporary paths in the order of `targets`. No target changes before all are written.
     """
     with ExitStack() as stack:
         pending = [stack.enter_context(_begun(target)) for target in targets]
         try:
             yield [each.temporary for each in pending]
         except OSError as error:
-            # The block may read as well: what that meets is not the fault of the output.
+            # The block may also read files, whose errors do not concern the output.
             names = {str(each.temporary): each.target for each in pending}
             ours = names.get(str(error.filename))
             if ours is None and error.errno not in _FULL:
@@ -115,9 +113,9 @@ def replacing_all(targets: Sequence[Path]) -> Iterator[Sequence[Path]]:
 def place_of(target: Path) -> Path:
     """Return the path that is replaced when `target` is written.
 
-    A symbolic link stays, and the file that it leads to is replaced. DVC, though, may link its
-    outputs to its cache, whose content must never change: a link to a read-only file, or to one
-    that is named like an object of a cache, is itself replaced.
+    A symbolic link is kept and the file it leads to is replaced. However, DVC may link outputs to
+    its cache, which must never change. Therefore a link to a read-only file, or to a file named
+    like an object of the cache, is itself replaced.
 
     Raises
     ------
@@ -131,7 +129,7 @@ def place_of(target: Path) -> Path:
             linked = Path(os.path.realpath(target))
             place = linked if _may_change(target, linked) else target
             if place == linked and not linked.parent.is_dir():
-                found = f"found a link into a folder that is missing ({linked.parent})"
+                found = f"found a link into a missing folder ({linked.parent})"
                 raise FileError(target, f"{found}, expected the name of a file to write")
         kind = irregular_kind(target)
     except (FileNotFoundError, NotADirectoryError):
@@ -144,15 +142,15 @@ def place_of(target: Path) -> Path:
 
 
 def check_output(out: Path, inputs: Iterable[Path]) -> None:
-    """Refuse to write onto an input, a folder, a device or a pipe.
+    """Check that an output is not an input, a folder, a device or a pipe.
 
     Raises
     ------
     FileError
-        If `out` is one of `inputs`, or no regular file.
+        If `out` is one of `inputs`, or is not a regular file.
     """
     place_of(out)
-    # What is not there is no input: a hundred thousand images need not be looked at.
+    # A missing file cannot be an input, so up to 100,000 images need not be examined.
     if out.exists() and any(path.exists() and path.samefile(out) for path in inputs):
         raise FileError(out, "found the same file as input, expected a new name")
 
@@ -165,36 +163,36 @@ def _may_change(link: Path, linked: Path) -> bool:
 
 
 def cannot_write(target: Path, error: OSError) -> FileError:
-    """Return an error that names the file and the system's reason."""
+    """Return an error with the file and the system's description of the cause."""
     return FileError(target, f"cannot be written: {os_error_text(error)}")
 
 
 def write_json(target: Path, content: Any) -> None:
-    """Write `content` as indented JSON; NaN and infinity, which JSON lacks, raise ValueError."""
+    """Write `content` as indented JSON; raise ValueError for NaN and infinity."""
     with replacing(target) as temporary:
         text = json.dumps(content, indent=2, allow_nan=False) + "\n"
         temporary.write_text(text, encoding="utf-8")
 
 
 def remove_abandoned(folder: Path, suffix: str, *, stem: str | None = None) -> None:
-    """Remove the temporary files that killed processes have left.
+    """Remove temporary files left by killed processes.
 
-    The writer of a temporary file holds a lock on it, which the system lifts when the process
-    ends, however it ends. Process numbers would tell nothing: containers have their own, and may
+    The writer of a temporary file holds a lock on it, which the system releases however the
+    process ends. Process numbers are no criterion, since containers with separate numbers may
     share a folder and a host name.
 
     Parameters
     ----------
     folder
-        Where they were to become files.
+        Folder of the target files.
     suffix
-        Suffix of those files, such as `.npz`.
+        Suffix of the target files, such as `.npz`.
     stem
-        Stem of the one file whose leftovers are removed; None for all files with the suffix.
+        Stem of the only target to clean up for; None for all targets with the suffix.
     """
     label, end = (".+", suffix) if stem is None else map(re.escape, _label(stem + suffix))
     name = re.compile(rf"\.{label}\.([^.]+)\.[0-9a-f]+\.tmp{end}")
-    with suppress(OSError):  # what cannot be listed or removed does no damage
+    with suppress(OSError):  # leftovers are harmless
         for path in folder.iterdir():
             if found := name.fullmatch(path.name):
                 _remove_if_abandoned(path, same_host=found[1] == _host())
@@ -202,7 +200,7 @@ def remove_abandoned(folder: Path, suffix: str, *, stem: str | None = None) -> N
 
 def _remove_if_abandoned(path: Path, *, same_host: bool) -> None:
     with suppress(OSError):
-        # Without O_NONBLOCK, a pipe of this name would block.
+        # Without O_NONBLOCK, opening a pipe of this name would block.
         file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             status = os.fstat(file)
@@ -228,7 +226,7 @@ def _lock(file: int) -> bool | None:
 
 @contextmanager
 def _begun(target: Path) -> Iterator[_Pending]:
-    """Hold a locked temporary file for the target, and remove what is left of it at the end."""
+    """Hold a locked temporary file for the target; remove it at the end if it still exists."""
     pending = _begin(target)
     try:
         yield pending
@@ -239,23 +237,23 @@ def _begun(target: Path) -> Iterator[_Pending]:
 
 
 def _begin(target: Path) -> _Pending:
-    """Create a locked temporary file, and remove what killed processes left of the same target."""
+    """Create a locked temporary file; remove those of killed processes for the same target."""
     place = place_of(target)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        problem = f"its folder cannot be made or written ({os_error_text(error)})"
+        problem = f"its folder cannot be created or written ({os_error_text(error)})"
         raise FileError(target, problem) from None
     remove_abandoned(place.parent, place.suffix, stem=place.stem)
     label, suffix = _label(place.name)
-    # What replaces a private file is private from its first byte.
+    # A file that replaces a private one must be private from the start.
     mode = 0o600 if target.exists() else 0o666
     try:
         while True:
             name = f".{label}.{_host()}.{secrets.token_hex(4)}.tmp{suffix}"
             temporary = place.with_name(name)
             file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
-            # Another process may have taken it for abandoned, before it was locked.
+            # Before it was locked, another process may have removed it as abandoned.
             if _lock(file) is not False and temporary.exists():
                 return _Pending(target, place, temporary, file)
             os.close(file)
@@ -264,9 +262,9 @@ def _begin(target: Path) -> _Pending:
 
 
 def _label(name: str) -> tuple[str, str]:
-    """Return what a temporary file's name takes over of its target's: beginning and suffix."""
-    stem, suffix = os.path.splitext(name)  # noqa: PTH122 - it is no path
-    if len(os.fsencode(suffix)) > MAX_SUFFIX_BYTES:  # no format that a writer would go by
+    """Return the beginning and the suffix that a temporary name shares with its target's."""
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122 - a name, not a path
+    if len(os.fsencode(suffix)) > MAX_SUFFIX_BYTES:  # not the suffix of any format
         stem, suffix = name, ""
     if len(os.fsencode(stem)) > MAX_LABEL_BYTES:
         stem = hashlib.sha256(os.fsencode(stem)).hexdigest()[:32]
@@ -294,22 +292,22 @@ def _rename(pending: Sequence[_Pending]) -> None:
 
 
 def _keep_permissions(pending: _Pending) -> None:
-    """Carry over what the file that is replaced says of who may read and write it.
+    """Copy the owner and the permissions of the replaced file.
 
-    Its owner may write it at least: read-only is what DVC makes its links to its cache.
+    The owner always gets write permission, because DVC makes links to its cache read-only.
     """
     try:
         mode = pending.target.stat().st_mode
         link = pending.place.lstat()  # the link's own owner, where a link is replaced
     except FileNotFoundError:
         return
-    with suppress(OSError):  # root alone may give files away
+    with suppress(OSError):  # only root may change the owner
         os.chown(pending.temporary, link.st_uid, link.st_gid)
     pending.temporary.chmod(stat.S_IMODE(mode) & 0o777 | 0o600)
 
 
 def _to_disk(path: Path) -> None:
-    """Wait until the disk has what was written: a rename may reach it before the content does."""
+    """Flush a file or folder to disk, since a rename may reach it before the content does."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,9 +1,9 @@
-"""Versions of the packages that decide results: a file that DVC's stages depend on.
+"""Record the versions of the packages that affect results in a file that DVC's stages depend on.
 
     python -m nodules.system.environment
 
-writes the installed versions into environment.yaml. `make setup`, after it has installed packages,
-and `make repro` do that, so that `dvc repro` runs again what an upgrade may have changed.
+writes the installed versions to environment.yaml. `make setup`, after installing packages, and
+`make repro` run it, so that `dvc repro` reruns the stages that an upgrade may affect.
 """
 
 from importlib.metadata import PackageNotFoundError, version
@@ -21,11 +21,11 @@ HEADER = (
 
 
 class EnvironmentFileError(NodulesError):
-    """The installed packages are not those that DVC records."""
+    """The installed packages differ from those recorded in environment.yaml."""
 
 
 def installed_version(package: str) -> str:
-    """Return the version of an installed distribution, `not installed` if there is none."""
+    """Return the installed version of a distribution, or `not installed`."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -33,18 +33,18 @@ def installed_version(package: str) -> str:
 
 
 def check_environment(path: Path = ENVIRONMENT_FILE) -> None:
-    """Refuse to compute results with other versions than DVC would record.
+    """Check that the installed versions are those that DVC would record.
 
     Parameters
     ----------
     path
-        YAML mapping from distribution to version. If it is missing, there is nothing to check:
-        DVC reports a missing dependency itself.
+        YAML mapping from distribution to version. A missing file is not checked, since DVC
+        reports missing dependencies itself.
 
     Raises
     ------
     EnvironmentFileError
-        For the first package of another version.
+        For the first package whose version differs.
     """
     if not path.exists():
         return
@@ -57,11 +57,11 @@ def check_environment(path: Path = ENVIRONMENT_FILE) -> None:
 
 
 def update_environment(path: Path = ENVIRONMENT_FILE) -> None:
-    """Replace the versions in the file by the installed ones; leave it untouched if all agree."""
+    """Update the file to the installed versions; leave it untouched if nothing changes."""
     recorded = _read(path)
     installed = {package: installed_version(package) for package in recorded}
     if installed != recorded:
-        # Quoted, since YAML takes 2.10 for a number.
+        # Quoted, since YAML would read 2.10 as a number.
         entries = "".join(f'{package}: "{found}"\n' for package, found in installed.items())
         with replacing(path) as temporary:
             temporary.write_text(HEADER + entries, encoding="utf-8")
@@ -82,7 +82,7 @@ def _read(path: Path) -> dict[str, str]:
     try:
         content = YAML(typ="base", pure=True).load(path)
     except FileNotFoundError:
-        raise EnvironmentFileError(f"{path}: no such file, expected versions of packages") from None
+        raise EnvironmentFileError(f"{path}: no such file, expected package versions") from None
     except YAMLError as error:
         raise EnvironmentFileError(f"{path}: not valid YAML: {error_text(error)}") from None
     if not isinstance(content, dict):

@@ -1,4 +1,4 @@
-"""Exit statuses: what a person can fix ends the program in one line, a bug in a traceback."""
+"""Exit statuses: errors that the user can fix print one line, bugs print a traceback."""
 
 import errno
 import os
@@ -20,8 +20,8 @@ from nodules.system.streams import (
     printable,
 )
 
-# What a person can fix outside the program: a full or read-only disk, a quota, a broken device, a
-# name that no file can have, a file of another user. No bug of ours leads to one of them.
+# Errors that the user can fix outside the program: a full or read-only disk, a quota, a broken
+# device, an invalid file name, a file of another user. Bugs in this program do not cause them.
 _OUTSIDE = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -41,17 +41,18 @@ _NO_MEMORY = re.compile(
     "can't start new thread|out of memory|OOM when allocating",
     re.IGNORECASE,
 )
-# What `tempfile` says where it finds no folder to write in.
+# Message of `tempfile` if it finds no writable folder.
 _NO_TEMPORARY_FOLDER = "No usable temporary directory"
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn what a person can fix, or has asked for, into one sentence on stderr.
+    """Report interruptions and errors that the user can fix as one line on stderr.
 
     A `NodulesError`, a full or read-only disk and exhausted memory exit with status 1, Ctrl-C with
-    130 and SIGTERM with 143, as shells count signals, and a closed pipe quietly with 141. Notes on
-    the exception follow after a semicolon. Anything else is a bug and keeps its traceback.
+    130 and SIGTERM with 143 (128 plus the signal, as in shells), and a closed pipe silently with
+    141. Notes on the exception are appended after a semicolon. Any other exception is a bug and
+    keeps its traceback.
     """
     prepare_streams()
     try:
@@ -64,8 +65,8 @@ def one_line_errors() -> Iterator[None]:
             raise SystemExit(CLOSED_PIPE) from None
         exit_in_one_line(str(error))
     except KeyboardInterrupt as interruption:
-        # An object that the signal caught in its constructor, such as a progress bar, may fail to
-        # be destroyed.
+        # The destructor of an object that the signal interrupted in its constructor, such as a
+        # progress bar, may fail.
         sys.unraisablehook = lambda _: None
         number = signal_of(interruption)
         exit_in_one_line(sentence_of(number), 128 + number, cause=interruption)
@@ -79,16 +80,16 @@ def one_line_errors() -> Iterator[None]:
 def exit_in_one_line(
     sentence: str, status: int = 1, *, cause: BaseException | None = None
 ) -> NoReturn:
-    """Print `error:`, a sentence and the notes on its cause as one printable line, and exit."""
+    """Print `error:`, a sentence and the notes of its cause as one printable line, and exit."""
     notes = getattr(cause, "__notes__", [])
     print(printable("; ".join([f"error: {sentence}", *notes])), file=sys.stderr, flush=True)
     raise SystemExit(status) from None
 
 
 def exit_in_one_line_at_import() -> None:
-    """End in one line if libraries cannot be loaded for lack of memory.
+    """Report errors during imports as one line, such as too little memory for a library.
 
-    A program imports them before it enters `one_line_errors`.
+    Libraries are imported before a program enters `one_line_errors`.
     """
 
     def end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -102,9 +103,9 @@ def exit_in_one_line_at_import() -> None:
 
 
 def outside_problem(error: BaseException | None) -> str | None:
-    """Return what a system or its user can fix about an exception; None where it is a bug.
+    """Return the problem outside the program behind an exception; None if it is a bug.
 
-    Writers such as HDF5's fail once more as they are closed, so the causes are looked at too.
+    Causes and contexts are examined too, since writers such as HDF5's fail again on closing.
     """
     while error is not None:
         if isinstance(error, ModuleNotFoundError) and (problem := _missing_package(error)):
@@ -112,7 +113,7 @@ def outside_problem(error: BaseException | None) -> str | None:
         if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
             return f"out of memory{_memory_limit()}"
         if isinstance(error, FileNotFoundError) and _NO_TEMPORARY_FOLDER in str(error):
-            return f"{error.strerror}, expected one to write in; TMPDIR can name it"
+            return f"{error.strerror}, expected a writable one; TMPDIR can name it"
         number = getattr(error, "errno", None)
         if number is None and (match := re.search(r"errno = (\d+)", str(error))):
             number = int(match[1])

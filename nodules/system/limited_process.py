@@ -1,13 +1,12 @@
-"""Calling a function in a process of its own, under limits of time and memory.
+"""Call a function in a separate process, with limits on time and memory.
 
-Libraries that read files may crash, loop forever or ask for any amount of memory on damaged or
-hostile ones, and nothing in Python can catch that. Whatever takes files from outside tries such a
-library here first.
+On damaged or hostile files, libraries may crash, loop forever or allocate any amount of memory,
+which Python cannot catch. Code that reads untrusted files therefore first runs such a library here.
 
 python -m nodules.system.limited_process one MODULE:FUNCTION SECONDS BYTES PATH [ARGUMENT ...]
 python -m nodules.system.limited_process each MODULE:FUNCTION SECONDS BYTES [ARGUMENT ...]
 
-With `each` the paths come on stdin, each ended by a zero byte, and the results go to stdout.
+With `each`, NUL-terminated paths are read from stdin and results are written to stdout.
 """
 
 import importlib
@@ -28,8 +27,8 @@ from nodules.system.exits import one_line_errors
 from nodules.system.streams import STDERR, STDOUT, printable
 
 REPOSITORY = Path(__file__).parents[2]
-# Processor time is what is limited. Where a file blocks instead of computing, this many times as
-# long on the clock ends it; a busy machine gives a process its seconds later.
+# The limit applies to CPU time, since processes are slow on a busy machine. A process that blocks
+# without using the CPU is ended after this multiple of the limit in wall-clock time.
 CLOCK_FACTOR = 10
 
 
@@ -41,30 +40,30 @@ def call_limited(
     memory: int,
     failure: Callable[[Path, str], NodulesError],
 ) -> None:
-    """Call `function(path, *arguments)` in another process; raise if it refuses or fails.
+    """Call `function(path, *arguments)` in a separate process; raise an error if it fails.
 
     Parameters
     ----------
     function
-        A function of a module, which raises a `NodulesError` that begins with `path` where it
-        refuses the file. Its return value is discarded.
+        Module-level function. To refuse a file, it raises a `NodulesError` whose message begins
+        with `path`. Its return value is discarded.
     path
-        The file to read.
+        File to read.
     arguments
         Further arguments, as text.
     seconds
-        Processor time before the process is ended.
+        CPU time limit.
     memory
-        Bytes that it may take on top of what it holds once the function's module is imported.
+        Memory limit in bytes, in addition to the memory in use after importing the module.
     failure
-        Makes the error to raise, from the path and a problem.
+        Function that creates the error to raise from the path and a problem.
 
     Raises
     ------
     NodulesError
-        As `failure` makes it: with the sentence of `function`, or because the process crashed or
-        exceeded a limit. Any other exception of `function` raises nothing: it is a bug, which
-        shows with its traceback when the same function is called in this process.
+        Error created by `failure`, if `function` refuses the file, or the process crashes or
+        exceeds a limit. Other exceptions of `function` are ignored: they are bugs, which show
+        their traceback when the function is called in this process.
     """
     try:
         process = subprocess.run(
@@ -79,8 +78,10 @@ def call_limited(
             timeout=seconds * CLOCK_FACTOR,
         )
     except subprocess.TimeoutExpired:
-        raise failure(path, f"cannot be read: no end after {seconds * CLOCK_FACTOR} s") from None
-    # The last line: libraries may print theirs before it.
+        raise failure(
+            path, f"cannot be read: not finished after {seconds * CLOCK_FACTOR} s"
+        ) from None
+    # Only the last line, since libraries may print lines of their own before it.
     sentence = process.stderr.strip().rpartition("\n")[2].removeprefix("error: ")
     place = f"{printable(path)}: "
     if process.returncode == 1 and sentence.startswith(place):
@@ -97,28 +98,27 @@ def call_each_limited(
     memory: int,
     failure: Callable[[Path, str], NodulesError],
 ) -> Iterator[bytes]:
-    """Yield `function(path, *arguments)` of each path, all called in one other process.
+    """Yield `function(path, *arguments)` for each path, called in one separate process.
 
-    That process works ahead, as far as a pipe holds its results.
+    The process works ahead until the pipe for its results is full.
 
     Parameters
     ----------
     function, arguments, failure
-        As for `call_limited`; the function returns bytes.
+        As in `call_limited`; the function returns bytes.
     paths
-        The files to read, in this order.
+        Files to read, in the order of the results.
     seconds
-        Processor time for one file.
+        CPU time limit per file.
     memory
-        Bytes that the process may take on top of what it holds once the function's module is
-        imported.
+        Memory limit in bytes, in addition to the memory in use after importing the module.
 
     Raises
     ------
     NodulesError
-        As for `call_limited`, for the first path that fails.
+        As in `call_limited`, for the first path that fails.
     RuntimeError
-        If the function has a bug, whose traceback the process has printed.
+        If the function has a bug; the process has printed its traceback.
     """
     process = subprocess.Popen(
         [*_command("each", function, seconds, memory), *arguments],
@@ -126,7 +126,7 @@ def call_each_limited(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    # Without `with process`, which waits for a process that may never end.
+    # Not `with process`, which would wait for a process that may never end.
     try:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -162,16 +162,16 @@ def _environment() -> dict[str, str]:
 
 
 def _death(status: int, memory: int) -> str:
-    """Return what a process died of, or nothing if it ended by itself."""
+    """Return why a process was ended by a limit or a crash; empty if it exited normally."""
     if status == _OUT_OF_MEMORY:
         return f"cannot be read: it takes more than {memory // 10**6:,} MB of memory"
     if status < 0:
-        return "cannot be read: damaged so that the library that reads it crashes or never ends"
+        return "cannot be read: damaged, and the library that reads it crashes or never returns"
     return ""
 
 
-_OUT_OF_MEMORY = 75  # EX_TEMPFAIL of sysexits.h, which nothing else here exits with
-# Of each result: whether it is the sentence of a refusal, and its length in bytes.
+_OUT_OF_MEMORY = 75  # EX_TEMPFAIL of sysexits.h, unused elsewhere
+# Header of a result: whether the file was refused, and the length of the content in bytes.
 _RESULT_HEADER = struct.Struct("<?Q")
 
 
@@ -197,19 +197,19 @@ def _main() -> None:
         try:
             function(Path(path), *arguments)
         except MemoryError:
-            # Without memory no sentence can be formatted.
+            # There is not enough memory to format a message.
             os._exit(_OUT_OF_MEMORY)
 
 
 def _call_each(
     function: Callable[..., bytes], arguments: Sequence[str], seconds: int, memory: int
 ) -> None:
-    # The parent ends this process, after Ctrl-C too.
+    # The parent ends this process, also after Ctrl-C.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     paths = [Path(os.fsdecode(name)) for name in sys.stdin.buffer.read().split(b"\0")[:-1]]
     _limit_memory(memory)
-    # What a library prints is no result, and no message: libtiff prints lines of its own.
+    # Discard the output of libraries: libtiff, for example, prints messages of its own.
     results = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     sys.stderr = os.fdopen(os.dup(STDERR), "w", errors="backslashreplace")  # for a traceback
     for stream in (STDOUT, STDERR):
@@ -223,14 +223,14 @@ def _call_each(
         except MemoryError:
             os._exit(_OUT_OF_MEMORY)
         results.write(_RESULT_HEADER.pack(refused, len(content)) + content)
-        # What is kept back is lost if the next file crashes a library.
+        # Buffered results would be lost if the next file crashed a library.
         results.flush()
         if refused:
             break
 
 
 def _limit_next_call(seconds: int) -> None:
-    """End this process by a signal unless this is called again in time."""
+    """Set limits at which a signal ends this process, replacing those of the previous call."""
     with suppress(ValueError, OSError):
         hard_limit = resource.getrlimit(resource.RLIMIT_CPU)[1]
         used = int(time.process_time()) + 1
@@ -239,7 +239,7 @@ def _limit_next_call(seconds: int) -> None:
 
 
 def _limit(seconds: int, memory: int) -> None:
-    with suppress(ValueError, OSError):  # limits that the system lacks, or has set lower
+    with suppress(ValueError, OSError):  # the system lacks this limit, or has a lower one
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     _limit_memory(memory)
 
@@ -247,7 +247,7 @@ def _limit(seconds: int, memory: int) -> None:
 def _limit_memory(memory: int) -> None:
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        # Threads and shared libraries reserve addresses that they never use.
+        # The limit includes addresses that threads and libraries reserve but never use.
         pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[0]
         held = int(pages) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (held + memory, held + memory))

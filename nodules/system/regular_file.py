@@ -1,4 +1,4 @@
-"""Opening regular files only: no pipe to wait for, no device to read without end."""
+"""Open only regular files: reading a pipe may block, and a device may never end."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from nodules.errors import PatchFileError
 
 
 def irregular_kind(path: Path) -> str:
-    """Return what a path leads to if that is no regular file, without opening it.
+    """Return the kind of a path that is not a regular file, without opening it.
 
     Returns
     -------
@@ -20,7 +20,7 @@ def irregular_kind(path: Path) -> str:
     Raises
     ------
     OSError
-        If it does not exist or cannot be examined.
+        If the path does not exist or cannot be examined.
     """
     mode = path.stat().st_mode
     if stat.S_ISREG(mode):
@@ -34,30 +34,30 @@ def open_regular(path: Path) -> BinaryIO:
     Raises
     ------
     OSError
-        If it cannot be opened, or is a folder, a pipe, a socket or a device.
+        If the file cannot be opened, or is a folder, a pipe, a socket or a device.
     """
     if irregular_kind(path):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    # A pipe that takes its place in between does not block, and reads as empty.
+    # If a pipe has replaced the file meanwhile, it does not block and reads as empty.
     return os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
 
 
 def check_regular_file(path: Path, expected: str) -> None:
-    """Refuse a folder, a pipe, a device or a socket in place of a file of arrays.
+    """Check that a path is a regular file, not a folder, pipe, device or socket.
 
     Parameters
     ----------
     path
-        What is to be read.
+        File to read.
     expected
-        What it should be, for the message.
+        Description of the expected file, for the error message.
 
     Raises
     ------
     PatchFileError
-        If it exists and is no regular file.
+        If the path exists but is not a regular file.
     OSError
-        If it does not exist or cannot be examined.
+        If the path does not exist or cannot be examined.
     """
     if kind := irregular_kind(path):
         raise PatchFileError(path, f"found {kind}, expected {expected}")

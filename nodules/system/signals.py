@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and the death of DVC: a program unwinds and ends with one line."""
+"""Handle Ctrl-C, SIGTERM and the death of DVC: clean up and exit with a one-line message."""
 
 import ctypes
 import importlib
@@ -11,8 +11,8 @@ from types import FrameType
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
-# What packages import at their first use: what a signal raises meanwhile may be lost, in Cython or
-# in a callback of the import system.
+# Modules that packages import on first use. An exception raised by a signal during the import may
+# be lost in Cython or in a callback of the import system.
 _IMPORTED_LATE = {
     "numpy": ("numpy.random", "numpy.fft"),
     "tqdm": ("multiprocessing.synchronize",),
@@ -20,7 +20,7 @@ _IMPORTED_LATE = {
 
 
 class Interruption(KeyboardInterrupt):
-    """A signal asks the program to end; whatever handles Ctrl-C handles this."""
+    """A signal requested the program to end; handlers of KeyboardInterrupt handle it, too."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -28,22 +28,22 @@ class Interruption(KeyboardInterrupt):
 
 
 def signal_of(interruption: KeyboardInterrupt) -> signal.Signals:
-    """Return the signal that caused an interruption: SIGINT for one of Python's own."""
+    """Return the signal that caused an interruption; SIGINT for Python's own interruptions."""
     return signal.Signals(getattr(interruption, "number", signal.SIGINT))
 
 
 def sentence_of(number: signal.Signals) -> str:
-    """Return what a signal did, for messages."""
+    """Return a description of a signal's effect, for error messages."""
     return f"stopped by {'Ctrl-C' if number == signal.SIGINT else number.name}"
 
 
 @contextmanager
 def raised_interruptions() -> Iterator[None]:
-    """Raise an `Interruption` at SIGINT and SIGTERM, so that temporary files are removed."""
+    """Raise an `Interruption` on SIGINT and SIGTERM, so that temporary files are removed."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        # The end of a process group may bring a second one, by way of `end_with_dvc`: it is
-        # not to cut the unwinding short. A second Ctrl-C is meant to.
+        # When a process group ends, `end_with_dvc` may cause a second SIGTERM, which must not
+        # interrupt the clean-up. A second Ctrl-C may.
         if signal.SIGTERM in before:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise Interruption(number)
@@ -62,13 +62,14 @@ def raised_interruptions() -> Iterator[None]:
 
 
 def exit_on_signals() -> None:
-    """End in one line, without a traceback, as long as there is nothing to unwind.
+    """Exit on signals with one line and no traceback, while there is nothing to clean up.
 
-    Importing TensorFlow takes seconds. `raised_interruptions` takes over from here.
+    This covers the import of TensorFlow, which takes seconds, until `raised_interruptions` takes
+    over.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
-        # `print` may be what the signal interrupts, and is not reentrant.
+        # The signal may have interrupted `print`, which is not reentrant.
         with suppress(OSError):
             os.write(2, f"error: {sentence_of(signal.Signals(number))}\n".encode())
         os._exit(128 + number)
@@ -78,14 +79,14 @@ def exit_on_signals() -> None:
 
 
 def end_with_dvc() -> None:
-    """Have the system send SIGTERM when DVC dies, if DVC runs this stage (Linux).
+    """If DVC runs this stage, let the system send SIGTERM when DVC dies (Linux only).
 
-    A stage that outlives its `dvc repro` would write its outputs while the next one runs.
+    A stage that outlived its `dvc repro` would write its outputs while the next one runs.
     """
     if sys.platform == "linux" and "DVC_STAGE" in os.environ:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _heeded() -> list[signal.Signals]:
-    """Leave out signals that are ignored, as under `nohup`, or not handled by Python."""
+    """Return the signals to handle, without those ignored (`nohup`) or not set by Python."""
     return [s for s in _ENDING if signal.getsignal(s) not in (signal.SIG_IGN, None)]

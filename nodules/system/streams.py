@@ -1,4 +1,4 @@
-"""The standard streams, on which printing never ends in a traceback; and text safe to print."""
+"""Standard streams to which printing never causes a traceback, and text that is safe to print."""
 
 import io
 import os
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO, TextIO, cast
 
-# Exit status in shells of a tool whose output is no longer read: 128 + SIGPIPE.
+# Exit status of a program whose output is no longer read, as in shells: 128 + SIGPIPE.
 CLOSED_PIPE = 141
 STDIN, STDOUT, STDERR = range(3)
 
@@ -21,15 +21,15 @@ class StandardOutputError(Exception):
 
 
 class _OutputFile(io.FileIO):
-    """Standard output: raises once if it cannot be written, and drops what follows.
+    """Standard output that raises an error on the first failed write and drops later output.
 
-    Python would otherwise try again at its end, and print a traceback about it.
+    Otherwise Python would try again at exit and print a traceback.
     """
 
     _failed = False
 
     def write(self, data: bytes, /) -> int:  # type: ignore[override]
-        """Write `data`, or a part of it."""
+        """Write `data` or a part of it."""
         if self._failed:
             return len(data)
         try:
@@ -40,10 +40,10 @@ class _OutputFile(io.FileIO):
 
 
 class _MessageFile(io.FileIO):
-    """Standard error: drops what cannot be written."""
+    """Standard error that drops output that cannot be written."""
 
     def write(self, data: bytes, /) -> int:  # type: ignore[override]
-        """Write `data`, or a part of it."""
+        """Write `data` or a part of it."""
         try:
             return super().write(data)
         except OSError:
@@ -51,21 +51,21 @@ class _MessageFile(io.FileIO):
 
 
 def prepare_streams() -> None:
-    """Make the standard streams safe to print to; calling it again changes nothing.
+    """Make the standard streams safe to print to; repeated calls change nothing.
 
-    A stream that is closed becomes the null device: the next file to be opened would take its
-    place, and receive what libraries print. Letters that the encoding of standard output lacks are
-    printed as backslash escapes, as on standard error. What cannot be written to standard error,
-    such as a progress bar, is dropped: it must not end the work that it reports on. What cannot be
-    written to standard output raises a `StandardOutputError`.
+    A closed stream is replaced by the null device, since otherwise the next file to be opened would
+    take its descriptor and receive the output of libraries. Characters that the encoding of
+    standard output lacks are printed as backslash escapes, as on standard error. Output that cannot
+    be written to standard error, such as a progress bar, is dropped, so that it does not stop the
+    work. Output that cannot be written to standard output raises a `StandardOutputError`.
     """
     for descriptor in (STDIN, STDOUT, STDERR):
         try:
             os.fstat(descriptor)
         except OSError:
-            # The lowest free descriptor, which is this one, is what the system assigns.
+            # The system assigns the lowest free descriptor, which is this one.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-    # Where they are other ones already, somebody captures what is printed.
+    # If a stream has already been replaced, its output is being captured.
     if sys.stdout is sys.__stdout__:
         sys.stdout = _text_stream(_OutputFile(STDOUT, "w", closefd=False), sys.stdout)
     if sys.stderr is sys.__stderr__:
@@ -92,7 +92,7 @@ def delivered_output() -> Iterator[None]:
     Raises
     ------
     StandardOutputError
-        If what the block printed cannot be written, for example because the reader has ended.
+        If the output of the block cannot be written, for example because the reader has exited.
     """
     try:
         yield
@@ -110,15 +110,15 @@ def delivered_output() -> Iterator[None]:
 def printable(text: object, max_length: int | None = None) -> str:
     r"""Return text as one line that cannot control a terminal.
 
-    Control characters, such as those of a file's name, become backslash escapes, and so do the
-    bytes of a name that are not in the encoding of the file system.
+    Control characters, for example in file names, become backslash escapes, and so do bytes of a
+    file name that are invalid in the file system's encoding.
 
     Parameters
     ----------
     text
-        Any text, or an object that has one.
+        Text, or an object to convert to text.
     max_length
-        Number of characters after which the line is cut off, with an ellipsis; None for no limit.
+        Number of characters after which the line is truncated with an ellipsis; None for no limit.
 
     Examples
     --------
@@ -134,14 +134,14 @@ def printable(text: object, max_length: int | None = None) -> str:
 
 
 def error_text(error: BaseException) -> str:
-    """Return what an error says, in one printable line of at most 200 characters; or its type."""
-    # A KeyError prints its sentence in quotes, and HDF5 breaks lines in the middle of sentences.
+    """Return an error's message as one printable line of at most 200 characters, or its type."""
+    # KeyError quotes its message, and HDF5 breaks lines within sentences.
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     return printable(" ".join(str(text).split()), 200) or type(error).__name__
 
 
 def os_error_text(error: OSError) -> str:
-    """Return the system's description of an error, in lower case for the middle of a sentence."""
+    """Return the system's description of an error in lower case, for use within a sentence."""
     return (error.strerror or str(error)).lower()
 
 

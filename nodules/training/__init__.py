@@ -1,1 +1,1 @@
-"""One training: its input, optimizer, callbacks, checkpoints and log."""
+"""Training: input, optimizer, callbacks, checkpoints and log."""

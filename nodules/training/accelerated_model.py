@@ -1,4 +1,4 @@
-"""The model that is trained: the same network and weights as the saved one, computed faster."""
+"""The accelerated model for training, with the same network and weights as the saved model."""
 
 from itertools import pairwise
 from typing import Any
@@ -54,7 +54,7 @@ class WeightedSum(keras.layers.DepthwiseConv2D):
 
 
 class AcceleratedModel(keras.Model):
-    """A network in training, applied to the parts of each batch in parallel, with averaged weights.
+    """A network for training that processes the parts of each batch in parallel.
 
     The parts of a batch share only its gradients, so TensorFlow computes each part on its own core.
     Computed as a whole, a batch would keep cores waiting for each other at every operation. Batch
@@ -71,8 +71,8 @@ class AcceleratedModel(keras.Model):
     average
         Fraction of the training so far over which weights are averaged; 0 for none.
 
-    Called with `training=True`, it leaves the statistics of the batch in its batch norms, as the
-    mean over the parts; `train_step` averages them over steps, with the weights or separately.
+    A call with `training=True` stores the statistics of the batch, as the mean over the parts, in
+    the batch norms. `train_step` averages them over steps, with the weights or separately.
     """
 
     def __init__(self, network: keras.Model, *, parts: int, average: float) -> None:

@@ -1,4 +1,4 @@
-"""The callbacks of a training: scores, log, choice of epoch, checkpoints, durations."""
+"""Training callbacks: scores, log, selection of the epoch, checkpoints, durations."""
 
 import math
 import time
@@ -136,8 +136,8 @@ class History(keras.callbacks.Callback):
 def _rank(scores: dict[str, float]) -> tuple[float, float]:
     """Return the sort key of an epoch: the validation AUC, then the loss.
 
-    On few patches the AUC takes few values: a barely trained network reaches 1 on a handful, which
-    later epochs can only equal.
+    On few patches the AUC takes few values: a barely trained network may reach 1, which later
+    epochs can only equal.
     """
     return scores["val/auc"], -scores["val/loss"]
 
@@ -172,7 +172,7 @@ class CheckpointWriter(keras.callbacks.Callback):
 
 
 class Durations(keras.callbacks.Callback):
-    """Measures the seconds of each epoch, with scoring and checkpoint."""
+    """Measures the duration of each epoch in seconds, including scoring and checkpoint."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -65,10 +65,10 @@ class Checkpoint:
     folder
         Folder of all checkpoints of a repository.
     combination
-        Combination that the file belongs to and is named after; no other combination reads it.
+        Combination after which the file is named; no other combination reads it.
     workspace
-        Whether the training runs in the repository's own workspace, and not in one of the
-        temporary folders that DVC makes for experiments.
+        Whether the training runs in the repository's own workspace, not in a temporary folder that
+        DVC creates for an experiment.
 
     Attributes
     ----------
@@ -106,7 +106,7 @@ class Checkpoint:
             except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
                 # A power cut may truncate a file. The training then restarts from scratch.
                 reason = " ".join(str(error).split())[:200]
-                print(f"warning: {path} is left out: {reason}", file=sys.stderr)
+                print(f"warning: {path} is ignored: {reason}", file=sys.stderr)
         return None
 
     def remove(self) -> None:
@@ -161,7 +161,7 @@ def combination_of(
     Parameters
     ----------
     files
-        Input files by any names; only their contents matter, not their paths.
+        Input files by arbitrary names; only their contents matter, not their paths.
     params
         Parameters, as JSON values.
     program

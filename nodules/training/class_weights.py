@@ -1,4 +1,4 @@
-"""Class weights that compensate for class imbalance."""
+"""Class weights against class imbalance."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The input of a training: a shuffled, augmented stream of batches."""
+"""The input pipeline: a shuffled, augmented stream of batches."""
 
 import functools
 
@@ -65,8 +65,7 @@ def training_batches(
     -------
     tf.data.Dataset
         Patches (batch, 50, 50, 1) float32 in 0..255, labels (batch, 2) float32 and weights (batch,)
-        float32;
-        `(epochs - first_epoch) * steps_per_epoch(N, batch_size)` batches in all.
+        float32; `(epochs - first_epoch) * steps_per_epoch(N, batch_size)` batches in total.
     """
     steps = steps_per_epoch(len(patches), batch_size)
     targets = np.eye(len(CLASSES), dtype=np.float32) * (1 - label_smoothing)

@@ -6,7 +6,7 @@ from nodules.training.recipe import Recipe
 
 
 def new_optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
-    """Make the optimizer of a recipe, with its schedule over epochs of `steps` batches."""
+    """Create the optimizer of a recipe, with its schedule over epochs of `steps` batches."""
     rate = _learning_rate(recipe, steps)
     match recipe.optimizer:
         case "adam":
@@ -17,7 +17,7 @@ def new_optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
         case "sgd":
             decay = recipe.weight_decay
             optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay)
-    # Shrinking offsets and normalisation scales regularises nothing; only kernels decay.
+    # Decay of offsets and normalisation scales does not regularise; only kernels decay.
     optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
     return optimizer
 

@@ -1,4 +1,4 @@
-"""Dependencies of a result that DVC does not hash: libraries, processor, devices, settings."""
+"""Provenance that DVC does not record: libraries, processor, devices, settings."""
 
 import hashlib
 import os
@@ -18,7 +18,7 @@ LIBRARIES = ("dvclive", "h5py", "keras", "numpy", "scikit-learn", "scipy", "tens
 # Environment variables that change bits. The package sets defaults for the first two; the third
 # limits oneDNN to an older instruction set.
 SETTINGS = ("TF_NUM_INTRAOP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA")
-# Prefixes of a processor's flags that name floating-point vector instruction sets.
+# Prefixes of the processor flags for floating-point vector instruction sets.
 VECTOR_INSTRUCTIONS = ("amx", "asimd", "avx", "f16c", "fma", "sse", "sve")
 
 

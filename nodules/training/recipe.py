@@ -1,4 +1,4 @@
-"""The entries of `recipes` and `class_weights` in params.yaml: how a network is trained."""
+"""The entries of `recipes` and `class_weights` in params.yaml."""
 
 import math
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ def _is_positive(found: Any) -> bool:
     return isinstance(found, int | float) and 0 < found < math.inf
 
 
-# Weights of the classes in the loss: a rule, or [non-nodule, nodule]. The validator is a plain one
-# because pydantic reports a mismatched union as one failure per member.
+# Weights of the classes in the loss: a rule, or [non-nodule, nodule]. The plain validator gives a
+# single error; for a union, pydantic would report one per member.
 ClassWeights = Annotated[
     Literal["balanced", "none"] | list[float], PlainValidator(_rule_or_two_numbers)
 ]
@@ -39,9 +39,9 @@ class AugmentationParams(Block):
     rotation
         Largest angle of a rotation about the centre, in degrees; corners repeat the edge.
     zoom
-        Half-width of the uniform factor around 1 that patches are enlarged by.
+        Half-width of the uniform enlargement factor around 1.
     contrast
-        Half-width of the uniform factor around 1 that intensities are multiplied by.
+        Half-width of the uniform factor around 1 applied to intensities.
     brightness
         Half-width of the uniform offset added to intensities, as a fraction of the range.
     noise
@@ -58,7 +58,7 @@ class AugmentationParams(Block):
 
 
 class Recipe(Block):
-    """How a model is trained.
+    """Hyperparameters of a training.
 
     Attributes
     ----------
@@ -125,7 +125,7 @@ class Recipe(Block):
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with the values of `changes`, merged mapping by mapping."""
+    """Return `base` updated with `changes`, merging nested mappings."""
     merged = dict(base)
     for key, value in changes.items():
         both_mappings = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)

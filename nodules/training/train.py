@@ -1,4 +1,4 @@
-"""Training one network with one recipe: the whole run as a function of parameters and files."""
+"""Train one network with one recipe: the whole run as a function of parameters and files."""
 
 import sys
 import textwrap
@@ -57,11 +57,11 @@ class TrainingFiles:
     log
         Folder for dvclive.
     checkpoints
-        Folder for the checkpoints from which an interrupted training resumes; None for none.
+        Folder of the checkpoints from which an interrupted training resumes; None for none.
     workspace
         Whether the training runs in the repository's own workspace; see `Checkpoint`.
     provenance
-        JSON to write of what DVC does not hash, and of durations; None for none.
+        JSON file to write with durations and everything that DVC does not record; None for none.
     """
 
     train: Path
@@ -82,7 +82,7 @@ def train(
     """Train a model with a recipe; write the model and the log of its epochs.
 
     With `files.checkpoints`, an interrupted training resumes after its last finished epoch and
-    writes the same bytes as an uninterrupted one. A warning on stderr says so if the network gives
+    writes the same bytes as an uninterrupted one. Prints a warning to stderr if the network gives
     all validation patches practically the same probability.
 
     Parameters
@@ -92,9 +92,9 @@ def train(
     files
         Files to read and write.
     callbacks
-        Further callbacks, called when an epoch has been scored and logged: their logs hold
-        `val_loss`, `val_accuracy` and `val_auc` too. In a resumed training they are called for the
-        remaining epochs only.
+        Additional callbacks, called after an epoch has been scored and logged. Their logs include
+        `val_loss`, `val_accuracy` and `val_auc`. A resumed training calls them only for the
+        remaining epochs.
 
     Raises
     ------
@@ -177,10 +177,10 @@ def train(
         refold(model, folded)
         probabilities = nodule_probabilities(folded, val_split.on_disk())
         if problem := constant_predictions(probabilities, "val patches"):
-            taken = f"it took {len(history.epochs) * steps:,} steps"
+            taken = f"after {len(history.epochs) * steps:,} steps"
             advice = "more epochs or more patches may help"
-            print(f"warning: {files.model}: {problem}; {taken}: {advice}", file=sys.stderr)
-    # In place of dvclive's own summary: that is of the last epoch, not of the selected one.
+            print(f"warning: {files.model}: {problem} {taken}; {advice}", file=sys.stderr)
+    # Replaces dvclive's own summary, which is that of the last epoch, not the selected one.
     sizes = {"parameters": model.count_params(), **_cost(model)}
     write_json(files.log / "metrics.json", history.summary() | sizes)
     if files.provenance:
@@ -212,7 +212,7 @@ def _cost(model: keras.Model) -> dict[str, int]:
 
 
 def _checkpoint(params: TrainingParams, files: TrainingFiles) -> Checkpoint | None:
-    """Return the checkpoint of a training with these parameters; None if there are to be none."""
+    """Return the checkpoint of a training with these parameters; None without a folder."""
     if not files.checkpoints:
         return None
     combination = combination_of(
@@ -233,7 +233,7 @@ def _checkpoint(params: TrainingParams, files: TrainingFiles) -> Checkpoint | No
 
 @contextmanager
 def _progress_noted(history: History, epochs: int, checkpoint: Checkpoint | None) -> Iterator[None]:
-    """Add to an exception that ends the training where it was, and where it will resume."""
+    """Add notes to an exception that ends the training: its epoch, and where it will resume."""
     try:
         yield
     except TrainingError:
@@ -298,13 +298,13 @@ def training_strategy(name: str) -> tf.distribute.Strategy:
     """Return TensorFlow's strategy: `one_device`, or `mirrored` over all GPUs of this machine."""
     if name == "one_device":
         return tf.distribute.get_strategy()
-    # All GPUs, or else all CPU devices: the default is a single CPU device.
+    # All GPUs, or otherwise all CPU devices: MirroredStrategy's default is a single one.
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
 def _check_classes(split: PatchFile) -> None:
-    """Refuse a split that lacks a class: its AUC is undefined, and it teaches nothing."""
+    """Refuse a split without both classes: its AUC is undefined, and training is pointless."""
     for label, name in enumerate(CLASSES):
         if not (split.labels == label).any():
             kind = name.replace("_", "-")

@@ -17,8 +17,8 @@ class WeightAverage:
     the polynomial-decay averaging of Shamir and Zhang (2013), "Stochastic gradient descent for
     non-smooth optimization", https://arxiv.org/abs/1212.1824, with eta = 1 / fraction - 1.
     The weight of step k is about proportional to k ** eta. The average lags behind by fraction /
-    (1 + fraction) of the training so far, whatever its length; a moving average with a fixed
-    momentum suits one length only.
+    (1 + fraction) of the training so far, independent of its length; a moving average with a fixed
+    momentum suits only one length.
 
     Parameters
     ----------

@@ -140,7 +140,7 @@ def _check_sentence(sentence: str, path: Path) -> None:
 
 
 def _kind(sentence: str) -> str:
-    for part in ("never ends", "no end after", "memory", *MEMBERS):
+    for part in ("never returns", "not finished after", "memory", *MEMBERS):
         if part in sentence:
             return f"refused ({part})"
     return "refused"

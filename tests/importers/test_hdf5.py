@@ -108,7 +108,7 @@ TORN = ["train", "val", "val", "val", "test", "test"]
         ({"X": np.zeros((6, 64, 64), np.int16)}, "X: found int16, expected uint8 in 0..255 or fl"),
         ({"X": SQUARE.astype(float)}, "X: row 0: found "),
         ({"Y": [0, 1, 0, 1, 2, 0]}, "Y: row 4: found 2, expected 0 or 1"),
-        ({"Y": [0, 1]}, "Y: found shape (2,), expected (6,) or (6, 2), as X has rows"),
+        ({"Y": [0, 1]}, "Y: found shape (2,), expected (6,) or (6, 2) to match X"),
         ({"group": np.zeros(6)}, "group: found float64, expected integers or strings"),
         ({"split": ["train"] * 5 + ["tset"]}, "split: row 5: found 'tset', expected one of train"),
         ({"split": TORN}, "group: row 1: found a in train and val, expected a group in one spli"),

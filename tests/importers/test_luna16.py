@@ -253,7 +253,7 @@ def test_diameters_are_those_of_the_nodules_that_candidates_lie_in(tmp_path: Pat
     _, *lines = import_luna16(Luna16([tmp_path], table, annotations), out, jobs=1)
     assert lines == [
         f"1 of 3 annotated nodules have no candidate, the first in row 2 of {annotations}",
-        f"1 of 3 nodule candidates lie in no nodule, the first in row 2 of {table}",
+        f"1 of 3 nodule candidates lie outside all nodules, the first in row 2 of {table}",
         f"1 of 2 other candidates lie in a nodule, the first in row 3 of {table}",
     ]
     expected = np.array([10, 3, np.nan, np.nan, np.nan], np.float32)
@@ -354,8 +354,8 @@ HEADER = b"seriesuid,coordX,coordY,coordZ,class\n"
         (replace_field(7, "coordZ", "nan"), TableError, ["row 7", "coordZ: found 'nan'"]),
         (replace_field(7, "coordX", "1_0"), TableError, ["row 7", "coordX: found '1_0'"]),
         (replace_field(7, "class", "0,9"), TableError, ["row 7", "found 6 fields, expected 5"]),
-        (replace_field(3, "coordX", "-500"), TableError, ["row 3", "expected a place inside"]),
-        (replace_field(3, "coordX", "1e300"), TableError, ["row 3", "expected a place inside"]),
+        (replace_field(3, "coordX", "-500"), TableError, ["row 3", "expected a position inside"]),
+        (replace_field(3, "coordX", "1e300"), TableError, ["row 3", "expected a position inside"]),
         (
             replace_field(3, "seriesuid", '"\x1b[31m\n7"'),
             TableError,
@@ -371,7 +371,7 @@ HEADER = b"seriesuid,coordX,coordY,coordZ,class\n"
             ["1 of 1 series", "the first 9.9; expected SERIES"],
         ),
         (replace_table(HEADER + b"1.2.1,0,0,0,0"), TableError, ["no candidate of class 1"]),
-        (repeat_with_other_class, TableError, ["row 43", "the place of row 3 again"]),
+        (repeat_with_other_class, TableError, ["row 43", "the position of row 3 with"]),
         (replace_table(HEADER.decode().encode("utf-16")), TableError, ["bytes that are not UTF-8"]),
         (lambda folder: (folder / "candidates.csv").unlink(), TableError, ["no such file"]),
         (
@@ -387,10 +387,10 @@ HEADER = b"seriesuid,coordX,coordY,coordZ,class\n"
             ["1.2.1.mhd: found the same series in", "expected one"],
         ),
         (edit_header("NDims", "NDumps"), FileError, ["1.2.1.mhd: NDims: found no such key"]),
-        (edit_header("= 1 0 0 0 1 0", "= 0 0 0 0 0 0"), FileError, ["1.2.1.mhd", "no geometry"]),
-        (edit_header("= 1 0 0 0 1 0", "= .1 .2 .3 .2 .4 .6"), FileError, ["no geometry"]),
-        (edit_header("= 0.8", "= 1e-300"), FileError, ["1.2.1.mhd", "no geometry"]),
-        (edit_header("-103.7", "1e308"), FileError, ["1.2.1.mhd", "no geometry"]),
+        (edit_header("= 1 0 0 0 1 0", "= 0 0 0 0 0 0"), FileError, ["1.2.1.mhd", "implausible"]),
+        (edit_header("= 1 0 0 0 1 0", "= .1 .2 .3 .2 .4 .6"), FileError, ["implausible"]),
+        (edit_header("= 0.8", "= 1e-300"), FileError, ["1.2.1.mhd", "implausible"]),
+        (edit_header("-103.7", "1e308"), FileError, ["1.2.1.mhd", "implausible"]),
         (edit_header("64 70 5", "640 70 5"), FileError, ["1.2.1.mhd: 1.2.1.raw: found 44,800 b"]),
         (edit_header("1.2.1.raw", "lost.raw"), FileError, ["1.2.1.mhd: lost.raw: cannot be read"]),
         (truncate_voxels, FileError, ["1.2.1.mhd: 1.2.1.raw: found 1,000 bytes of voxels, expect"]),
@@ -705,7 +705,7 @@ def test_a_cluster_that_gives_up_is_one_line(
         import_luna16(small, tmp_path / "out.h5", scheduler="tcp://127.0.0.1:9")
     limits = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
     address, _ = start_cluster(1, DEADLY_SCANS, **limits)
-    with pytest.raises(NodulesError, match=r"Dask gave up a scan \(KilledWorker") as caught:
+    with pytest.raises(NodulesError, match=r"Dask gave up on a scan \(KilledWorker") as caught:
         import_luna16(small, tmp_path / "out.h5", scheduler=address)
     assert "\n" not in str(caught.value)
     with pytest.raises(NodulesError, match="found no worker in 1 s"):

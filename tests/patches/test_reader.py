@@ -138,7 +138,7 @@ def assert_refused(path: Path, sentence: str) -> None:
         ({"Y": [0, 1]}, "Y: found shape (2,), expected (3,) or (3, 2)"),
         (
             {"Y": np.eye(3)},
-            "Y: found shape (3, 3), expected (3,) or (3, 2), as X has rows: these are 3 classes, "
+            "Y: found shape (3, 3), expected (3,) or (3, 2) to match X: these are 3 classes, "
             "expected two",
         ),
         ({"Y": [0, 1, 2]}, "Y: row 2: found 2, expected 0 or 1"),
@@ -149,7 +149,7 @@ def assert_refused(path: Path, sentence: str) -> None:
         ({"split": [0, 1, 2]}, "split: found int64, expected strings"),
         (
             {"split": ["train", "train", "val"], "group": ["a", "b", "a"]},
-            "group: row 2: found a in train and val, expected a group in one split",
+            "group: row 2: found a in train and val, expected one split per group",
         ),
         ({"X": h5py.Empty("u1")}, "X: found no data, expected an array"),
         ({"split": ["train", "val", "dev"]}, "split: row 2: found 'dev', expected one of train"),
@@ -162,7 +162,7 @@ def test_a_broken_file_is_refused_in_one_line(patch_file, data_sets, sentence: s
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"not HDF5", "not a readable HDF5 file (it does not begin as one)"),
+        (b"not HDF5", "not a readable HDF5 file (it has no HDF5 signature)"),
         (b"", "not a readable HDF5 file (it is empty)"),
         (b"\x89HDF\r\n\x1a\n" + bytes(500), "not a readable HDF5 file ("),
     ],
@@ -245,7 +245,7 @@ def test_patches_on_disk_are_indexed_as_an_array_is(tmp_path: Path) -> None:
         with pytest.raises(IndexError, match=f"found row {outside}, expected 0 to 39"):
             stored[np.array([outside])]
     path.write_bytes(path.read_bytes()[:-2500])
-    with pytest.raises(PatchFileError, match="cut short"):
+    with pytest.raises(PatchFileError, match="truncated while"):
         stored[np.array([39])]
 
 
@@ -254,5 +254,5 @@ def test_only_contiguous_patches_are_read_from_disk_by_rows(tmp_path: Path) -> N
     with h5py.File(path, "w") as file:
         file.create_dataset("X", data=GOOD_X, chunks=(1, 50, 50))
         file["Y"] = GOOD_Y
-    with open_patches(path) as patches, pytest.raises(PatchFileError, match="`split` wrote"):
+    with open_patches(path) as patches, pytest.raises(PatchFileError, match="written by `split`"):
         patches.on_disk()

@@ -295,7 +295,7 @@ def test_a_chain_that_ties_up_the_data_set_is_refused(tmp_path: Path) -> None:
     patches = [symmetric_view(patch(1), n % 8) for n in range(50)]
     patches += [patch(seed) for seed in range(2, 12)]
     path = write(tmp_path / "chain.h5", patches)
-    with pytest.raises(SplitError, match="largest group that duplicates join holds 50 of 60"):
+    with pytest.raises(SplitError, match="largest group of joined duplicates holds 50 of 60"):
         split_patches(path, tmp_path / "splits", params("together"), 0)
 
 

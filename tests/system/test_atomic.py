@@ -205,7 +205,7 @@ def test_a_disk_that_does_not_take_the_content_leaves_the_old_file(
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(FileError, match="its folder cannot be made or written"):
+    with pytest.raises(FileError, match="its folder cannot be created or written"):
         write_json(tmp_path / "file/below/out.json", 1)
 
 
@@ -329,7 +329,7 @@ def test_a_link_is_kept_and_its_target_written(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.rglob("*")} == {"elsewhere", "real.json", "link.json"}
     link.unlink()
     link.symlink_to("nowhere/real.json")
-    with pytest.raises(FileError, match="found a link into a folder that is missing"):
+    with pytest.raises(FileError, match="found a link into a missing folder"):
         write_json(link, 1)
     link.unlink()
     link.symlink_to(link)

@@ -45,7 +45,5 @@ def test_a_repository_without_a_commit_is_one_line_before_the_first_stage(tmp_pa
         "error: git: found a repository without a commit, expected at least one: type "
         "`git add . && git commit -m 'First commit'`\n"
     )
-    subprocess.run(
-        [*git, "commit", "--quiet", "--allow-empty", "-m", "1"], cwd=tmp_path, check=True
-    )
+    subprocess.run(commit, cwd=tmp_path, check=True)
     assert run(tmp_path, "-c", "import stages").returncode == 0

@@ -183,7 +183,7 @@ def test_a_memory_limit_too_low_for_tensorflow_is_one_line(
     result = bash(script, tmp_path, PYTHONPATH=str(REPOSITORY))
     assert result.returncode == 1
     assert result.stderr == (
-        f"error: found a limit of {kilobytes:,} kB (`ulimit -v`), expected 2,000,000 at least, "
+        f"error: found a limit of {kilobytes:,} kB (`ulimit -v`), expected at least 2,000,000, "
         "which TensorFlow reserves\n"
     )
 

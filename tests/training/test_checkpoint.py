@@ -142,7 +142,7 @@ def test_a_damaged_checkpoint_does_not_change_the_result(
     }
     checkpoint.path.write_bytes(damaged[damage])
     assert checkpoint.load() is None
-    assert "is left out" in capsys.readouterr().err
+    assert "is ignored" in capsys.readouterr().err
     assert checkpoint.saved_epochs == 0
 
 

@@ -197,7 +197,7 @@ def test_a_network_that_gives_all_patches_one_probability_is_a_warning(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"warning: {files.model}: the probabilities of all 60 val patches lie")
     assert line.endswith(
-        "the network has learned nothing; it took 20 steps: more epochs or more patches may help"
+        "the network has learned nothing after 20 steps; more epochs or more patches may help"
     )
 
     folder = files.train.parent

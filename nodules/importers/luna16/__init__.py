@@ -1,1 +1,1 @@
-"""The scans and candidates of LUNA16, and data laid out like it, as patches."""
+"""Import of LUNA16's scans and candidates, and of other data in its layout."""

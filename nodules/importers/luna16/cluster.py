@@ -1,4 +1,4 @@
-"""Calls on a Dask cluster: results in order, failures in one line."""
+"""Run tasks on a Dask cluster, with results in order and one-line errors."""
 
 import logging
 from collections import deque
@@ -23,14 +23,14 @@ def run_on_cluster(
 ) -> Generator[Result, None, None]:
     """Run tasks on a Dask cluster and yield their results in order.
 
-    The code of this checkout is sent along: scheduler and workers need the libraries alone.
+    This checkout's code is sent with the tasks: scheduler and workers need only the libraries.
 
     Parameters
     ----------
     tasks
-        Functions of this package with their arguments.
+        Functions of this package with bound arguments.
     scheduler
-        Address of the scheduler, as in `tcp://host:8786`.
+        Address of the scheduler, such as `tcp://host:8786`.
     calls_ahead
         Number of tasks submitted at a time for each processor of the cluster, including those of
         workers that join later.
@@ -38,10 +38,10 @@ def run_on_cluster(
     Raises
     ------
     NodulesError
-        If there is no scheduler or no worker within ten seconds, the cluster gives up a task, or
-        the connection breaks; or as a task raises it.
+        If no scheduler or worker responds within ten seconds, the cluster gives up on a task, the
+        connection breaks, or a task raises this error.
     """
-    # It logs with a traceback what ends here in one line.
+    # Dask would log a traceback for errors that are reported here in one line.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with _connected(scheduler) as client:
         cloudpickle.register_pickle_by_value(nodules)
@@ -67,7 +67,7 @@ def _processors(client: Client, scheduler: str) -> int:
 
 
 def _outcome(task: Callable[[], Result]) -> tuple[Result | None, Exception | None]:
-    """Call a task on a worker; what it raises is a result, unlike the failures of Dask."""
+    """Run a task on a worker; return its exception, to tell it from a failure of Dask."""
     try:
         return task(), None
     except Exception as error:
@@ -81,7 +81,7 @@ def _result(future: Future, scheduler: str) -> Any:
         raise _connection_broke(scheduler) from None
     except Exception as failure:
         problem = f"{type(failure).__name__}: {' '.join(str(failure).split())}"
-        raise NodulesError(f"Dask gave up a scan ({problem})") from None
+        raise NodulesError(f"Dask gave up on a scan ({problem})") from None
     if error is not None:
         raise error
     return result

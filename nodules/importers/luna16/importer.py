@@ -1,4 +1,4 @@
-"""Cutting LUNA16's candidates out of its scans into one patch file."""
+"""Cut patches around LUNA16's candidates into one patch file."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -31,16 +31,16 @@ LEGACY_CROP = Crop()
 
 @dataclass(frozen=True)
 class Luna16:
-    """Where a data set laid out as LUNA16 lies.
+    """Locations of a data set laid out like LUNA16.
 
     Attributes
     ----------
     scans
-        Folders searched, with all their sub-folders, for SERIESUID.mhd.
+        Folders searched recursively for SERIESUID.mhd.
     candidates
-        CSV with seriesuid, coordX, coordY, coordZ (mm) and class (1 for a nodule, or 0).
+        CSV with seriesuid, coordX, coordY, coordZ (mm) and class (1 for a nodule, else 0).
     annotations
-        CSV with seriesuid, coordX, coordY, coordZ and diameter_mm: the nodules; or None.
+        CSV of the nodules with seriesuid, coordX, coordY, coordZ and diameter_mm; None for none.
     """
 
     scans: Sequence[Path]
@@ -59,7 +59,9 @@ def import_luna16(
     jobs: int | None = None,
     scheduler: str | None = None,
 ) -> list[str]:
-    """Write an axial patch for each candidate, scan by scan, whatever the number of processes.
+    """Write an axial patch for each candidate, scan by scan.
+
+    The file does not depend on the number of processes.
 
     Parameters
     ----------
@@ -68,29 +70,29 @@ def import_luna16(
     out
         Patch file to write, with `X`, `Y`, `group` (the seriesuid) and `candidate` (the row in the
         table of candidates; the first after the header is 0). With annotations also `diameter_mm`,
-        float32: of the nodule in whose radius a candidate of class 1 lies, else NaN.
+        float32: the diameter of the nodule that contains a candidate of class 1, otherwise NaN.
     crop
         Field of view and window.
     negatives
-        Candidates of class 0 to draw for each of class 1; None for all.
+        Number of class-0 candidates to draw per class-1 candidate; None for all.
     seed
         Seed of that draw.
     skip_missing
-        Leave out the candidates of series that have no scan, rather than refuse them.
+        Whether to skip candidates of series without a scan, instead of raising TableError.
     jobs, scheduler
-        Processes on this machine (None: one a processor), or the address of a Dask scheduler.
+        Number of local processes (None: one per processor), or address of a Dask scheduler.
 
     Returns
     -------
     list of str
-        What was written and what was noticed, one item per line.
+        Summary of what was written, then notes; one line each.
 
     Raises
     ------
     TableError, FileError
-        If a table or a scan is broken, a candidate lies outside its scan, or `out` is a table.
+        If a table or scan is invalid, a candidate lies outside its scan, or `out` is a table.
     NodulesError
-        If the processes or the Dask cluster cannot do the work.
+        If a process or the Dask cluster fails.
     """
     tables = (source.candidates, source.annotations)
     check_output(out, [table for table in tables if table is not None])
@@ -139,9 +141,9 @@ def _write(
     jobs: int | None,
     scheduler: str | None,
 ) -> dict[str, tuple[float, float]]:
-    """Write the patches, and return the smallest and largest number of each scan."""
+    """Write the patches and return the minimum and maximum of each scan."""
     members = candidates.by_scan()
-    # From the headers, so that what lies outside is known before the first scan is read.
+    # Uses only the headers, so candidates outside a scan are found before any scan is read.
     calls = [
         (*_locate(candidates.take(part), paths[uid], crop), crop) for uid, part in members.items()
     ]
@@ -174,13 +176,13 @@ def _locate(
         row = int(candidates.rows[outside[0]])
         found = ", ".join(f"{v:.1f}" if abs(v) < 1e6 else f"{v:g}" for v in voxels[outside[0]])
         size = " x ".join(map(str, geometry.size))
-        problem = f"found voxel ({found}), expected a place inside the {size} voxels of {path}"
+        problem = f"found voxel ({found}), expected a position inside the {size} voxels of {path}"
         raise TableError(candidates.path, problem, row=row)
     return image, voxels
 
 
 def _describe_units(extremes: dict[str, tuple[float, float]]) -> list[str]:
-    """Notice scans stored as by a scanner: 0 for what is -1024 HU or less."""
+    """Return a note on scans that seem to be stored with an offset (0 for -1024 HU or less)."""
     shifted = [uid for uid, (lowest, highest) in extremes.items() if lowest >= 0 and highest > 1000]
     if not shifted:
         return []
@@ -193,7 +195,7 @@ def _describe(matches: Matches, candidates: Points, annotations: Points) -> list
     unmatched = positive & np.isnan(matches.diameter_mm)
     checks = (
         ("annotated nodules have no candidate", annotations, ~matches.found, len(annotations)),
-        ("nodule candidates lie in no nodule", candidates, unmatched, positive.sum()),
+        ("nodule candidates lie outside all nodules", candidates, unmatched, positive.sum()),
         ("other candidates lie in a nodule", candidates, matches.contradicting, (~positive).sum()),
     )
     return [

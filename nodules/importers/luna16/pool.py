@@ -1,4 +1,4 @@
-"""Work spread over processes or a Dask cluster, its results in order and few at a time."""
+"""Run calls in processes or on a Dask cluster, with results in order and few in memory."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -12,8 +12,8 @@ from nodules.errors import NodulesError
 
 Result = TypeVar("Result")
 
-# Calls handed out together, for each processor: what bounds the results that wait for their turn.
-# With eight, a processor idles for about half a call in eight.
+# Calls submitted together per processor, which bounds the number of buffered results. With eight, a
+# processor idles for about half a call in eight.
 CALLS_AHEAD = 8
 
 
@@ -24,24 +24,23 @@ def run_in_order(
     jobs: int | None = None,
     scheduler: str | None = None,
 ) -> Generator[Result, None, None]:
-    """Call `function` in parallel and yield what it returns in the order of the calls.
+    """Call `function` in parallel and yield its results in the order of the calls.
 
     Parameters
     ----------
     function
-        A function of a module; it and its arguments are sent to other processes.
+        Module-level function; it and its arguments are sent to other processes.
     calls
-        The arguments of each call.
+        Arguments of each call.
     jobs
-        Processes on this machine; None for as many as it has processors.
+        Number of local processes; None for one per processor.
     scheduler
-        Address of a Dask scheduler, whose workers are used instead.
+        Address of a Dask scheduler to use instead.
 
     Raises
     ------
     NodulesError
-        As a call raises it; or if processes die, or the cluster cannot be reached or cannot do the
-        work.
+        If a call raises it, a process dies, or the cluster cannot be reached or fails.
     """
     tasks: Iterator[Callable[[], Result]] = (partial(function, *call) for call in calls)
     if scheduler is not None:
@@ -56,5 +55,5 @@ def run_in_order(
         try:
             yield from pool(delayed(task)() for task in some)
         except BrokenProcessPool:
-            problem = "a worker process was killed, expected memory for each (fewer --jobs?)"
+            problem = "a worker process was killed, expected enough memory for each (fewer --jobs?)"
             raise NodulesError(problem) from None

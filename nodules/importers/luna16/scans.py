@@ -1,4 +1,4 @@
-"""Scans in MetaImage files: found by series, their geometry, and patches cut from their slices."""
+"""Find LUNA16's scans by series, read their geometry, and cut patches from their slices."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -15,18 +15,18 @@ from nodules.importers.window import HOUNSFIELD, Window
 from nodules.patches.layout import PATCH_SIZE, Patches
 from nodules.system.streams import printable
 
-# SimpleITK is loaded late: only resampling needs it.
+# SimpleITK is imported lazily: only resampling needs it.
 if TYPE_CHECKING:
     import SimpleITK
 
 
-# LUNA16's masks of the lungs, which bear the names of the scans.
+# Folder of LUNA16's lung masks, which have the same file names as the scans.
 MASKS = "seg-lungs-LUNA16"
 
-# What no scan exceeds, and arithmetic with it neither overflows nor divides by zero.
+# No scan exceeds these limits; within them, arithmetic neither overflows nor divides by zero.
 MIN_SPACING_MM, MAX_SPACING_MM = 1e-3, 1e3
 MAX_ORIGIN_MM = 1e6
-MIN_VOLUME = 1e-6  # that the axes span
+MIN_VOLUME = 1e-6  # spanned by the direction vectors
 
 # Modalities of MetaImage headers whose values may be Hounsfield units.
 CT = ("", "MET_MOD_CT", "MET_MOD_UNKNOWN")
@@ -34,14 +34,14 @@ CT = ("", "MET_MOD_CT", "MET_MOD_UNKNOWN")
 
 @dataclass(frozen=True)
 class Crop:
-    """How a patch is cut from the slice of a candidate.
+    """Field of view and window of the patches.
 
     Attributes
     ----------
     size_mm
-        Side of the field of view; None for 50 pixels at the scan's own spacing.
+        Side of the field of view in mm; None for 50 pixels at the scan's own spacing.
     window
-        Values that become grey 0 and grey 255; None for -1000 and 400, of scans that hold
+        Values that become grey 0 and grey 255; None for -1000 and 400, which requires scans in
         Hounsfield units.
     """
 
@@ -51,16 +51,16 @@ class Crop:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the voxels of a scan lie in the patient.
+    """Positions of a scan's voxels in world coordinates.
 
     Attributes
     ----------
     size
-        (3,) voxels along x, y and z.
+        (3,) number of voxels along x, y and z.
     origin
-        (3,) centre of the first voxel, mm.
+        (3,) centre of the first voxel in mm.
     axes
-        (3, 3) columns are the steps, in mm, from a voxel to the next along x, y and z: direction
+        (3, 3). Columns are the steps in mm from one voxel to the next along x, y and z: direction
         cosines times spacing.
     """
 
@@ -69,27 +69,27 @@ class Geometry:
     axes: NDArray[np.float64]
 
     def voxels(self, world: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Turn (n, 3) world coordinates in mm into (n, 3) fractional voxel coordinates x, y, z."""
+        """Convert (n, 3) world coordinates in mm to (n, 3) fractional voxel coordinates x, y, z."""
         with np.errstate(all="ignore"):  # far beyond any scan, coordinates overflow
             voxels = np.linalg.solve(self.axes, (world - self.origin).T).T
         return np.asarray(voxels, np.float64)
 
     def inside(self, voxels: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return which of (n, 3) voxel coordinates lie in a voxel of the scan."""
-        nearest = np.floor(voxels + 0.5)  # not as integers, which coordinates may exceed
+        """Return a mask of the (n, 3) voxel coordinates that lie in a voxel of the scan."""
+        nearest = np.floor(voxels + 0.5)  # kept as floats, since coordinates may exceed integers
         return np.asarray(((nearest >= 0) & (nearest < self.size)).all(axis=1))
 
 
 def nearest_voxels(voxels: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Round voxel coordinates, halves up, as ITK does."""
+    """Round voxel coordinates, halves up, like ITK."""
     return np.floor(voxels + 0.5).astype(np.int64)
 
 
 def find_scans(folders: Iterable[Path]) -> dict[str, list[Path]]:
-    """Find the MetaImage headers below `folders`, by series: the file's name without `.mhd`.
+    """Find the MetaImage headers below `folders`, keyed by series: the file name without `.mhd`.
 
-    Links to folders are followed, each folder being searched once. Folders whose name starts with
-    a dot or is `seg-lungs-LUNA16` are skipped, and so are files that start with a dot.
+    Links to folders are followed, and each folder is searched once. Names that begin with a dot
+    and folders named `seg-lungs-LUNA16` are skipped.
     """
     found: dict[str, list[Path]] = {}
     for folder in folders:
@@ -116,20 +116,20 @@ def _headers(top: Path) -> Iterator[Path]:
 
 
 def read_scan(path: Path, crop: Crop) -> tuple[MetaImage, Geometry]:
-    """Read the header of a scan, and check that patches can be cut from it as `crop` says.
+    """Read the header of a scan and check that `crop` can be applied to it.
 
     Raises
     ------
     FileError
-        If the header is not that of a scan, its geometry is implausible, or its voxels are not
-        in Hounsfield units and `crop` has no window.
+        If the header is not that of a scan, its geometry is implausible, or `crop` has no window
+        and the voxels are not in Hounsfield units.
     """
     image = read_header(path)
     if crop.window is None:
         _expect_hounsfield(image)
     spacing, origin = np.array(image.spacing), np.array(image.origin)
     with np.errstate(all="ignore"):
-        volume = abs(np.linalg.det(image.direction))  # 1 of direction cosines
+        volume = abs(np.linalg.det(image.direction))  # 1 for orthogonal direction cosines
     plausible = (
         (spacing >= MIN_SPACING_MM).all()
         and (spacing <= MAX_SPACING_MM).all()
@@ -137,7 +137,7 @@ def read_scan(path: Path, crop: Crop) -> tuple[MetaImage, Geometry]:
         and MIN_VOLUME <= volume <= 1 / MIN_VOLUME
     )
     if not plausible:
-        found = "found an origin, spacing or direction that is no geometry of a scan"
+        found = "found an implausible origin, spacing or direction"
         expected = f"spacing of {MIN_SPACING_MM:g} to {MAX_SPACING_MM:g} mm, independent axes"
         raise FileError(path, f"{found}, expected {expected}")
     geometry = Geometry(np.array(image.size), origin, image.direction * spacing)
@@ -159,10 +159,10 @@ def _expect_hounsfield(image: MetaImage) -> None:
 def cut_patches(
     image: MetaImage, voxels: NDArray[np.float64], crop: Crop
 ) -> tuple[Patches, tuple[float, float]]:
-    """Read a scan, once, and cut an axial patch around each point.
+    """Read a scan once and cut an axial patch around each point.
 
-    A patch lies in the slice nearest its point, in the scan's own rows and columns. What lies
-    beyond the border of the scan is grey 0, the low end of the window: air.
+    A patch lies in the slice nearest its point, along the scan's rows and columns. Pixels outside
+    the scan are grey 0, the low end of the window (air).
 
     Parameters
     ----------
@@ -171,21 +171,21 @@ def cut_patches(
     voxels
         (n, 3) fractional voxel coordinates x, y, z, all inside the scan.
     crop
-        With `size_mm` of None, pixel (25, 25) of a patch is the voxel nearest the point. Otherwise
-        the patch is centred on the point and interpolated linearly in the slice; nothing is
-        smoothed before a reduction.
+        Field of view and window. If `size_mm` is None, pixel (25, 25) of a patch is the voxel
+        nearest the point. Otherwise the patch is centred on the point and interpolated linearly
+        within the slice, without smoothing even if it is reduced.
 
     Returns
     -------
     patches
         (n, 50, 50) uint8.
     extremes
-        Smallest and largest number in the whole scan.
+        Minimum and maximum of the whole scan.
 
     Raises
     ------
     FileError
-        If the voxels are not exactly those that the header describes, or a patch holds NaN or
+        If the voxel files do not hold exactly what the header describes, or a patch holds NaN or
         infinity.
     """
     window = HOUNSFIELD if crop.window is None else crop.window
@@ -194,7 +194,7 @@ def cut_patches(
         volume, extremes = read_slices(image, nearest[:, 2])
         values = _crop_pixels(volume, nearest, window.low)
     else:
-        # The slices before and after have weights of the size of a rounding error.
+        # Through rounding errors, the adjacent slices get tiny weights.
         wanted = np.concatenate([nearest[:, 2] + step for step in (-1, 0, 1)])
         volume, extremes = read_slices(image, wanted)
         values = _resample(_to_sitk(image, volume), voxels, crop.size_mm, window.low)
@@ -240,7 +240,7 @@ def _resample(
     grid.SetOutputDirection(image.GetDirection())
     grid.SetOutputPixelType(SimpleITK.sitkFloat64)
     grid.SetDefaultPixelValue(outside)
-    grid.SetNumberOfThreads(1)  # a patch is too small to share, and each job has its processor
+    grid.SetNumberOfThreads(1)  # a patch is too small to split; jobs run in parallel
     patches = np.empty((len(voxels), PATCH_SIZE, PATCH_SIZE))
     for patch, corner in zip(patches, first.tolist(), strict=True):
         grid.SetOutputOrigin(image.TransformContinuousIndexToPhysicalPoint(corner))

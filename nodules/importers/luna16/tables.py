@@ -1,4 +1,4 @@
-"""LUNA16's tables: candidates and annotated nodules as points in the world of their scans."""
+"""LUNA16's tables: candidates and annotated nodules as points in world coordinates."""
 
 import csv
 import math
@@ -22,22 +22,22 @@ COORDINATES = ("coordX", "coordY", "coordZ")
 
 @dataclass(frozen=True)
 class Points:
-    """Points, each with one number, in the order of their table.
+    """Points with one value each, in the order of their table.
 
     Attributes
     ----------
     path
-        The table.
+        Table file.
     series
-        Every seriesuid, in the order of first appearance.
+        All seriesuids, in order of first appearance.
     scan
-        (n,) int64, the index in `series` of the scan a point lies in.
+        (n,) int64, index in `series` of each point's scan.
     world
-        (n, 3) float64, mm.
+        (n, 3) float64, world coordinates in mm.
     values
         (n,) float64: a candidate's class, or a nodule's diameter in mm.
     rows
-        (n,) int64, the row in the table; the first after the header is 0.
+        (n,) int64, row in the table; the first after the header is 0.
     """
 
     path: Path
@@ -51,17 +51,17 @@ class Points:
         return len(self.rows)
 
     def take(self, which: NDArray) -> Self:
-        """Keep the points that an index or a mask names."""
+        """Return the points selected by an index array or a mask."""
         kept = (column[which] for column in (self.scan, self.world, self.values, self.rows))
         return type(self)(self.path, self.series, *kept)
 
     def within(self, series: Iterable[str]) -> Self:
-        """Keep the points whose scan is among `series`."""
+        """Return the points whose scan is among `series`."""
         wanted = set(series)
         return self.take(np.array([uid in wanted for uid in self.series], bool)[self.scan])
 
     def by_scan(self) -> dict[str, NDArray[np.int64]]:
-        """Return the indices of the points of each scan that has any, in the order of `series`."""
+        """Return the indices of the points of each scan with points, in the order of `series`."""
         order = np.argsort(self.scan, kind="stable")
         scans, starts = np.unique(self.scan[order], return_index=True)
         names = (self.series[scan] for scan in scans)
@@ -69,17 +69,17 @@ class Points:
 
 
 class Matches(NamedTuple):
-    """How candidates and annotated nodules lie to each other.
+    """Matches between candidates and annotated nodules.
 
     Attributes
     ----------
     diameter_mm
-        (n,) float32 by candidate: of the nearest nodule in whose radius a candidate of class 1
-        lies; NaN where there is none, and for class 0.
+        (n,) float32 per candidate: for class 1, diameter of the nearest nodule that contains the
+        candidate. NaN if there is none, and for class 0.
     found
-        (m,) bool by nodule: whether a candidate of class 1 lies in its radius.
+        (m,) bool per nodule: whether it contains a candidate of class 1.
     contradicting
-        (n,) bool by candidate: class 0, although it lies in the radius of a nodule.
+        (n,) bool per candidate: whether it is of class 0 but lies in a nodule.
     """
 
     diameter_mm: NDArray[np.float32]
@@ -88,12 +88,12 @@ class Matches(NamedTuple):
 
 
 def read_candidates(path: Path) -> Points:
-    """Read `seriesuid,coordX,coordY,coordZ,class`, class being 1 for a nodule and 0 for the rest.
+    """Read candidates: `seriesuid,coordX,coordY,coordZ,class`; class is 1 for a nodule, else 0.
 
     Raises
     ------
     TableError
-        If the table breaks this, or gives one place two classes.
+        If the table breaks this layout.
     """
     points = _read(path, "class")
     unknown = np.flatnonzero(~np.isin(points.values, (0, 1)))
@@ -104,12 +104,12 @@ def read_candidates(path: Path) -> Points:
 
 
 def read_annotations(path: Path) -> Points:
-    """Read `seriesuid,coordX,coordY,coordZ,diameter_mm`: annotated nodules.
+    """Read annotated nodules: `seriesuid,coordX,coordY,coordZ,diameter_mm`.
 
     Raises
     ------
     TableError
-        If the table breaks this, or a diameter is not above 0.
+        If the table breaks this layout, or a diameter is not above 0.
     """
     points = _read(path, "diameter_mm")
     empty = np.flatnonzero(points.values <= 0)
@@ -120,48 +120,48 @@ def read_annotations(path: Path) -> Points:
 
 
 def without_repeats(candidates: Points) -> Points:
-    """Keep the first of candidates that share scan, place and class.
+    """Drop candidates that repeat the scan, position and class of an earlier one.
 
     Raises
     ------
     TableError
-        If two share scan and place and differ in class.
+        If two candidates share scan and position but not class.
     """
     places = np.column_stack([candidates.scan, candidates.world])
-    # Stable, so that of equal places the first row comes first.
+    # The sort is stable, so equal positions stay in row order.
     order = np.lexsort(places.T)
     again = np.flatnonzero((places[order][1:] == places[order][:-1]).all(axis=1))
     first, second = order[again], order[again + 1]
     conflicts = np.flatnonzero(candidates.values[first] != candidates.values[second])
     if len(conflicts):
         rows = candidates.rows[first[conflicts[0]]], candidates.rows[second[conflicts[0]]]
-        problem = f"class: found the place of row {rows[0]} again with another class, expected one"
+        problem = f"class: found the position of row {rows[0]} with another class, expected one"
         raise TableError(candidates.path, problem, row=int(rows[1]))
     return candidates.take(np.delete(np.arange(len(candidates)), second))
 
 
 def choose(candidates: Points, negatives: int | None, seed: int) -> NDArray[np.int64]:
-    """Choose every candidate of class 1, and a number of class 0 for each of them.
+    """Choose all candidates of class 1, and draw a number of class 0 per candidate of class 1.
 
     Parameters
     ----------
     candidates
-        Of both classes.
+        Candidates of both classes.
     negatives
-        How many of class 0 to draw, over all scans, for each of class 1; None chooses them all.
+        Number of class-0 candidates to draw, over all scans, per class-1 candidate; None for all.
     seed
-        Seed of the draw. With one seed, fewer negatives are a subset of more.
+        Seed of the draw. With the same seed, a smaller draw is a subset of a larger one.
 
     Returns
     -------
     (k,) int64
-        Indices of the chosen, ascending.
+        Indices of the chosen candidates, ascending.
     """
     if negatives is None:
         return np.arange(len(candidates))
     positive = np.flatnonzero(candidates.values == 1)
     if not len(positive):
-        problem = "found no candidate of class 1 to draw others for, expected one"
+        problem = "found no candidate of class 1, expected at least one"
         raise TableError(candidates.path, problem)
     shuffled = np.random.default_rng(seed).permutation(np.flatnonzero(candidates.values == 0))
     return np.sort(np.concatenate([positive, shuffled[: negatives * len(positive)]]))
@@ -234,7 +234,7 @@ def _numbers(path: Path, row: int, fields: list[str], names: Sequence[str]) -> l
     numbers = []
     for name, text in zip(names, fields, strict=True):
         try:
-            number = float(text.replace("_", "?"))  # Python reads 1_000 as 1000
+            number = float(text.replace("_", "?"))  # Python would read 1_000 as 1000
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
