@@ -21,6 +21,7 @@ from nodules.report.content import (
     scores_table,
     subject,
     verdict,
+    versus,
     warnings,
 )
 from nodules.report.vega import vega_bundle
@@ -41,9 +42,8 @@ def write_page(report: Report, path: Path) -> None:
     path
         HTML file to write. It embeds the scripts and images and loads no other file.
     """
-    names = [revision.name for revision in report.revisions]
     page = _page_template().render(
-        title=f"{', '.join(names[1:])} against {names[0]}",
+        title=versus(*(revision.name for revision in report.revisions)),
         subject=subject(report),
         verdicts=[
             (
@@ -85,11 +85,11 @@ def _confusion_table(revision: Revision) -> Table:
     labels = revision.predictions.labels
     called = revision.predictions.probabilities >= revision.threshold
     rows = [
-        [f"is {_CLASS_NAMES[actual]}"]
+        [f"actual {_CLASS_NAMES[actual]}"]
         + [f"{int(((labels == actual) & (called == call)).sum()):,}" for call in (0, 1)]
         for actual in (0, 1)
     ]
-    return Table(revision.name, ["", *(f"called {name}" for name in _CLASS_NAMES)], rows)
+    return Table(revision.name, ["", *(f"predicted {name}" for name in _CLASS_NAMES)], rows)
 
 
 def _disagreements(baseline: Revision, candidate: Revision) -> tuple[Table, list[str] | None]:
@@ -108,11 +108,12 @@ def _disagreements(baseline: Revision, candidate: Revision) -> tuple[Table, list
         for row in largest
     ]
     head = ["row", "group", "class", baseline.name, candidate.name]
-    table = Table(f"Where {candidate.name} and {baseline.name} disagree most", head, rows)
+    title = f"Largest disagreements between {candidate.name} and {baseline.name}"
     patches = baseline.test_patches(before.index[largest])
     if patches is None:
         patches = candidate.test_patches(before.index[largest])
-    return table, None if patches is None else [_data_uri(patch) for patch in patches]
+    images = None if patches is None else [_data_uri(patch) for patch in patches]
+    return Table(title, head, rows), images
 
 
 def _data_uri(patch: Patches) -> str:
