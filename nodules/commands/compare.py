@@ -11,22 +11,21 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         help="test whether revisions differ by more than chance",
         description="Compare revisions on the same test patches: the first with each of the "
         "others. A revision is a commit, a branch, a tag, the name of a DVC experiment, or "
-        "workspace. Without any, HEAD is compared with workspace; one alone is compared with "
-        "workspace.",
+        "workspace. A single revision is compared with workspace; the default is HEAD.",
     )
     command.add_argument("revisions", nargs="*", metavar="REVISION")
     output = command.add_mutually_exclusive_group()
     output.add_argument("--md", action="store_true", help="print Markdown, for a comment")
     output.add_argument("--json", action="store_true", help="print everything, for programs")
     command.add_argument(
-        "--html", type=Path, metavar="FILE.html", help="write a page that opens offline, too"
+        "--html", type=Path, metavar="FILE.html", help="also write a page that opens offline"
     )
     command.add_argument(
         "--resamples",
         type=_resamples,
         default=10_000,
         metavar="N",
-        help="of the bootstrap; 10000 by default, 100 at least",
+        help="number of bootstrap resamples; 10000 by default, at least 100",
     )
     command.set_defaults(run=_run)
 

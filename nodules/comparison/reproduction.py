@@ -22,7 +22,7 @@ from nodules.system.streams import printable
 
 @dataclass(frozen=True)
 class LoadedRevision:
-    """A revision with its results, and a sentence on the origin of the results."""
+    """A revision with its results, and a statement of where they come from."""
 
     revision: Revision
     origin: str
@@ -51,21 +51,21 @@ def fetch_or_reproduce(name: str, clones: ExitStack) -> LoadedRevision:
     clone = clones.enter_context(_clone(commit))
     target, outdated = _pipeline_state(name, clone)
     if outdated:
-        why = f"its dvc.lock is out of date in {', '.join(outdated)}"
+        why = f"its dvc.lock is outdated ({', '.join(outdated)})"
     else:
         try:
-            origin = f"{name} ({commit[:7]}): the results that its dvc.lock names."
+            origin = f"{name} ({commit[:7]}): results recorded in its dvc.lock."
             return LoadedRevision(read_revision(name), origin)
         except ResultsMissingError:
-            why = "neither DVC's cache nor a remote has what its dvc.lock names"
-    tqdm.write(printable(f"{name}: {why}: `dvc repro` makes its results"), sys.stderr)
+            why = "its results are neither in DVC's cache nor on a remote"
+    tqdm.write(printable(f"{name}: {why}; running `dvc repro` in a temporary clone"), sys.stderr)
     _reproduce(name, commit, clone, target)
     reproduced = read_revision(WORKSPACE, clone)
-    origin = f"{name} ({commit[:7]}): made here by `dvc repro`, since {why}"
+    origin = f"{name} ({commit[:7]}): reproduced with `dvc repro`, because {why}"
     if outdated:
-        origin += "; commit what `dvc repro` gives"
+        origin += ". Run `dvc repro` and commit its results"
     elif _git(clone, "status", "--porcelain", "dvc.lock"):
-        origin += "; not byte for byte the same"
+        origin += ". The reproduced files differ from those in dvc.lock"
     revision = replace(reproduced, name=name, commit=commit[:7], stale=False)
     return LoadedRevision(revision, f"{origin}.")
 
@@ -87,7 +87,7 @@ def _clone(commit: str) -> Iterator[Path]:
 
 
 def _pipeline_state(name: str, clone: Path) -> tuple[str, list[str]]:
-    """Return the stage that writes the predictions, and the outdated stages it depends on.
+    """Return the stage that writes the predictions, and which of its pipeline is outdated.
 
     A stage is outdated if its code or parameters differ from dvc.lock. Missing data does not count
     as a change.
@@ -102,7 +102,7 @@ def _pipeline_state(name: str, clone: Path) -> tuple[str, list[str]]:
                 stage.name for stage in stages if stage.cmd and stage.changed(allow_missing=True)
             ]
     except DvcException as error:
-        found = f"found no stage that makes {PREDICTIONS} ({error})"
+        found = f"found no stage that produces {PREDICTIONS} ({error})"
         raise RevisionError(name, f"{found}, expected one in dvc.yaml") from None
 
 
@@ -112,7 +112,7 @@ def _reproduce(name: str, commit: str, clone: Path, stage: str) -> None:
         try:
             repository.fetch(revs=[commit], workspace=False, run_cache=True)
         except (DvcException, OSError) as error:
-            tqdm.write(printable(f"{name}: not all of it could be fetched ({error})"), sys.stderr)
+            tqdm.write(printable(f"{name}: some files could not be fetched ({error})"), sys.stderr)
     Repo(str(clone)).checkout(allow_missing=True)
     # The commit's environment file records other package versions, which its stages would reject.
     if (clone / ENVIRONMENT_FILE).exists():
@@ -128,8 +128,8 @@ def _reproduce(name: str, commit: str, clone: Path, stage: str) -> None:
         check=False,
     )
     if process.returncode:
-        problem = f"`dvc repro` ends with status {process.returncode} (its output is above)"
-        raise RevisionError(name, f"{problem}, expected results to compare")
+        problem = f"`dvc repro` exited with status {process.returncode}, expected 0"
+        raise RevisionError(name, f"{problem} (its output is above)")
 
 
 def _git(folder: Path, *arguments: str) -> str:

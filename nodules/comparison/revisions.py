@@ -134,7 +134,7 @@ class Revision:
                 rows = list(csv.DictReader(io.StringIO(text), delimiter="\t"))
                 values = [(int(row["step"]), float(row[metric])) for row in rows]
             except (csv.Error, KeyError, TypeError, ValueError):
-                problem = f"found no table of step and {metric}, expected one"
+                problem = f"found no numeric columns step and {metric}, expected both"
                 raise RevisionError(origin, problem) from None
             points += [
                 TrainingPoint(split, metric, epoch, value)
@@ -292,8 +292,8 @@ def parse_predictions(text: str, origin: str, *, split: str) -> Predictions:
     try:
         header = next(table, [])
         if tuple(header) != COLUMNS:
-            found = printable(",".join(header), 60) or "nothing"
-            raise RevisionError(origin, f"found the columns {found}, expected {','.join(COLUMNS)}")
+            found = printable(",".join(header), 60) or "no header"
+            raise RevisionError(origin, f"found {found}, expected the columns {','.join(COLUMNS)}")
         for row in table:
             parsed = _parse_row(row, f"{origin}: line {table.line_num}")
             # Check the rows of all splits: a group may have an empty name.
@@ -301,12 +301,12 @@ def parse_predictions(text: str, origin: str, *, split: str) -> Predictions:
             if row[0] == split:
                 rows.append(parsed)
     except csv.Error as error:
-        problem = f"line {table.line_num}: found no table ({error}), expected one"
+        problem = f"line {table.line_num}: found invalid CSV ({error}), expected a table"
         raise RevisionError(origin, problem) from None
     rows.sort(key=lambda row: row[0])
     index, groups, labels, probabilities = zip(*rows, strict=True) if rows else ((), (), (), ())
     if len(set(index)) < len(index):
-        raise RevisionError(origin, f"found an index twice in {split}, expected each row once")
+        raise RevisionError(origin, f"found a duplicate index in {split}, expected unique ones")
     return Predictions(
         np.array(index, np.int64),
         np.array(groups, object) if grouped else None,
@@ -321,7 +321,7 @@ def _parse_row(row: list[str], place: str) -> tuple[int, str, int, float]:
         _, index, group, label, probability = row
         parsed = int(index), group_of(group), int(label), float(probability)
     except ValueError:
-        raise RevisionError(place, "found no numbers, expected some") from None
+        raise RevisionError(place, f"found an invalid row, expected {','.join(COLUMNS)}") from None
     if not 0 <= parsed[0] < 2**63:
         raise RevisionError(
             place, f"found index {printable(index, 60)}, expected a row of the data set"
@@ -360,7 +360,7 @@ def check_same_test_set(baseline: Revision, candidate: Revision) -> bool:
     same_groups = _to_list(ours.groups) == _to_list(theirs.groups)
     for column, same in (("label", same_labels), ("group", same_groups)):
         if not same:
-            problem = f"found test patches whose {column} differs in {baseline.name}"
+            problem = f"found test patches with another {column} than in {baseline.name}"
             raise TestSetError(
                 candidate.name, f"{problem}; expected the same test set (did dataset change?)"
             )
@@ -375,16 +375,16 @@ def _check_same_pixels(baseline: Revision, candidate: Revision) -> bool:
     index = baseline.predictions.index.tolist()
     if ours is None or theirs is None or not (ours.keys() & theirs.keys() >= set(index)):
         if baseline.test_hash and candidate.test_hash:
-            found = f"found another {TEST_PATCHES} than that of {baseline.name}, and no pixels of "
-            found += "both in DVC's cache or on a remote"
+            found = f"found another {TEST_PATCHES} than in {baseline.name}, and pixels that are "
+            found += "neither in DVC's cache nor on a remote"
             raise TestSetError(candidate.name, f"{found}; expected the same test set")
         return False
     changed = [row for row in index if ours[row] != theirs[row]]
     if changed:
-        found = f"found other pixels than in {baseline.name} in {len(changed):,} of {len(index):,}"
-        expected = "expected the same test set (did dataset change?)"
+        count = f"{len(changed):,} of {len(index):,} test patches, first in row {changed[0]}"
+        problem = f"found pixels that differ from {baseline.name} in {count}"
         raise TestSetError(
-            candidate.name, f"{found} test patches, first in row {changed[0]}; {expected}"
+            candidate.name, f"{problem}; expected the same test set (did dataset change?)"
         )
     return True
 
@@ -419,8 +419,8 @@ def _check_name(name: str) -> None:
         name.encode()
     except UnicodeEncodeError:  # contains bytes that Python could not decode
         encoding = sys.getfilesystemencoding()
-        problem = f"found letters that are not in the encoding of the locale ({encoding})"
-        raise RevisionError(name, f"{problem}, expected such ones, or a commit's hash") from None
+        problem = f"found characters outside the locale's encoding ({encoding})"
+        raise RevisionError(name, f"{problem}, expected a name in it, or a commit hash") from None
 
 
 def _check_regular_files(folder: Path, paths: Iterable[str]) -> None:
@@ -472,7 +472,7 @@ def _read_result(files: FileSystem, name: str, path: str, command: str, max_byte
         problem = f"{path} is neither {places}"
         raise ResultsMissingError(name, f"{problem}; get it with: {command}") from None
     except _READ_ERRORS as error:
-        problem = f"{path} cannot be had ({_first_line(error)})"
+        problem = f"{path} cannot be read ({_first_line(error)})"
         raise ResultsMissingError(name, f"{problem}; get it with: dvc pull, or {command}") from None
 
 
@@ -482,12 +482,12 @@ def _read_text(files: FileSystem, name: str, path: str, max_bytes: int) -> str:
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise RevisionError(
-            name, f"{path}: found over {max_bytes:,} bytes, expected at most as many"
+            name, f"{path}: found more than {max_bytes:,} bytes, expected at most that many"
         )
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        problem = f"{path}: found no UTF-8 at byte {error.start}, expected text"
+        problem = f"{path}: found invalid UTF-8 at byte {error.start}, expected text"
         raise RevisionError(name, problem) from None
 
 

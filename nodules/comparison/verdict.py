@@ -13,7 +13,7 @@ from nodules.statistics.auc_tests import (
     can_be_clustered,
     compare_aucs,
     correlated_aucs,
-    patches_to_see,
+    required_sample_size,
 )
 from nodules.statistics.bootstrap import PairedScores, percentile_estimate
 from nodules.statistics.estimate import Estimate
@@ -168,7 +168,7 @@ def compare_classifiers(
                 mcnemar_p_holm=mcnemar_p_holm[position],
                 only_baseline_right=int((correct[0] & ~correct[index]).sum()),
                 only_candidate_right=int((correct[index] & ~correct[0]).sum()),
-                required_sample=patches_to_see(
+                required_sample=required_sample_size(
                     test.difference.value,
                     test.standard_error,
                     len(labels),

@@ -28,7 +28,7 @@ def charts(report: Report) -> dict[str, Spec]:
     """
     specs = {
         "ROC": _roc(report),
-        "Precision and recall": _precision_recall(report),
+        "Precision-recall": _precision_recall(report),
         "Calibration": _calibration(report),
     }
     return specs | _training(report)
@@ -86,7 +86,7 @@ def _calibration(report: Report) -> Spec:
         )
     ]
     x = _unit_axis("probability", "Mean predicted probability")
-    y = _unit_axis("nodule_fraction", "Share of nodules")
+    y = _unit_axis("nodule_fraction", "Observed fraction of nodules")
     perfect = [{"probability": 0, "nodule_fraction": 0}, {"probability": 1, "nodule_fraction": 1}]
     return _chart(report, rows, x, y, tooltip=["patches"], diagonal=perfect, dots=True)
 
@@ -189,7 +189,7 @@ def _revision_colour(names: list[str]) -> Spec:
 
 
 def _split_dashes(rows: Rows) -> Spec:
-    """Return an encoding that dashes the training curve, if there are two splits."""
+    """Return an encoding that dashes the training split, if there are two splits."""
     splits = sorted({row["split"] for row in rows if "split" in row})
     if len(splits) < 2:
         return {}

@@ -13,9 +13,9 @@ import re
 import stat
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 from nodules.errors import NodulesError
 from nodules.system.exits import one_line_errors
@@ -26,19 +26,6 @@ MARKER = "<!-- nodules: report -->"
 MAX_CHARACTERS = 65_536
 PER_PAGE = 100
 TIMEOUT_S = 30
-
-
-class Forge(Protocol):
-    """The comments of one pull request or merge request."""
-
-    def find(self) -> int | None:
-        """Return the id of the comment that starts with `MARKER`, or None."""
-
-    def create(self, body: str) -> None:
-        """Add a comment."""
-
-    def update(self, comment: int, body: str) -> None:
-        """Replace the text of a comment."""
 
 
 class Api:
@@ -62,7 +49,7 @@ class Api:
         Raises
         ------
         NodulesError
-            If the server cannot be reached, returns an error status, or does not return JSON.
+            If the server cannot be reached, returns an error status or does not return JSON.
         """
         request = urllib.request.Request(
             f"{self._url}{path}",
@@ -80,7 +67,7 @@ class Api:
                 reason = " ".join(error.read(200).decode(errors="replace").split())
             problem = f"found status {error.code} ({reason or error.reason}), expected success"
         except (OSError, ValueError) as error:
-            problem = f"found no answer in JSON ({error}), expected one"
+            problem = f"found no valid response ({error}), expected JSON"
         raise NodulesError(f"{method} {self._url}{path}: {problem}") from None
 
     def pages(self, path: str) -> list[dict[str, Any]]:
@@ -93,8 +80,32 @@ class Api:
         return items
 
 
-class GitHub:
-    """The pull request of a GitHub Actions workflow run.
+class Forge(NamedTuple):
+    """The comments of one pull request or merge request.
+
+    Attributes
+    ----------
+    api
+        Client that sends the token.
+    comments
+        Path that lists the comments and creates one.
+    comment
+        Path of a single comment, without its id.
+    update_method
+        HTTP method that replaces a comment.
+    is_own
+        Whether this bot wrote a comment, rather than somebody who copied the marker.
+    """
+
+    api: Api
+    comments: str
+    comment: str
+    update_method: str
+    is_own: Callable[[dict[str, Any]], bool]
+
+
+def github(environment: Mapping[str, str]) -> Forge:
+    """Return the pull request of a GitHub Actions workflow run.
 
     Parameters
     ----------
@@ -102,45 +113,27 @@ class GitHub:
         Environment variables: GITHUB_API_URL, GITHUB_REPOSITORY, GITHUB_REF of the form
         refs/pull/NUMBER/merge, and GITHUB_TOKEN.
     """
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        ref = _required(environment, "GITHUB_REF")
-        number = re.fullmatch(r"refs/pull/(\d+)/merge", ref)
-        if not number:
-            raise NodulesError(f"GITHUB_REF: found {ref}, expected refs/pull/NUMBER/merge")
-        self._api = Api(
-            _required(environment, "GITHUB_API_URL"),
-            {
-                "Authorization": f"Bearer {_required(environment, 'GITHUB_TOKEN')}",
-                "Accept": "application/vnd.github+json",
-                "X-GitHub-Api-Version": "2022-11-28",
-            },
-        )
-        self._repository = f"/repos/{_required(environment, 'GITHUB_REPOSITORY')}"
-        self._comments = f"{self._repository}/issues/{number[1]}/comments"
-
-    def find(self) -> int | None:
-        """Return the id of the comment; comments by people who copied the marker are ignored."""
-        return next(
-            (
-                comment["id"]
-                for comment in self._api.pages(self._comments)
-                if (comment["body"] or "").startswith(MARKER) and comment["user"]["type"] == "Bot"
-            ),
-            None,
-        )
-
-    def create(self, body: str) -> None:
-        """Add a comment."""
-        self._api("POST", self._comments, {"body": body})
-
-    def update(self, comment: int, body: str) -> None:
-        """Replace the text of a comment."""
-        self._api("PATCH", f"{self._repository}/issues/comments/{comment}", {"body": body})
+    ref = _required(environment, "GITHUB_REF")
+    number = re.fullmatch(r"refs/pull/(\d+)/merge", ref)
+    if not number:
+        raise NodulesError(f"GITHUB_REF: found {ref}, expected refs/pull/NUMBER/merge")
+    headers = {
+        "Authorization": f"Bearer {_required(environment, 'GITHUB_TOKEN')}",
+        "Accept": "application/vnd.github+json",
+        "X-GitHub-Api-Version": "2022-11-28",
+    }
+    issues = f"/repos/{_required(environment, 'GITHUB_REPOSITORY')}/issues"
+    return Forge(
+        Api(_required(environment, "GITHUB_API_URL"), headers),
+        comments=f"{issues}/{number[1]}/comments",
+        comment=f"{issues}/comments",
+        update_method="PATCH",
+        is_own=lambda comment: comment["user"]["type"] == "Bot",
+    )
 
 
-class GitLab:
-    """The merge request of a GitLab CI pipeline.
+def gitlab(environment: Mapping[str, str]) -> Forge:
+    """Return the merge request of a GitLab CI pipeline.
 
     Parameters
     ----------
@@ -148,51 +141,34 @@ class GitLab:
         Environment variables: CI_API_V4_URL, CI_MERGE_REQUEST_PROJECT_ID, CI_MERGE_REQUEST_IID,
         and GITLAB_TOKEN, an access token with the scope `api`.
     """
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._api = Api(
-            _required(environment, "CI_API_V4_URL"),
-            {"PRIVATE-TOKEN": _required(environment, "GITLAB_TOKEN")},
-        )
-        project = _required(environment, "CI_MERGE_REQUEST_PROJECT_ID")
-        number = _required(environment, "CI_MERGE_REQUEST_IID")
-        self._notes = f"/projects/{project}/merge_requests/{number}/notes"
-
-    def find(self) -> int | None:
-        """Return the id of the note, searching only notes by the owner of the token."""
-        user = self._api("GET", "/user")["id"]
-        return next(
-            (
-                note["id"]
-                for note in self._api.pages(self._notes)
-                if note["body"].startswith(MARKER) and note["author"]["id"] == user
-            ),
-            None,
-        )
-
-    def create(self, body: str) -> None:
-        """Add a note."""
-        self._api("POST", self._notes, {"body": body})
-
-    def update(self, comment: int, body: str) -> None:
-        """Replace the text of a note."""
-        self._api("PUT", f"{self._notes}/{comment}", {"body": body})
+    token = _required(environment, "GITLAB_TOKEN")
+    api = Api(_required(environment, "CI_API_V4_URL"), {"PRIVATE-TOKEN": token})
+    project = _required(environment, "CI_MERGE_REQUEST_PROJECT_ID")
+    number = _required(environment, "CI_MERGE_REQUEST_IID")
+    notes = f"/projects/{project}/merge_requests/{number}/notes"
+    return Forge(
+        api,
+        comments=notes,
+        comment=notes,
+        update_method="PUT",
+        is_own=lambda note: note["author"]["id"] == api("GET", "/user")["id"],
+    )
 
 
 def post(forge: Forge, body: str) -> str:
-    """Update the comment, or create it if there is none.
+    """Update our comment, or create it if there is none.
 
     Returns
     -------
     str
         `updated` or `created`.
     """
-    comment = forge.find()
-    if comment is None:
-        forge.create(body)
-        return "created"
-    forge.update(comment, body)
-    return "updated"
+    for comment in forge.api.pages(forge.comments):
+        if (comment["body"] or "").startswith(MARKER) and forge.is_own(comment):
+            forge.api(forge.update_method, f"{forge.comment}/{comment['id']}", {"body": body})
+            return "updated"
+    forge.api("POST", forge.comments, {"body": body})
+    return "created"
 
 
 def read_comment(path: Path, run: str) -> str:
@@ -201,7 +177,7 @@ def read_comment(path: Path, run: str) -> str:
     Parameters
     ----------
     path
-        Markdown that begins with `MARKER`.
+        Markdown file that starts with `MARKER`.
     run
         URL of the run that wrote the comment.
 
@@ -215,8 +191,8 @@ def read_comment(path: Path, run: str) -> str:
     if not text.startswith(MARKER):
         raise NodulesError(f"{path}: found {text[:40]!r}, expected {MARKER} at its start")
     if command := re.search(r"^\s*/\w+", text, re.MULTILINE):
-        found = command[0].strip()
-        raise NodulesError(f"{path}: found {found} at a line's start, expected no quick actions")
+        found = f"found {command[0].strip()} at the start of a line"
+        raise NodulesError(f"{path}: {found}, expected no GitLab quick actions")
     body = f"{text}\n{_run_link(path.parent, run)}\n"
     if len(body) > MAX_CHARACTERS:
         problem = f"found {len(body):,} characters, expected {MAX_CHARACTERS:,} at most"
@@ -232,7 +208,7 @@ def _read_untrusted(path: Path) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise NodulesError(f"{path}: found no regular file, expected a comment")
+                raise NodulesError(f"{path}: found a device or a pipe, expected a regular file")
             content = file.read(4 * MAX_CHARACTERS + 1)
         return content.decode("utf-8")
     except (OSError, ValueError) as error:
@@ -243,12 +219,12 @@ def _run_link(folder: Path, run: str) -> str:
     """Return a link to the run, and the names of its page and ROC chart if it wrote them."""
     names = ("comparison.html", "roc.png")
     if all((folder / name).is_file() for name in names):
-        return f"`{names[0]}` and `{names[1]}` are in `report`, of [this run]({run})."
-    return f"By [this run]({run})."
+        return f"`{names[0]}` and `{names[1]}` are in the artifact `report` of [this run]({run})."
+    return f"Written by [this run]({run})."
 
 
 def forge_and_run(environment: Mapping[str, str]) -> tuple[Forge, str]:
-    """Return the pull request and the URL of the run, from the variables of the CI environment.
+    """Return the pull request and the URL of the run, from the CI environment variables.
 
     Raises
     ------
@@ -258,10 +234,10 @@ def forge_and_run(environment: Mapping[str, str]) -> tuple[Forge, str]:
     if environment.get("GITHUB_ACTIONS"):
         repository, run = (_required(environment, f"GITHUB_{k}") for k in ("REPOSITORY", "RUN_ID"))
         server = _required(environment, "GITHUB_SERVER_URL")
-        return GitHub(environment), f"{server}/{repository}/actions/runs/{run}"
+        return github(environment), f"{server}/{repository}/actions/runs/{run}"
     if environment.get("GITLAB_CI"):
-        return GitLab(environment), _required(environment, "CI_PIPELINE_URL")
-    raise NodulesError("found neither GITHUB_ACTIONS nor GITLAB_CI set, expected to run in one")
+        return gitlab(environment), _required(environment, "CI_PIPELINE_URL")
+    raise NodulesError("found neither GITHUB_ACTIONS nor GITLAB_CI set, expected one of them")
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:
@@ -275,7 +251,7 @@ def main() -> None:
     """Post the comment."""
     parser = argparse.ArgumentParser(
         prog="python3 -m nodules.report.comment",
-        description="Create or update the report's comment on the pull request of this CI run.",
+        description="Create or update the report comment on the pull request of this CI run.",
     )
     parser.add_argument("comment", type=Path, metavar="COMMENT.md")
     with one_line_errors():

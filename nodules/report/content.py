@@ -12,6 +12,7 @@ from nodules.comparison.verdict import (
     ComparedClassifiers,
     PairedComparison,
     TestedDifference,
+    Verdict,
     compare_classifiers,
 )
 from nodules.errors import RevisionError
@@ -89,7 +90,7 @@ def make_report(revisions: Sequence[Revision], *, resamples: int) -> Report:
     nodules = int(predictions.labels.sum())
     if min(nodules, len(predictions.labels) - nodules) < 2:
         problem = f"found {nodules} nodules among {len(predictions.labels)} test patches"
-        raise RevisionError(baseline.name, f"{problem}, expected two of each class at least")
+        raise RevisionError(baseline.name, f"{problem}, expected at least two of each class")
     classifiers = [
         Classifier(revision.predictions.probabilities, revision.threshold) for revision in revisions
     ]
@@ -99,6 +100,11 @@ def make_report(revisions: Sequence[Revision], *, resamples: int) -> Report:
     return Report(list(revisions), compared, all(same_pixels))
 
 
+def versus(baseline: str, *candidates: str) -> str:
+    """Return a title for the comparison of the candidates with the baseline."""
+    return f"{', '.join(candidates)} vs. {baseline}"
+
+
 def subject(report: Report) -> str:
     """Return a description of the revisions and their test set."""
     names = [
@@ -106,20 +112,21 @@ def subject(report: Report) -> str:
         for revision in report.revisions
     ]
     predictions = report.baseline.predictions
-    groups = predictions.groups
-    of_groups = "" if groups is None else f" of {len(set(groups)):,} groups"
-    patches = f"{len(predictions.labels):,} test patches{of_groups}"
-    nodules = int(predictions.labels.sum())
-    return f"{names[0]} compared with {', '.join(names[1:])} on {patches}, {nodules:,} nodules"
+    counts = f"nodules: {int(predictions.labels.sum()):,}"
+    if predictions.groups is not None:
+        counts += f", groups: {len(set(predictions.groups)):,}"
+    return f"{versus(*names)} on the same {len(predictions.labels):,} test patches ({counts})"
 
 
 def verdict(report: Report, candidate: Revision, comparison: PairedComparison) -> str:
-    """Return one line: whether the candidate has a higher or lower AUC, with the evidence."""
+    """Return the verdict on a candidate's AUC, with the difference, interval and p-value."""
     p_value = p_text(comparison.auc.p_holm, "adjusted p" if len(report.pairs) > 1 else "p")
     estimate = comparison.auc.estimate
-    difference = f"{estimate.value:+.3f}, {interval_text(estimate)}, {p_value}"
-    names = f"{candidate.name} against {report.baseline.name}"
-    return f"{names}: {comparison.verdict} in AUC ({difference})"
+    interval = f"{CONFIDENCE:.0%} CI {estimate.low:+.3f} to {estimate.high:+.3f}"
+    difference = f"{estimate.value:+.3f}, {interval}, {p_value}"
+    found = comparison.verdict
+    conclusion = f"{found} in AUC" if found is Verdict.NO_EVIDENCE else f"{found} AUC"
+    return f"{versus(report.baseline.name, candidate.name)}: {conclusion} ({difference})"
 
 
 def revision_warning(revision: Revision) -> str | None:
@@ -130,24 +137,19 @@ def revision_warning(revision: Revision) -> str | None:
 def warnings(report: Report) -> list[str]:
     """Return a warning for each revision whose predictions are practically constant."""
     problems = ((revision.name, revision_warning(revision)) for revision in report.revisions)
-    return [f"warning: {name}: {problem}" for name, problem in problems if problem]
+    return [f"Warning: {name}: {problem}" for name, problem in problems if problem]
 
 
 def required_sample_text(report: Report, comparison: PairedComparison) -> str:
     """Return a sentence on the number of test patches needed to detect the AUC difference."""
     if comparison.required_sample is None:
-        return "the AUCs are equal"
-    in_groups = " in groups like these" if report.compared.clustered else ""
+        return "The AUCs are equal."
+    in_groups = " in groups of similar size" if report.compared.clustered else ""
     return (
-        f"a difference of this size takes about {comparison.required_sample:,} test patches"
-        f"{in_groups} to see ({POWER:.0%} power); "
-        f"here are {len(report.baseline.predictions.labels):,}"
+        f"Detecting this difference with {POWER:.0%} power would take about "
+        f"{comparison.required_sample:,} test patches{in_groups}; "
+        f"this test set has {len(report.baseline.predictions.labels):,}."
     )
-
-
-def interval_text(estimate: Estimate) -> str:
-    """Return the confidence interval of a difference as text."""
-    return f"{CONFIDENCE:.0%} interval {estimate.low:+.3f} to {estimate.high:+.3f}"
 
 
 def p_text(p_value: float, prefix: str = "") -> str:
@@ -185,12 +187,12 @@ def comparison_table(report: Report, candidate: Revision, comparison: PairedComp
             rows.append(["", "", "", *bootstrap, "", "bootstrap"])
         elif name == "accuracy":
             p_value = p_text(comparison.mcnemar_p_holm)
-            rows.append([*values, *bootstrap, p_value, "bootstrap; p: McNemar"])
+            rows.append([*values, *bootstrap, p_value, "bootstrap (p: McNemar)"])
         else:
             rows.append([*values, *bootstrap, "", "bootstrap"])
-    head = ["", report.baseline.name, candidate.name, "difference", f"{CONFIDENCE:.0%} interval"]
-    head += ["p (Holm)" if several else "p", "by"]
-    return Table(f"{candidate.name} against {report.baseline.name}", head, rows)
+    head = ["", report.baseline.name, candidate.name, "difference", f"{CONFIDENCE:.0%} CI"]
+    head += ["p (Holm)" if several else "p", "method"]
+    return Table(versus(report.baseline.name, candidate.name), head, rows)
 
 
 def _tested_cells(tested: TestedDifference) -> list[str]:
@@ -208,7 +210,8 @@ def scores_table(report: Report) -> Table:
         for name, title in SCORE_NAMES.items()
     ]
     rows.append(["threshold", *(f"{revision.threshold:.3f}" for revision in report.revisions)])
-    return Table("Scores", ["", *(revision.name for revision in report.revisions)], rows)
+    title = f"Scores with {CONFIDENCE:.0%} confidence intervals"
+    return Table(title, ["", *(revision.name for revision in report.revisions)], rows)
 
 
 def _score_text(score: Estimate) -> str:
@@ -224,7 +227,7 @@ def params_table(report: Report) -> Table:
         if len(set(values)) > 1:
             rows.append([key, *values])
     head = ["parameter", *(revision.name for revision in report.revisions)]
-    return Table("Parameters changed", head, rows)
+    return Table("Changed parameters", head, rows)
 
 
 def _value_text(params: dict[str, Any], key: str) -> str:
@@ -236,41 +239,42 @@ def notes(report: Report) -> list[str]:
     groups = report.baseline.predictions.groups
     if report.compared.clustered:
         method = (
-            "Obuchowski's test and the bootstrap take groups as independent, for patches of one "
-            "scan are not; DeLong's stands beside them and takes patches as independent. A verdict "
-            "other than no evidence needs the first two to agree."
+            "Obuchowski's test and the bootstrap treat groups as independent and allow for "
+            "correlation within a group. DeLong's test treats all patches as independent and is "
+            "shown for reference. The verdict is better or worse only if Obuchowski's test and the "
+            "bootstrap agree."
         )
     elif groups is None:
         method = (
-            "DeLong's test takes patches as independent, since the data set has no groups; the "
-            "bootstrap draws single patches. A verdict other than no evidence needs both to agree."
+            "The data set has no groups, so DeLong's test and the bootstrap treat patches as "
+            "independent. The verdict is better or worse only if both agree."
         )
     else:
         method = (
-            "There are too few groups with nodules, or with other patches, for evidence of a "
-            "difference: DeLong's test takes patches as independent, which those of one scan are "
-            "not."
+            "Nodules or non-nodules come from fewer than two groups, too few for Obuchowski's "
+            "test, so the verdict is always no evidence of a difference. DeLong's test ignores "
+            "correlation within a group."
         )
     sentences = [
         method,
         "Sensitivity, specificity and accuracy are at each revision's own threshold. "
-        "Of the Brier score less is better.",
-        "Two trained networks are compared. How much another seed would change either is not "
-        "known.",
+        "A lower Brier score is better.",
+        "The comparison is between these trained networks and does not include the variation "
+        "between training seeds.",
     ]
     if groups is not None and len(set(groups)) < FEW_GROUPS:
         sentences.append(
-            f"{len(set(groups))} groups are few: the bootstrap's intervals are too narrow."
+            f"There are few groups ({len(set(groups))}), so the bootstrap intervals are too narrow."
         )
     if not report.same_pixels:
         sentences.append(
-            "The pixels of the test patches were not compared, since a dvc.lock does not name "
-            "data/splits/test.h5: rows, labels and groups are the same."
+            "The pixels of the test patches were not compared, because a dvc.lock does not record "
+            "data/splits/test.h5. Rows, labels and groups are identical."
         )
     if any(revision.stale for revision in report.revisions):
         sentences.append(
-            "The workspace has changed since its last `dvc repro`, which made its results."
+            "The workspace has changed since its last `dvc repro`, so its results may be outdated."
         )
     if len(report.pairs) > 1:
-        sentences.append(f"p-values are adjusted by Holm for {len(report.pairs)} comparisons.")
+        sentences.append(f"p-values are Holm-adjusted for {len(report.pairs)} comparisons.")
     return sentences

@@ -33,7 +33,7 @@ _LINKS = re.compile(
 def as_markdown(report: Report) -> str:
     """Return the verdicts, a table for each candidate, and the details in a collapsed section."""
     parts = [
-        f"**{escaped(verdict(report, *pair))}**; {escaped(required_sample_text(report, pair[1]))}."
+        f"**{escaped(verdict(report, *pair))}**. {escaped(required_sample_text(report, pair[1]))}"
         for pair in report.pairs
     ]
     parts += [f"**{escaped(warning)}**" for warning in warnings(report)]
@@ -44,8 +44,9 @@ def as_markdown(report: Report) -> str:
     params = params_table(report)
     if params.rows:
         parts += [f"#### {params.title}", _table(params)]
-    parts.append("<details><summary>Scores with their intervals, and what they rest on</summary>")
-    parts.append(_table(scores_table(report)))
+    scores = scores_table(report)
+    parts.append(f"<details><summary>{scores.title}, methods and limitations</summary>")
+    parts.append(_table(scores))
     parts.append("\n".join(f"- {escaped(note)}" for note in notes(report)))
     parts.append("</details>")
     return "\n\n".join(parts)

@@ -26,7 +26,7 @@ from nodules.system.atomic import replacing
 from nodules.system.exits import one_line_errors
 
 FOLDER = Path("report")
-HEADING = "### Is it better, or is it luck?"
+HEADING = "### Comparison of test results"
 
 
 def write_pull_request_report(
@@ -39,8 +39,8 @@ def write_pull_request_report(
     base, candidate
         Git revisions or names of DVC experiments.
     folder
-        Output folder, which is replaced. Holds `comment.md`, `roc.png` and `comparison.html`, or
-        only a comment that says so if the two revisions have different test sets.
+        Output folder, which is replaced by one with `comment.md`, `roc.png` and `comparison.html`.
+        If the test sets differ, it holds only a comment that says so.
     resamples
         Number of bootstrap resamples.
 
@@ -62,7 +62,7 @@ def write_pull_request_report(
         try:
             report = make_report([each.revision for each in loaded], resamples=resamples)
         except TestSetError as error:
-            content = [f"They cannot be compared. {escaped(str(error))}."]
+            content = [f"The results cannot be compared. {escaped(str(error))}."]
         else:
             content = _comparison_parts(report)
             write_roc_png(report, folder / "roc.png")
@@ -75,7 +75,7 @@ def write_pull_request_report(
 
 def _comparison_parts(report: Report) -> list[str]:
     baseline, candidate = (escaped(revision.name) for revision in report.revisions)
-    legend = f"ROC of the test patches: {baseline} in blue, {candidate} in orange."
+    legend = f"ROC curves on the test set: {baseline} (blue), {candidate} (orange)."
     return [as_markdown(report), f"{legend}\n\n{roc_mermaid(report)}"]
 
 
@@ -87,7 +87,7 @@ def main() -> None:
     """Write the report and print the comment."""
     parser = argparse.ArgumentParser(
         prog="python -m nodules.report.pull_request",
-        description="Write report/comment.md, roc.png and comparison.html, and print the first.",
+        description="Write report/comment.md, roc.png and comparison.html, and print the comment.",
     )
     parser.add_argument("base", metavar="BASE", help="the target branch")
     parser.add_argument("candidate", metavar="CANDIDATE", nargs="?", default="HEAD")
@@ -95,7 +95,7 @@ def main() -> None:
         arguments = parser.parse_args()
         status = ["git", "status", "--porcelain", "--untracked-files=no"]
         if subprocess.run(status, capture_output=True, check=False).stdout:
-            print("note: what is not committed is not in the report", file=sys.stderr)
+            print("note: uncommitted changes are not included in the report", file=sys.stderr)
         comment = write_pull_request_report(arguments.base, arguments.candidate, FOLDER)
         sys.stdout.write(comment)
 

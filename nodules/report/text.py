@@ -27,7 +27,7 @@ def as_text(report: Report) -> str:
         parts.append("\n".join(map(printable, problems)))
     for candidate, comparison in report.pairs:
         line = verdict(report, candidate, comparison)
-        parts.append(f"{printable(line)};\n  {required_sample_text(report, comparison)}")
+        parts.append(f"{printable(line)}\n  {required_sample_text(report, comparison)}")
     return "\n\n".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""AUCs of several classifiers on the same patches, and how far to trust their differences."""
+"""Nonparametric tests of AUC differences between classifiers on the same patches."""
 
 from typing import NamedTuple
 
@@ -11,14 +11,14 @@ from nodules.statistics.estimate import Estimate
 
 
 class CorrelatedAucs(NamedTuple):
-    """AUCs that were measured on the same patches.
+    """AUCs of K classifiers on the same patches, with their sampling covariance.
 
     Attributes
     ----------
     aucs
-        (K,) in 0..1.
+        (K,) AUCs in 0..1.
     covariance
-        (K, K): of the AUCs, had other patches, or groups, of the same kind been drawn.
+        (K, K) estimated covariance matrix of the AUCs.
     """
 
     aucs: NDArray[np.float64]
@@ -26,7 +26,7 @@ class CorrelatedAucs(NamedTuple):
 
 
 class AucTest(NamedTuple):
-    """The difference of two AUCs, its standard error, and the two-sided test that it is zero."""
+    """An AUC difference with its standard error and two-sided p-value."""
 
     difference: Estimate
     standard_error: float
@@ -36,24 +36,25 @@ class AucTest(NamedTuple):
 def correlated_aucs(
     labels: Labels, probabilities: NDArray[np.floating], groups: Groups | None = None
 ) -> CorrelatedAucs:
-    """Compute AUCs and their covariance.
+    """Return the AUCs and their covariance.
 
-    For independent patches: DeLong, DeLong and Clarke-Pearson (1988), "Comparing the areas under
-    two or more correlated receiver operating characteristic curves", Biometrics 44:837-845. For
-    patches in groups: Obuchowski (1997), "Nonparametric analysis of clustered ROC curve data",
-    Biometrics 53:567-578, which is the same where every patch is a group. By midranks, in
-    O(N log N), as Sun and Xu (2014), "Fast implementation of DeLong's algorithm for comparing the
-    areas under correlated receiver operating characteristic curves", IEEE Signal Processing
-    Letters 21:1389.
+    For independent patches, the estimator is that of DeLong, DeLong and Clarke-Pearson (1988),
+    "Comparing the areas under two or more correlated receiver operating characteristic curves",
+    Biometrics 44:837-845. For clustered patches, it is that of Obuchowski (1997), "Nonparametric
+    analysis of clustered ROC curve data", Biometrics 53:567-578, which equals DeLong's if each
+    group has one patch. Both are computed from midranks in O(N log N), after Sun and Xu (2014),
+    "Fast implementation of DeLong's algorithm for comparing the areas under correlated receiver
+    operating characteristic curves", IEEE Signal Processing Letters 21:1389-1393.
 
     Parameters
     ----------
     labels
-        (N,) of 0 and 1, at least two of each.
+        (N,) labels 0 and 1, at least two of each.
     probabilities
-        (K, N): of K classifiers.
+        (K, N) predicted probabilities of K classifiers.
     groups
-        (N,) group of each patch, `can_be_clustered`; None takes patches as independent.
+        (N,) group of each patch, for which `can_be_clustered` is true. None treats patches as
+        independent.
 
     Returns
     -------
@@ -63,19 +64,19 @@ def correlated_aucs(
     nodules, others = probabilities[:, nodule], probabilities[:, ~nodule]
     m, n = nodules.shape[1], others.shape[1]
     ranks = rankdata(np.concatenate([nodules, others], axis=1), axis=1)
-    # Of each nodule, the share of the others that it outranks; of each other, the share of the
-    # nodules that outrank it. A tie counts half.
+    # Placement values: the fraction of non-nodules that each nodule outranks, and the fraction of
+    # nodules that outrank each non-nodule. A tie counts as half.
     outranked = ranks[:, :m] - rankdata(nodules, axis=1)
     of_nodules = outranked / n
     of_others = 1 - (ranks[:, m:] - rankdata(others, axis=1)) / m
-    # Halves add up without rounding, so that equal AUCs are equal here too.
+    # Sums of multiples of 0.5 are exact, so equal AUCs compare equal.
     aucs = outranked.sum(axis=1) / (m * n)
     if groups is None:
         covariance = np.cov(of_nodules) / m + np.cov(of_others) / n
         return CorrelatedAucs(aucs, np.atleast_2d(covariance))
     units = np.unique(groups, return_inverse=True)[1]
     count = int(units.max()) + 1
-    # What each group adds to or takes from the mean, by the placements of its nodules and others.
+    # Contribution of each group to the deviations of the placement values from the AUC.
     by_nodules = _sums(units[nodule], of_nodules - aucs[:, None], count) / m
     by_others = _sums(units[~nodule], of_others - aucs[:, None], count) / n
     both = by_nodules @ by_others.T
@@ -88,14 +89,14 @@ def correlated_aucs(
 
 
 def can_be_clustered(labels: Labels, groups: Groups | None) -> bool:
-    """Say whether there are groups, two at least with nodules and two with other patches."""
+    """Return whether at least two groups have nodules and at least two have non-nodules."""
     if groups is None:
         return False
     return min(len(set(groups[labels == 1])), len(set(groups[labels == 0]))) > 1
 
 
 def _sums(units: NDArray[np.intp], values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Sum (K, n) over patches into (K, count) over groups."""
+    """Sum (K, n) values of patches within each group into (K, count)."""
     return np.stack([np.bincount(units, row, count) for row in values])
 
 
@@ -106,21 +107,21 @@ def _unbiased(groups: int) -> float:
 def compare_aucs(
     measured: CorrelatedAucs, baseline: int, candidate: int, *, confidence: float
 ) -> AucTest:
-    """Test whether two of the AUCs differ.
+    """Test whether two AUCs differ, with a normal approximation.
 
     Parameters
     ----------
     measured
-        From `correlated_aucs`.
+        AUCs and covariance from `correlated_aucs`.
     baseline, candidate
-        Positions among the K.
+        Indices of the two classifiers.
     confidence
-        Level of the interval, in 0..1.
+        Confidence level of the interval, in 0..1.
 
     Returns
     -------
     AucTest
-        Candidate minus baseline. Classifiers that rank the patches alike have p-value 1.
+        Candidate minus baseline. The p-value is 1 for classifiers with the same ranking.
     """
     contrast = np.zeros(len(measured.aucs))
     contrast[candidate] += 1
@@ -135,33 +136,33 @@ def compare_aucs(
     return AucTest(Estimate(difference, difference - margin, difference + margin), error, p_value)
 
 
-def patches_to_see(
+def required_sample_size(
     difference: float, standard_error: float, patches: int, *, alpha: float, power: float
 ) -> int | None:
-    """Say how many patches a difference would take to be seen.
+    """Return the number of patches needed to detect an AUC difference.
 
-    The variance of an AUC falls as one over the number of patches, as long as the share of nodules
-    stays the same.
+    The variance of the difference is assumed to be inversely proportional to the number of
+    patches, with the same proportion of nodules and the same group sizes.
 
     Parameters
     ----------
     difference, standard_error
-        Of two AUCs, measured on `patches` patches.
+        AUC difference and its standard error, measured on `patches` patches.
     patches
-        How many these are.
+        Number of patches of the measurement.
     alpha
-        Level of the two-sided test, in 0..1.
+        Significance level of the two-sided test, in 0..1.
     power
-        Probability that the test sees the difference, in 0..1.
+        Power of the test, in 0..1.
 
     Returns
     -------
     int or None
-        None where the difference is zero: no number would do.
+        Sample size, or None if the difference is zero.
 
     Examples
     --------
-    >>> patches_to_see(0.01, 0.01, 500, alpha=0.05, power=0.8)
+    >>> required_sample_size(0.01, 0.01, 500, alpha=0.05, power=0.8)
     3925
     """
     if difference == 0:

@@ -1,7 +1,7 @@
-"""The bootstrap over groups of patches: scores of one or several classifiers on the same resamples.
+"""Cluster bootstrap of the scores of one or several classifiers, on the same resamples.
 
-Patches of one scan are correlated, so whole groups are drawn where there are groups (the cluster
-bootstrap; Davison and Hinkley (1997), "Bootstrap methods and their application", section 3.8).
+Patches of one scan are correlated, so whole groups are resampled if there are groups (Davison and
+Hinkley (1997), "Bootstrap methods and their application", section 3.8).
 """
 
 from collections.abc import Iterator
@@ -12,29 +12,29 @@ from numpy.typing import NDArray
 from nodules.patches.layout import Groups, Labels
 from nodules.statistics.estimate import Estimate
 
-# Resamples are drawn and scored in blocks whose arrays have about this many elements, so that they
-# stay in the processor's cache.
+# Resamples are drawn and scored in blocks whose arrays have about this many elements, to fit in the
+# processor's cache.
 BLOCK_ELEMENTS = 2**16
 
 Floats = NDArray[np.float64]
 
 
 class Resampling:
-    """Resamples of N patches, drawn with replacement by group.
+    """Bootstrap resamples of N patches, drawn with replacement by group.
 
     Parameters
     ----------
     count
         Number of patches, N.
     groups
-        (N,) group of each patch; None draws single patches.
+        (N,) group of each patch. None resamples single patches.
 
     Attributes
     ----------
     units
-        (N,) index of what is drawn with each patch: its group or itself.
+        (N,) index of the sampling unit of each patch: its group, or the patch itself.
     unit_count
-        Number of distinct units, which is also the number drawn per resample.
+        Number of units, which is also the number drawn per resample.
     """
 
     def __init__(self, count: int, groups: Groups | None) -> None:
@@ -44,7 +44,7 @@ class Resampling:
         self.unit_count = int(self.units.max()) + 1
 
     def draw(self, resamples: int, seed: int) -> Iterator[Floats]:
-        """Yield blocks of resamples as (rows, units): how often each resample holds each unit."""
+        """Yield blocks of resamples: (rows, units) counts of each unit in each resample."""
         rng = np.random.default_rng(seed)
         rows = max(1, BLOCK_ELEMENTS // len(self.units))
         for first in range(0, resamples, rows):
@@ -55,21 +55,21 @@ class Resampling:
 
 
 class PairedScores:
-    """The scores of K classifiers on the same N patches, and on resamples of these.
+    """The scores of K classifiers on the same N patches and on bootstrap resamples of them.
 
-    A resample is a row of weights, how often it holds each group: scores that are ratios of sums
-    are products of matrices, and those that depend on the ranking are cumulative sums.
+    A resample is a row of counts, one per unit. Scores that are ratios of sums are computed as
+    matrix products, and scores that depend on the ranking as cumulative sums.
 
     Parameters
     ----------
     labels
-        (N,) of 0 and 1.
+        (N,) labels 0 and 1.
     groups
-        (N,) group of each patch; None draws single patches.
+        (N,) group of each patch. None resamples single patches.
     probabilities
-        (K, N).
+        (K, N) predicted probabilities of a nodule.
     thresholds
-        (K,): each classifier's own; a patch at or above it is called a nodule.
+        (K,) decision threshold of each classifier. A patch at or above it is called a nodule.
     """
 
     def __init__(
@@ -97,12 +97,12 @@ class PairedScores:
         }
 
     def observed(self) -> dict[str, Floats]:
-        """Score the patches themselves: (K,) by name, as `resampled` names them."""
+        """Return the (K,) scores of the original patches by name, as in `resampled`."""
         once = np.ones((1, self._resampling.unit_count))
         return {name: scores[:, 0] for name, scores in self._scores(once).items()}
 
     def resampled(self, resamples: int, seed: int) -> dict[str, Floats]:
-        """Score every classifier on the same resamples.
+        """Return the scores of all classifiers on the same resamples.
 
         Parameters
         ----------
@@ -114,8 +114,8 @@ class PairedScores:
         Returns
         -------
         dict of str to (K, R) float64
-            `auc`, `average_precision`, `sensitivity`, `specificity`, `accuracy` and `brier`; NaN
-            where a resample lacks a class.
+            `auc`, `average_precision`, `sensitivity`, `specificity`, `accuracy` and `brier`. NaN if
+            a resample lacks a class.
         """
         blocks = [self._scores(copies) for copies in self._resampling.draw(resamples, seed)]
         return {name: np.concatenate([each[name] for each in blocks], axis=1) for name in blocks[0]}
@@ -130,13 +130,13 @@ class PairedScores:
         return {"auc": aucs, "average_precision": precisions, **ratios}
 
     def _by_unit(self, values: NDArray) -> Floats:
-        """Sum (K, N) over patches into (K, units)."""
+        """Sum (K, N) values of patches within each unit into (K, units)."""
         units, count = self._resampling.units, self._resampling.unit_count
         return np.stack([np.bincount(units, row, count) for row in values])
 
 
 class _Ranking:
-    """The patches in the order in which a classifier would call them nodules."""
+    """The patches in descending order of a classifier's probability."""
 
     def __init__(
         self, labels: Labels, units: NDArray[np.intp], probabilities: NDArray[np.floating]
@@ -145,14 +145,14 @@ class _Ranking:
         self._units = units[order]
         self._nodule = labels[order].astype(np.float64)
         falls = np.diff(probabilities[order]) < 0
-        # Patches of equal probability are called together.
+        # Patches of equal probability share one point of the curve.
         self._ends = np.flatnonzero(np.append(falls, True))
 
     def scores(self, copies: Floats) -> tuple[Floats, Floats]:
-        """Compute the (R,) AUCs and average precisions of (R, units) resamples.
+        """Return the (R,) AUCs and average precisions of (R, units) resamples.
 
-        The AUC is the area under the ROC by trapezes, the average precision the sum of the
-        precisions weighted by the gain of recall; both as in scikit-learn.
+        The AUC is the trapezoidal area under the ROC curve. The average precision is the sum of
+        the precisions weighted by the increase in recall. Both are as in scikit-learn.
         """
         ordered = copies[:, self._units]
         called = np.cumsum(ordered, axis=1)[:, self._ends]
@@ -176,16 +176,16 @@ def auc_interval(
 ) -> tuple[float, float]:
     """Return the percentile bootstrap interval of the AUC.
 
-    A resample that lacks a class has no AUC and is left out.
+    Resamples that lack a class have no AUC and are excluded.
 
     Parameters
     ----------
     labels
-        (N,) of 0 and 1.
+        (N,) labels 0 and 1.
     probabilities
-        (N,) probability of a nodule.
+        (N,) predicted probabilities of a nodule.
     groups
-        (N,) group of each patch; None draws single patches.
+        (N,) group of each patch. None resamples single patches.
     resamples
         Number of bootstrap resamples.
     confidence
@@ -205,7 +205,7 @@ def auc_interval(
 
 
 def percentile_estimate(value: float, resampled: Floats, *, confidence: float) -> Estimate:
-    """Return a score, or a difference of scores, with the percentile interval of its resamples."""
+    """Return a score, or a difference of scores, with its percentile bootstrap interval."""
     return Estimate(float(value), *_percentiles(resampled, confidence))
 
 

@@ -1,10 +1,10 @@
-"""A number with its confidence interval."""
+"""A value with its confidence interval."""
 
 from typing import NamedTuple
 
 
 class Estimate(NamedTuple):
-    """A value and the ends of the interval around it."""
+    """A value and the limits of its confidence interval."""
 
     value: float
     low: float

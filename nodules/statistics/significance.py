@@ -1,4 +1,4 @@
-"""McNemar's exact test, and Holm's correction where several hypotheses are tested at once."""
+"""McNemar's exact test, and Holm's correction for multiple tests."""
 
 from collections.abc import Sequence
 
@@ -8,20 +8,20 @@ from scipy.stats import binomtest
 
 
 def mcnemar(baseline_right: NDArray[np.bool_], candidate_right: NDArray[np.bool_]) -> float:
-    """Test whether two classifiers are right equally often, by the patches that one gets right.
+    """Return the p-value of McNemar's exact test that two classifiers are equally accurate.
 
     McNemar (1947), "Note on the sampling error of the difference between correlated proportions
-    or percentages", Psychometrika 12:153-157, with the exact binomial distribution.
+    or percentages", Psychometrika 12:153-157, here with the exact binomial distribution.
 
     Parameters
     ----------
     baseline_right, candidate_right
-        (N,) whether each classifier is right about each patch.
+        (N,) whether each classifier is correct on each patch.
 
     Returns
     -------
     float
-        The two-sided p-value; 1 where both are right about the same patches.
+        Two-sided p-value, 1 if both are correct on the same patches.
     """
     won = int((candidate_right & ~baseline_right).sum())
     lost = int((baseline_right & ~candidate_right).sum())
@@ -29,7 +29,7 @@ def mcnemar(baseline_right: NDArray[np.bool_], candidate_right: NDArray[np.bool_
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for having tested several hypotheses.
+    """Return p-values adjusted for multiple tests.
 
     Holm (1979), "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
     Statistics 6:65-70.
@@ -37,13 +37,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Parameters
     ----------
     p_values
-        One for each hypothesis.
+        Unadjusted p-values, one per hypothesis.
 
     Returns
     -------
     list of float
-        In the same order: to be compared with the level at which not even one true hypothesis is
-        to be rejected.
+        Adjusted p-values in the same order. Rejecting those below a level limits the family-wise
+        error rate to that level.
 
     Examples
     --------

@@ -65,23 +65,23 @@ def printed(*revisions: str) -> str:
 @pytest.mark.usefixtures("inside")
 def test_a_better_experiment_is_called_better_and_says_what_changed() -> None:
     text = printed("HEAD", "second")
-    assert "second against HEAD: better in AUC (+0." in text
-    assert "400 test patches of 40 groups, 80 nodules" in text
+    assert "second vs. HEAD: better AUC (+0." in text
+    assert "400 test patches (nodules: 80, groups: 40)" in text
     assert ["skill", "1.0", "2.5"] in [line.split() for line in text.splitlines()]
-    assert "patches " not in text.split("Parameters changed")[1].split("\n\n")[0]
+    assert "patches " not in text.split("Changed parameters")[1].split("\n\n")[0]
 
 
 @pytest.mark.usefixtures("inside")
 def test_another_seed_is_no_evidence_of_a_difference() -> None:
     text = printed("HEAD", "lucky")
-    assert "lucky against HEAD: no evidence of a difference in AUC" in text
-    assert "test patches in groups like these to see (80% power); here are 400" in text
+    assert "lucky vs. HEAD: no evidence of a difference in AUC" in text
+    assert "test patches in groups of similar size; this test set has 400." in text
 
 
 def test_the_workspace_is_compared_with_head_where_nothing_is_named(project: Project) -> None:
     text = project.compare()
-    assert "workspace against HEAD: no evidence of a difference" in text
-    assert "the AUCs are equal" in text
+    assert "workspace vs. HEAD: no evidence of a difference" in text
+    assert "The AUCs are equal." in text
     assert "has changed" not in text
 
 
@@ -128,7 +128,7 @@ def test_the_json_holds_what_scikit_learn_and_holm_give(inside: Project) -> None
 
 def test_markdown_has_whole_tables_and_the_verdict_first(project: Project) -> None:
     text = project.compare("HEAD", "second", "--md")
-    assert text.startswith("**second against HEAD: better in AUC")
+    assert text.startswith("**second vs. HEAD: better AUC")
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) > 15
     assert all(line.endswith("|") for line in rows)
@@ -144,8 +144,8 @@ def test_a_revision_whose_network_has_learned_nothing_is_a_warning_in_every_form
     learned_nothing = replace(second, predictions=replace(second.predictions, probabilities=alike))
     report = make_report([first, learned_nothing], resamples=100)
     problem = "the probabilities of all 400 test patches lie within 0.4386672 to 0.4386673"
-    assert as_text(report).count(f"warning: second: {problem}") == 1
-    assert as_markdown(report).count(f"**warning: second: {problem}") == 1
+    assert as_text(report).count(f"Warning: second: {problem}") == 1
+    assert as_markdown(report).count(f"**Warning: second: {problem}") == 1
     write_page(report, tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text().count(f"Warning: second: {problem}") == 1
     ours, theirs = json.loads(as_json(report))["revisions"]
@@ -182,7 +182,7 @@ def test_in_markdown_nothing_is_linked(text: str, expected: str) -> None:
         (("HEAD", "other-patches"), "found 420 test patches, 400 of them among the 400 of HEAD"),
         (
             ("HEAD", "other-pixels"),
-            "other-pixels: found other pixels than in HEAD in 400 of 400 test patches, first in "
+            "other-pixels: found pixels that differ from HEAD in 400 of 400 test patches, first in "
             "row 1000; expected the same test set (did dataset change?)",
         ),
         (("HEAD", ""), "revision: found an empty name, expected a commit or a branch"),
@@ -192,7 +192,7 @@ def test_in_markdown_nothing_is_linked(text: str, expected: str) -> None:
         (("HEAD", "a" * 5000), "aaa: no such revision, expected a commit"),
         (
             ("HEAD", "M\udcfcller"),
-            "found letters that are not in the encoding of the locale (utf-8)",
+            "found characters outside the locale's encoding (utf-8)",
         ),
         (("HEAD", "HEAD"), "HEAD: found twice, expected different revisions"),
     ],
@@ -210,7 +210,7 @@ def test_the_same_pixels_in_another_file_are_the_same_test_patches() -> None:
     ours, theirs = report.revisions
     assert ours.test_hash != theirs.test_hash
     assert report.same_pixels
-    assert "the AUCs are equal" in as_text(report)
+    assert "The AUCs are equal." in as_text(report)
     assert "pixels" not in "\n".join(notes(report))
 
 
@@ -221,7 +221,7 @@ def test_without_pixels_the_hash_of_the_test_patches_decides(
     unknown = replace(equal, test_hash="")
     with data_taken_away(inside, tmp_path):
         assert make_report([ours, equal], resamples=100).same_pixels
-        with pytest.raises(TestSetError, match=r"found another data/splits/test\.h5 than that of"):
+        with pytest.raises(TestSetError, match=r"found another data/splits/test\.h5 than in"):
             make_report([ours, other], resamples=100)
         report = make_report([ours, unknown], resamples=100)
     assert "The pixels of the test patches were not compared" in as_text(report)
@@ -332,16 +332,16 @@ def test_predictions_are_read_from_a_remote(emptied: Project, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "found the columns nothing, expected split,index,group,label,probability"),
-        ("test,1,,0,0.5\ntest,x,,1,0.5", "line 3: found no numbers, expected some"),
+        ("", "found no header, expected the columns split,index,group,label,probability"),
+        ("test,1,,0,0.5\ntest,x,,1,0.5", "line 3: found an invalid row, expected split,"),
         ("test,1,,2,0.5", "line 2: found label 2, probability 0.5, expected label 0 or 1"),
         ("test,1,,1,nan", "line 2: found label 1, probability nan, expected label 0 or 1"),
-        ("test,1,,1,0.5,9", "line 2: found no numbers, expected some"),
+        ("test,1,,1,0.5,9", "line 2: found an invalid row, expected split,"),
         ("test,9223372036854775808,,1,0.5", "line 2: found index 9223372036854775808, expected"),
         ("test,-1,,1,0.5", "line 2: found index -1, expected a row of the data set"),
-        ("test,1,\r,1,0.5", "line 2: found no numbers, expected some"),
-        (f"test,1,{'x' * 200_000},1,0.5", "line 2: found no table (field larger than"),
-        ("test,1,,1,0.5\ntest,1,,1,0.6", "found an index twice in test, expected each row once"),
+        ("test,1,\r,1,0.5", "line 2: found an invalid row, expected split,"),
+        (f"test,1,{'x' * 200_000},1,0.5", "line 2: found invalid CSV (field larger than"),
+        ("test,1,,1,0.5\ntest,1,,1,0.6", "found a duplicate index in test, expected unique ones"),
     ],
 )
 def test_broken_predictions_are_refused_with_their_line(text: str, sentence: str) -> None:
@@ -360,7 +360,7 @@ def test_the_page_draws_every_curve_without_a_network(inside: Project, tmp_path:
     assert opened.console == []
     # ROC, precision-recall, calibration and loss curves of three revisions, and two diagonals.
     assert len(opened.curves()) == 4 * 3 + 2
-    assert "second against HEAD: better in AUC" in opened.document
+    assert "second vs. HEAD: better AUC" in opened.document
     assert opened.document.count("data:image/png;base64,") == 2 * 12
     for outside in ('src="http', 'href="http', "url(http", "@import"):
         assert outside not in opened.document
@@ -402,7 +402,7 @@ def test_patches_without_pixels_are_listed(inside: Project, tmp_path: Path) -> N
         write_page(make_report(revisions, resamples=100), page)
     text = page.read_text()
     assert "data:image/png" not in text
-    listed = text.split("Where second and HEAD disagree most")[1]
+    listed = text.split("Largest disagreements between second and HEAD")[1]
     first, second = (each.predictions for each in revisions)
     farthest = int(np.argmax(np.abs(first.probabilities - second.probabilities)))
     assert f"<td>{first.index[farthest]}</td>" in listed.split("</tr>")[1]

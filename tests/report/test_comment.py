@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from nodules.errors import NodulesError
-from nodules.report.comment import MARKER, GitHub, GitLab, forge_and_run, post, read_comment
+from nodules.report.comment import MARKER, forge_and_run, github, gitlab, post, read_comment
 from tests.support import REPOSITORY
 
 TOKEN = "a-secret"
@@ -119,7 +119,7 @@ def served(answer: Callable[..., tuple[int, Any]]) -> Iterator[str]:
         server.server_close()
 
 
-def github() -> Played:
+def github_server() -> Played:
     repository = "/repos/someone/nodules"
     return Played(
         f"{repository}/issues/5/comments",
@@ -130,7 +130,7 @@ def github() -> Played:
     )
 
 
-def gitlab() -> Played:
+def gitlab_server() -> Played:
     notes = "/projects/42/merge_requests/5/notes"
     return Played(notes, notes, "PUT", ("PRIVATE-TOKEN", TOKEN), "author")
 
@@ -160,7 +160,7 @@ def gitlab_environment(url: str) -> dict[str, str]:
 
 FORGES = pytest.mark.parametrize(
     ("play", "environment"),
-    [(github, github_environment), (gitlab, gitlab_environment)],
+    [(github_server, github_environment), (gitlab_server, gitlab_environment)],
     ids=["GitHub", "GitLab"],
 )
 
@@ -224,7 +224,7 @@ def test_a_redirection_does_not_carry_the_token_elsewhere() -> None:
         served(elsewhere) as other,
         served(lambda *_: (302, f"{other}/")) as url,
     ):
-        assert GitHub(github_environment(url)).find() is None
+        assert post(github(github_environment(url)), MARKER) == "created"
     assert seen
     assert TOKEN not in str([dict(headers) for headers in seen])
 
@@ -232,8 +232,8 @@ def test_a_redirection_does_not_carry_the_token_elsewhere() -> None:
 def test_a_server_that_is_not_there_is_named_in_one_line() -> None:
     with served(lambda *_: (200, [])) as gone:
         pass
-    with pytest.raises(NodulesError, match=r"^GET http.*: found no answer in JSON \(.*refused"):
-        GitLab(gitlab_environment(gone)).find()
+    with pytest.raises(NodulesError, match=r"^GET http.*: found no valid response \(.*refused"):
+        post(gitlab(gitlab_environment(gone)), MARKER)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,9 @@ def test_only_our_own_comments_are_posted(text: str, problem: str, tmp_path: Pat
 def test_a_comment_contains_no_gitlab_commands(line: str, tmp_path: Path) -> None:
     path = tmp_path / "comment.md"
     path.write_text(f"{MARKER}\nand/or\n{line}\n")
-    with pytest.raises(NodulesError, match=r"found /\w+ at a line's start, expected no quick"):
+    with pytest.raises(
+        NodulesError, match=r"found /\w+ at the start of a line, expected no GitLab"
+    ):
         read_comment(path, "https://forge.example/run")
 
 
@@ -271,7 +273,7 @@ def test_a_comment_is_read_from_a_regular_file_alone_and_no_further_than_needed(
         read_comment(path, "run")
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(NodulesError, match="found no regular file, expected a comment"):
+    with pytest.raises(NodulesError, match="found a device or a pipe, expected a regular file"):
         read_comment(path, "run")
     path.unlink()
     with path.open("wb") as file:
@@ -283,11 +285,13 @@ def test_a_comment_is_read_from_a_regular_file_alone_and_no_further_than_needed(
 
 def test_a_comment_names_the_page_and_the_picture_where_they_are(tmp_path: Path) -> None:
     path, run = tmp_path / "comment.md", "https://forge.example/run"
-    path.write_text(f"{MARKER}\nThey cannot be compared.\n")
-    assert read_comment(path, run).endswith(f"compared.\n\nBy [this run]({run}).\n")
+    path.write_text(f"{MARKER}\nThe results cannot be compared.\n")
+    assert read_comment(path, run).endswith(f"compared.\n\nWritten by [this run]({run}).\n")
     for name in ("comparison.html", "roc.png"):
         (tmp_path / name).touch()
-    expected = f"`comparison.html` and `roc.png` are in `report`, of [this run]({run}).\n"
+    expected = (
+        f"`comparison.html` and `roc.png` are in the artifact `report` of [this run]({run}).\n"
+    )
     assert read_comment(path, run).endswith(expected)
 
 
@@ -303,7 +307,7 @@ def test_a_run_without_a_pull_request_is_refused(ref: str) -> None:
 
 
 def test_the_posting_job_needs_only_python(tmp_path: Path) -> None:
-    played = github()
+    played = github_server()
     comment = tmp_path / "comment.md"
     comment.write_text(f"{MARKER}\nnaïve\n", encoding="utf-8")
     # -S excludes all installed packages.

@@ -68,13 +68,13 @@ def test_the_comment_holds_verdict_tables_curves_and_where_the_results_are_from(
 ) -> None:
     comment = reported("better", tmp_path / "report")
     assert comment.startswith(f"{MARKER}\n")
-    assert "**better against main: better in AUC (+0." in comment
+    assert "**better vs. main: better AUC (+0." in comment
     assert "| skill | 1.0 | 2.5 |" in comment
     commit = inside.run("git", "rev-parse", "--short=7", "better").strip()
-    assert f"- better ({commit}): the results that its dvc.lock names." in comment
+    assert f"- better ({commit}): results recorded in its dvc.lock." in comment
     assert (tmp_path / "report" / "roc.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "report" / "comparison.html").read_text()
-    assert "better against main: better in AUC" in page
+    assert "better vs. main: better AUC" in page
     assert "data:image/png;base64," in page
 
 
@@ -104,11 +104,11 @@ def test_a_commit_whose_lock_is_out_of_date_is_reproduced_elsewhere(
     after = inside.run("git", "status", "--porcelain"), inside.run("dvc", "status", "--json")
     assert before == after
     (inside.path / "unsaved.txt").unlink()
-    made = "made here by `dvc repro`, since its dvc.lock is out of date in evaluate"
-    assert f"{made}; commit what `dvc repro` gives." in comment.replace("\\", "")
+    made = "reproduced with `dvc repro`, because its dvc.lock is outdated (evaluate)"
+    assert f"{made}. Run `dvc repro` and commit its results." in comment.replace("\\", "")
     # The parameters match those of the reproduced branch.
     better = reported("better", tmp_path / "better")
-    verdict = re.compile(r"in AUC \((.*)\)\*\*")
+    verdict = re.compile(r"better AUC \((.*)\)\*\*")
     assert verdict.findall(comment) == verdict.findall(better) != []
 
 
@@ -117,8 +117,8 @@ def test_a_commit_that_recorded_other_versions_is_reproduced_with_those_installe
     tmp_path: Path,
 ) -> None:
     comment = reported("upgraded", tmp_path / "report").replace("\\", "")
-    assert "upgraded against main: better in AUC" in comment
-    assert "made here by `dvc repro`, since its dvc.lock is out of date in evaluate" in comment
+    assert "upgraded vs. main: better AUC" in comment
+    assert "reproduced with `dvc repro`, because its dvc.lock is outdated (evaluate)" in comment
 
 
 def test_results_that_cannot_be_pulled_are_reproduced_once(inside: Project, tmp_path: Path) -> None:
@@ -126,11 +126,11 @@ def test_results_that_cannot_be_pulled_are_reproduced_once(inside: Project, tmp_
     with data_taken_away(inside, tmp_path / "aside"):
         (inside.path / "data").mkdir()
         comment = reported("better", tmp_path / "report").replace("\\", "")
-        why = "since neither DVC's cache nor a remote has what its dvc.lock names."
-        assert comment.count(f"made here by `dvc repro`, {why}") == 2
-        assert "better in AUC" in comment
+        why = "because its results are neither in DVC's cache nor on a remote."
+        assert comment.count(f"reproduced with `dvc repro`, {why}") == 2
+        assert "better AUC" in comment
         # From now on they are cached.
-        assert "made here" not in reported("better", tmp_path / "report")
+        assert "reproduced with" not in reported("better", tmp_path / "report")
         assert len(read_revision("better").predictions.index) == 400
 
 
@@ -139,7 +139,7 @@ def test_for_other_test_patches_the_comment_states_only_that(tmp_path: Path) -> 
     folder = tmp_path / "report"
     reported("better", folder)
     comment = reported("other-patches", folder)
-    assert "They cannot be compared. other-patches: found 420 test patches, 400 of" in comment
+    assert "The results cannot be compared. other-patches: found 420 test patches, 400" in comment
     assert "AUC" not in comment
     # Not the pictures of the previous report.
     assert [path.name for path in folder.iterdir()] == ["comment.md"]
@@ -157,11 +157,11 @@ def test_a_commit_that_cannot_be_reproduced_is_refused_in_one_line(inside: Proje
     (inside.path / "params.yaml").write_text(PARAMS.replace("luck: 1", "luck: 9"))
     result = inside(*report, "broken")
     (inside.path / "params.yaml").write_text(PARAMS)
-    assert "note: what is not committed is not in the report\n" in result.stderr
+    assert "note: uncommitted changes are not included in the report\n" in result.stderr
     assert result.returncode == 1
     assert result.stdout == ""
     last = result.stderr.splitlines()[-1]
-    assert last.startswith("error: broken: `dvc repro` ends with status ")
+    assert last.startswith("error: broken: `dvc repro` exited with status ")
     assert "Traceback" not in result.stderr
     assert not (inside.path / "report").exists()
     with pytest.raises(RevisionError, match="nowhere: no such revision"):

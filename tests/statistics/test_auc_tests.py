@@ -12,7 +12,7 @@ from nodules.statistics.auc_tests import (
     can_be_clustered,
     compare_aucs,
     correlated_aucs,
-    patches_to_see,
+    required_sample_size,
 )
 from tests.support.predictions import draw_binormal, paired_predictions
 
@@ -166,7 +166,7 @@ def test_the_required_sample_gives_80_percent_power() -> None:
     large = compare_aucs(
         correlated_aucs(*draw_binormal(rng, 100_000, separations)), 0, 1, confidence=0.95
     )
-    needed = patches_to_see(
+    needed = required_sample_size(
         large.difference.value, large.standard_error, 100_000, alpha=0.05, power=0.8
     )
     assert needed is not None
@@ -188,7 +188,7 @@ def test_equal_rankings_are_no_difference(asah) -> None:
     test = compare_aucs(correlated_aucs(labels, twice), 0, 1, confidence=0.95)
     assert test.p_value == 1
     assert test.difference == (0, 0, 0)
-    assert patches_to_see(0.0, 0.0, 113, alpha=0.05, power=0.8) is None
+    assert required_sample_size(0.0, 0.0, 113, alpha=0.05, power=0.8) is None
 
 
 def test_equal_aucs_of_other_rankings_are_no_difference() -> None:
