@@ -264,7 +264,7 @@ def test_a_full_disk_is_one_line_and_the_training_resumes_when_there_is_room(
     split_patches(
         folder / "discs.h5",
         folder / "splits",
-        SplitParams(train=0.4, val=0.3, test=0.3, near_duplicates="report"),
+        SplitParams(by="group", train=0.4, val=0.3, test=0.3, near_duplicates="report"),
         seed=1,
     )
     full = mounted(folder / "full", "size=64k")

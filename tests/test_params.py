@@ -190,3 +190,37 @@ def test_an_experiment_changes_only_its_parameter(tmp_path: Path) -> None:
     assert [(old.split("#")[0], new.split("#")[0]) for old, new in changed] == [
         ("model: squeezenet          ", "model: mobilenet           ")
     ]
+
+
+def test_the_comments_list_the_choices() -> None:
+    lines = (REPOSITORY / "params.yaml").read_text().splitlines()
+    content = YAML(typ="safe", pure=True).load(REPOSITORY / "params.yaml")
+    for key in ("model", "recipe"):
+        (line,) = (line for line in lines if line.startswith(f"{key}: "))
+        assert line.split("# ")[1].split(" | ") == list(content[f"{key}s"])
+
+
+@pytest.mark.parametrize("model", ["squeezenet", "mobilenet"])
+def test_a_recipe_differs_from_the_tuned_one_in_its_augmentation_alone(model: str) -> None:
+    params = read_params(REPOSITORY / "params.yaml")
+    tuned, plain = (params.recipe_of(model, name) for name in ("tuned", "no_augmentation"))
+    assert not any(plain.augmentation.model_dump().values())
+    assert plain.changed({"augmentation": tuned.augmentation.model_dump()}) == tuned
+    assert params.class_weights["no_augmentation"] == params.class_weights["tuned"]
+
+
+@pytest.mark.parametrize(
+    ("model", "recipe", "note"),
+    [
+        ("squeezenet", "tuned", None),
+        ("squeezenet_published", "published", None),
+        ("squeezenet_published", "tuned", "squeezenet_published was published with recipe=publish"),
+        ("mobilenet", "published", "recipe=published was published for mobilenet_published"),
+    ],
+)
+def test_a_network_and_a_recipe_of_different_origin_are_noted(
+    model: str, recipe: str, note: str | None
+) -> None:
+    params = read_params(REPOSITORY / "params.yaml")
+    found = params.model_copy(update={"model": model, "recipe": recipe}).unusual_choice()
+    assert found is None if note is None else found is not None and found.startswith(note)

@@ -44,7 +44,7 @@ def assign_splits(
         As in `split_patches`.
     """
     labels, path = patches.labels, patches.path
-    groups: Groups | None = patches.groups if joined is None else joined.astype(np.int64)
+    groups = units_of(patches, params) if joined is None else joined.astype(np.int64)
     fractions = {"train": params.train, "val": params.val, "test": params.test}
     if patches.split is None:
         rows = np.arange(len(patches))
@@ -55,6 +55,11 @@ def assign_splits(
         _complete(path, labels, groups, assignment, fractions, seed)
     _check_classes(path, labels, assignment)
     return assignment
+
+
+def units_of(patches: PatchFile, params: SplitParams) -> Groups | None:
+    """Return the (N,) groups that must not span splits, or None to split patch by patch."""
+    return patches.groups if params.by == "group" else None
 
 
 def fold_counts(fractions: Sequence[float], max_folds: int) -> list[int]:

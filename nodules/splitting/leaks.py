@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nodules.errors import SplitError
 from nodules.patches.layout import SPLITS, Groups
 from nodules.patches.reader import PatchFile
-from nodules.splitting.assignment import Assignment, assign_splits
+from nodules.splitting.assignment import Assignment, assign_splits, units_of
 from nodules.splitting.near_duplicates import Duplicates, Pair, connected, find_duplicates
 from nodules.splitting.params import SplitParams
 
@@ -132,9 +132,10 @@ def _keep_together(
 ) -> tuple[int, Assignment]:
     """Split again with duplicates joined; return the size of the largest group and the result."""
     joined = duplicates.joined()
-    if patches.groups is not None:
+    units = units_of(patches, params)
+    if units is not None:
         rows = np.arange(len(patches))
-        _, groups = np.unique(patches.groups, return_inverse=True)
+        _, groups = np.unique(units, return_inverse=True)
         # Patches and groups are nodes; edges connect each patch to its group and its duplicates.
         nodes = len(patches) + int(groups.max()) + 1
         firsts = np.concatenate([rows, len(patches) + groups])

@@ -12,6 +12,9 @@ class SplitParams(Block):
 
     Attributes
     ----------
+    by
+        What stays in one split: `group`, or only the single `patch`, whose scores are optimistic if
+        patches of a group resemble each other.
     train, val, test
         Fractions of the patches that go to each split; they add up to 1.
     near_duplicates
@@ -20,6 +23,7 @@ class SplitParams(Block):
         spans two splits.
     """
 
+    by: Literal["group", "patch"]
     train: Fraction
     val: Fraction
     test: Fraction

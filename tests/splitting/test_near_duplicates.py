@@ -218,7 +218,7 @@ def leaky(path: Path, **columns) -> tuple[Path, NDArray[np.int64]]:
 
 
 def params(near_duplicates: str) -> SplitParams:
-    return SplitParams.model_validate({**SHARES, "near_duplicates": near_duplicates})
+    return SplitParams.model_validate({"by": "group", **SHARES, "near_duplicates": near_duplicates})
 
 
 def split_of(folder: Path, count: int) -> NDArray[np.int64]:

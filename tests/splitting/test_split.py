@@ -15,7 +15,7 @@ from nodules.splitting.assignment import assign_splits, fold_counts
 from nodules.splitting.params import SplitParams
 from nodules.splitting.split import split_patches
 
-SHARES = SplitParams(train=0.7, val=0.15, test=0.15, near_duplicates="report")
+SHARES = SplitParams(by="group", train=0.7, val=0.15, test=0.15, near_duplicates="report")
 
 
 def write(path: Path, labels: np.ndarray, **columns) -> Path:
@@ -181,3 +181,18 @@ def test_whole_percentages_are_met_exactly(train: int, data) -> None:
     percentages = np.array([train, val, 100 - train - val])
     folds = np.array(fold_counts((percentages / 100).tolist(), 100))
     assert (folds * 100 == percentages * folds.sum()).all()
+
+
+@pytest.mark.parametrize("near_duplicates", ["report", "together"])
+def test_groups_are_split_and_counted_if_only_patches_are_kept_whole(
+    tmp_path: Path, near_duplicates: str
+) -> None:
+    labels = np.arange(400) % 2
+    path = write(tmp_path / "patches.h5", labels, group=np.repeat(np.arange(20), 20))
+    params = SHARES.model_copy(update={"by": "patch", "near_duplicates": near_duplicates})
+    counts = split_patches(path, tmp_path / "splits", params, seed=0)
+    assert counts["leaks"]["groups"] == 20
+    assert [counts[name]["groups"] for name in SPLITS] == [20, 20, 20]
+    with open_patches(path) as patches:
+        by_patch = assign_splits(patches, params, seed=0)
+        assert [(by_patch == position).sum() for position in range(3)] == [280, 60, 60]

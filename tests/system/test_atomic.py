@@ -28,7 +28,7 @@ from nodules.splitting.split import split_patches
 from nodules.system.atomic import ABANDONED_S, check_output, replacing, replacing_all, write_json
 from tests.support import REPOSITORY
 
-SHARES = SplitParams(train=0.7, val=0.15, test=0.15, near_duplicates="report")
+SHARES = SplitParams(by="group", train=0.7, val=0.15, test=0.15, near_duplicates="report")
 FULL = "cannot be written: no space left on device"
 DISK_BYTES = 2**20
 
