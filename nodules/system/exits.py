@@ -20,11 +20,13 @@ from nodules.system.streams import (
     printable,
 )
 
-# What a person can fix outside the program: a full or read-only disk, a quota, a broken device, a
-# name that no file can have, a file of another user. No bug of ours leads to one of them.
+# What a person can fix outside the program: a full or read-only disk, a quota, a limit on the size
+# of files, a broken device, a name that no file can have, a file of another user. No bug of ours
+# leads to one of them.
 _OUTSIDE = (
     errno.ENOSPC,
     errno.EDQUOT,
+    errno.EFBIG,
     errno.EROFS,
     errno.EIO,
     errno.ESTALE,
