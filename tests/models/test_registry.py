@@ -1,5 +1,6 @@
 """The networks: sizes, outputs and configuration errors."""
 
+from functools import cache
 from pathlib import Path
 
 import keras
@@ -30,8 +31,22 @@ SMALL = {
 }
 
 
-def build(entry: str, seed: int = 0) -> keras.Model:
-    return build_model(entry, ENTRIES[entry].builder, ENTRIES[entry].config, seed=seed)
+MOBILE = {
+    "margin": 0,
+    "stem_filters": 4,
+    "stem_stride": 2,
+    "blocks": [[8, 2], [8, 1]],
+    "bypass": False,
+    "batch_norm_momentum": 0.9,
+    "pooling": "average",
+    "dropout": 0.5,
+}
+
+
+@cache
+def build(entry: str) -> keras.Model:
+    """Build a model of params.yaml, once; the full-sized ones take seconds."""
+    return build_model(entry, ENTRIES[entry].builder, ENTRIES[entry].config, seed=0)
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
@@ -77,9 +92,9 @@ def test_squeezenet_as_published_has_the_parameters_counted_by_hand() -> None:
 
 
 def test_the_seed_alone_decides_on_weights_and_names() -> None:
-    first = build("squeezenet", seed=1)
-    build("mobilenet", seed=5)
-    again, other = build("squeezenet", seed=1), build("squeezenet", seed=2)
+    first = build_model("small", "squeezenet", SMALL, seed=1)
+    build_model("mobile", "mobilenet", MOBILE, seed=5)
+    again, other = (build_model("small", "squeezenet", SMALL, seed=seed) for seed in (1, 2))
     assert [layer.name for layer in first.layers] == [layer.name for layer in again.layers]
     for one, two in zip(first.get_weights(), again.get_weights(), strict=True):
         assert np.array_equal(one, two)
@@ -101,18 +116,6 @@ def test_equal_models_are_equal_files_and_predict_the_same_when_loaded(tmp_path:
 def test_the_pipelines_seed_is_no_part_of_a_config() -> None:
     with pytest.raises(ParamsError, match=r"models\.small\.config\.seed: found 3, expected none"):
         build_model("small", "squeezenet", SMALL | {"seed": 3}, seed=0)
-
-
-MOBILE = {
-    "margin": 0,
-    "stem_filters": 4,
-    "stem_stride": 2,
-    "blocks": [[8, 2], [8, 1]],
-    "bypass": False,
-    "batch_norm_momentum": 0.9,
-    "pooling": "average",
-    "dropout": 0.5,
-}
 
 
 @pytest.mark.parametrize(("builder", "config"), [("squeezenet", SMALL), ("mobilenet", MOBILE)])
@@ -178,11 +181,9 @@ def test_layers_that_do_not_fit_the_patch_are_one_line() -> None:
 def test_every_layer_has_a_name_of_its_own(entry: str) -> None:
     # Keras numbers unnamed layers globally, so the layers of a second model would have different
     # names.
-    params = ENTRIES[entry]
-    build(entry)
-    builder = registry._builders[params.builder]
-    names = [[layer.name for layer in builder(**params.config, seed=0).layers] for _ in range(2)]
-    assert names[0] == names[1]
+    first = build(entry)
+    again = registry._builders[ENTRIES[entry].builder](**ENTRIES[entry].config, seed=0)
+    assert [layer.name for layer in again.layers] == [layer.name for layer in first.layers]
 
 
 @pytest.mark.parametrize(
