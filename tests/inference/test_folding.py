@@ -46,7 +46,7 @@ def network(name: str, precision: str = "float32") -> keras.Model:
 def short_mobilenet() -> keras.Model:
     """Build the MobileNet of params.yaml with only its first two blocks."""
     entry = PARAMS.models["mobilenet"]
-    config = entry.config | {"blocks": entry.config["blocks"][:2]}
+    config = entry.config | {"blocks": [[48, 2], [96, 1]]}
     return build_model("mobilenet", entry.builder, config, seed=3)
 
 
