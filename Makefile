@@ -43,8 +43,9 @@ DROPPED := .*/|(Created|threshold|leaks|training|validation|train|val|test|step|
 repro: setup environment
 	dvc repro
 
+# Also prints which modules the tests hardly run.
 test: setup
-	python -m pytest
+	python -m pytest --cov --cov-report=
 
 # Warnings are errors; -n also reports references to names that do not exist.
 docs: setup
