@@ -65,8 +65,9 @@ demo: setup environment
 	nodules compare demo-squeezenet demo-mobilenet --html demo.html
 	@echo 'A fifth of the data and of the epochs: the networks are far from what they reach in full. See demo.html.'
 
+# Also prints which modules the tests hardly run.
 test: setup
-	python -m pytest
+	python -m pytest --cov --cov-report=
 
 # Warnings are errors; -n also reports references to names that do not exist.
 docs: setup

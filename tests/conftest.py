@@ -1,7 +1,9 @@
 """Shared fixtures, and the limits under which all tests run."""
 
+import json
 import os
 import resource
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +20,8 @@ settings.load_profile("no deadline")
 # Limit for a worker or a process that it starts; a worker takes 0.5 GB. A test that allocates too
 # much fails before the system kills another process.
 MAX_DATA_BYTES = 4 * 2**30
+
+MIN_COVERAGE = 80  # percent of the lines of a module
 
 SLOWEST = {"test_pipeline", "test_reproducibility", "test_devices", "test_train"}
 
@@ -39,6 +43,32 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the slowest files first, to balance the load between workers."""
     items.sort(key=lambda item: item.path.stem not in SLOWEST)  # a stable sort
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """With `--cov`, print the coverage and the modules below `MIN_COVERAGE`."""
+    plugin = config.pluginmanager.getplugin("_cov")
+    if plugin is None or plugin.cov_controller is None:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "coverage.json"
+        plugin.cov_controller.cov.json_report(outfile=str(report), ignore_errors=True)
+        coverage = json.loads(report.read_text(encoding="utf-8"))
+    total = coverage["totals"]["percent_covered"]
+    low = {
+        name: file
+        for name, file in coverage["files"].items()
+        if file["summary"]["percent_covered"] < MIN_COVERAGE
+    }
+    terminalreporter.section("coverage")
+    terminalreporter.line(
+        f"{total:.1f}% of the lines; modules below {MIN_COVERAGE}%: {len(low) or 'none'}"
+    )
+    for name, file in low.items():
+        lines = ", ".join(map(str, file["missing_lines"]))
+        terminalreporter.line(f"{name}: {file['summary']['percent_covered']:.0f}%, without {lines}")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,17 +1,24 @@
 """The pipeline, run through DVC in a temporary repository."""
 
+import contextlib
 import csv
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
 import pytest
+from dvc.repo import Repo
 
 from benchmarks.repository_copy import REPOSITORY, RepositoryCopy
+from nodules.evaluation import figures
+from nodules.evaluation.figures import RocCurve
 from nodules.evaluation.metrics import score
+from nodules.params import read_params
+from nodules.patches.reader import open_patches
 
 TINY = {
     "phantom": {"scans": 24, "patches_per_scan": 10, "nodule_fraction": 0.3},
@@ -38,12 +45,9 @@ def flat(metrics: dict, prefix: str = "") -> Iterator[str]:
 
 
 def stages_to_run(copy: RepositoryCopy) -> list[str]:
-    """Return the stages whose own inputs have changed."""
-    return [
-        line.split("'")[1]
-        for line in copy("dvc", "repro", "--dry").splitlines()
-        if line.startswith("Running stage")
-    ]
+    """Return the stages whose own inputs have changed, as `dvc repro --dry` prints them."""
+    with contextlib.chdir(copy.path), Repo() as repo:
+        return [stage.addressing for stage in repo.reproduce(dry=True)]
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +125,7 @@ def test_predictions_are_those_that_were_scored_with_rows_of_the_data_set(
         assert int(row["group"]) == groups[int(row["index"])]
 
 
-def test_plot_data_is_strict_json_and_pictures_are_pngs(reproduced: RepositoryCopy) -> None:
+def test_plot_data_is_strict_json(reproduced: RepositoryCopy) -> None:
     def refuse(name: str) -> None:
         raise ValueError(f"{name} is no JSON")
 
@@ -129,8 +133,41 @@ def test_plot_data_is_strict_json_and_pictures_are_pngs(reproduced: RepositoryCo
     assert {"roc_val.json", "roc_test.json"} <= {path.name for path in found}
     for path in found:
         assert json.loads(path.read_text(), parse_constant=refuse)
-    for name in ("roc", "samples", "hardest", "near_duplicates"):
-        assert (reproduced.path / f"plots/{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_pictures_show_the_splits_the_predictions_and_the_metrics(
+    reproduced: RepositoryCopy, tmp_path: Path
+) -> None:
+    metrics = json.loads((reproduced.path / "metrics/evaluate/metrics.json").read_text())
+    params = read_params(reproduced.path / "params.yaml")
+    with (reproduced.path / "data/predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    splits, curves = {}, {}
+    for name in ("train", "val", "test"):
+        with open_patches(reproduced.path / f"data/splits/{name}.h5", labelled=True) as split:
+            splits[name] = split.read(0, len(split)), split.labels
+            index = split.read_index()
+    for name in ("val", "test"):
+        mine = [float(row["probability"]) for row in rows if row["split"] == name]
+        auc, *interval = (metrics[name][key] for key in ("auc", "auc_low", "auc_high"))
+        probabilities = np.array(mine, np.float32)
+        curves[name] = RocCurve(splits[name][1], probabilities, auc, tuple(interval))
+    figures.roc(curves, metrics["threshold"], params.evaluate.confidence, tmp_path / "roc.png")
+    figures.samples(splits, params.seed, tmp_path / "samples.png")
+    figures.hardest(
+        *splits["test"],
+        probabilities,
+        index,
+        metrics["threshold"],
+        params.evaluate.hardest,
+        tmp_path / "hardest.png",
+    )
+    for name in ("roc", "samples", "hardest"):
+        drawn, expected = (
+            folder / f"{name}.png" for folder in (reproduced.path / "plots", tmp_path)
+        )
+        assert drawn.read_bytes() == expected.read_bytes(), name
+    assert (reproduced.path / "plots/near_duplicates.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.usefixtures("params_put_back")
@@ -184,39 +221,6 @@ def test_a_wrong_parameter_stops_the_stage_with_one_line(reproduced: RepositoryC
     reproduced("git", "checkout", "--quiet", ".")
     reproduced("dvc", "checkout")
     assert reproduced("git", "status", "--porcelain") == ""
-
-
-def test_another_model_is_an_experiment_and_is_compared(reproduced: RepositoryCopy) -> None:
-    reproduced("dvc", "exp", "run", "--name", "mobile", "--set-param", "model=mobilenet")
-    try:
-        for revisions in ([], ["HEAD", "mobile"]):
-            difference = reproduced.json("dvc", "metrics", "diff", "--json", *revisions)
-            change = difference["metrics/evaluate/metrics.json"]["test.auc"]
-            assert change["diff"] == pytest.approx(change["new"] - change["old"])
-            parameters = difference["metrics/train/metrics.json"]["parameters"]
-            assert parameters["new"] != parameters["old"]
-            params = reproduced.json("dvc", "params", "diff", "--json", *revisions)
-            assert params["params.yaml"]["model"] == {"old": "squeezenet", "new": "mobilenet"}
-        plots = reproduced.json("dvc", "plots", "diff", "--json", "HEAD", "mobile")
-        assert {"ROC", "Precision-recall", "Calibration", "Confusion matrix", "Loss"} <= set(
-            plots["data"]
-        )
-        curves = plots["data"]["ROC"]
-        assert {revision for curve in curves for revision in curve["revisions"]} == {
-            "HEAD",
-            "mobile",
-        }
-        makefile = (REPOSITORY / "Makefile").read_text()
-        (kept,) = re.findall(r"(?m)^SHOWN := (.*)$", makefile)
-        (dropped,) = re.findall(r"(?m)^DROPPED := (.*)$", makefile)
-        options = ("--only-changed", "--keep", kept.replace("$$", "$"), "--drop", dropped)
-        header, *rows = csv.reader(reproduced("dvc", "exp", "show", "--csv", *options).splitlines())
-        assert {"Experiment", "model", "recipe", "test.auc"} <= set(header)
-        assert len(header) <= 12
-        assert any("mobile" in row for row in rows)
-    finally:
-        reproduced("git", "checkout", "--quiet", ".")
-        reproduced("dvc", "checkout")
 
 
 def test_metrics_of_commits_are_compared_on_a_clone_without_a_remote(
@@ -273,44 +277,88 @@ def test_an_experiment_in_a_temporary_folder_runs_its_own_code(reproduced: Repos
         reproduced("git", "checkout", "--quiet", ".")
 
 
-@pytest.fixture
-def legacy_pair(tmp_path: Path) -> Callable[[], list[Path]]:
-    """Return a function that writes two files in the tflearn layout: float X, one-hot Y."""
+class Experiment(NamedTuple):
+    """What an experiment left in the workspace, and its differences from HEAD."""
 
-    def write() -> list[Path]:
-        rng = np.random.default_rng(0)
-        paths = []
-        for name, count in (("train_again", 96), ("val_again", 64)):
-            labels = np.arange(count) % 2
-            patches = rng.random((count, 50, 50, 1), dtype=np.float32) / 2
-            patches[:, 20:30, 20:30] += labels[:, None, None, None] * np.float32(0.4)
-            path = tmp_path / f"{name}.h5"
-            with h5py.File(path, "w") as file:
-                file["X"] = patches
-                file["Y"] = np.eye(2, dtype=np.float32)[labels]
-            paths.append(path)
-        return paths
-
-    return write
+    split: dict
+    first_scored_row: int
+    differences: list[dict]
+    params: list[dict]
 
 
-def test_a_legacy_pair_goes_through_the_pipeline(
-    reproduced: RepositoryCopy, legacy_pair: Callable[[], list[Path]]
-) -> None:
-    train, val = legacy_pair()
+@pytest.fixture(scope="module")
+def mobile(reproduced: RepositoryCopy, tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    """Run the experiment `mobile`: another model, on an imported pair of files."""
+    train, val = write_legacy_pair(tmp_path_factory.mktemp("legacy"))
     importing = ("python", "-m", "nodules", "import", "legacy", str(train), str(val))
     reproduced(*importing, "--out", "data/legacy.h5")
     try:
         reproduced("dvc", "add", "data/legacy.h5")
-        reproduced("dvc", "exp", "run", "--set-param", "dataset=data/legacy.h5")
-        split = json.loads((reproduced.path / "metrics/split.json").read_text())
-        assert {name: split[name]["patches"] for name in ("train", "val", "test")} == {
-            "train": 96,
-            "val": 32,
-            "test": 32,
-        }
+        changes = ("--set-param", "model=mobilenet", "--set-param", "dataset=data/legacy.h5")
+        reproduced("dvc", "exp", "run", "--name", "mobile", *changes)
         with (reproduced.path / "data/predictions.csv").open() as file:
-            assert min(int(row["index"]) for row in csv.DictReader(file)) == 96
+            first_scored_row = min(int(row["index"]) for row in csv.DictReader(file))
+        # Compared with HEAD in the workspace, and later by its name.
+        pairs: tuple[list[str], ...] = ([], ["HEAD", "mobile"])
+        return Experiment(
+            json.loads((reproduced.path / "metrics/split.json").read_text()),
+            first_scored_row,
+            [reproduced.json("dvc", "metrics", "diff", "--json", *pair) for pair in pairs],
+            [reproduced.json("dvc", "params", "diff", "--json", *pair) for pair in pairs],
+        )
     finally:
         reproduced("git", "checkout", "--quiet", ".")
         reproduced("dvc", "checkout")
+
+
+def write_legacy_pair(folder: Path) -> list[Path]:
+    """Write two files in the tflearn layout: float X, one-hot Y."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for name, count in (("train_again", 96), ("val_again", 64)):
+        labels = np.arange(count) % 2
+        patches = rng.random((count, 50, 50, 1), dtype=np.float32) / 2
+        patches[:, 20:30, 20:30] += labels[:, None, None, None] * np.float32(0.4)
+        path = folder / f"{name}.h5"
+        with h5py.File(path, "w") as file:
+            file["X"] = patches
+            file["Y"] = np.eye(2, dtype=np.float32)[labels]
+        paths.append(path)
+    return paths
+
+
+def test_another_model_is_an_experiment_and_is_compared(
+    reproduced: RepositoryCopy, mobile: Experiment
+) -> None:
+    for difference, params in zip(mobile.differences, mobile.params, strict=True):
+        change = difference["metrics/evaluate/metrics.json"]["test.auc"]
+        assert change["diff"] == pytest.approx(change["new"] - change["old"])
+        parameters = difference["metrics/train/metrics.json"]["parameters"]
+        assert parameters["new"] != parameters["old"]
+        assert params["params.yaml"] == {
+            "model": {"old": "squeezenet", "new": "mobilenet"},
+            "dataset": {"old": "data/phantom.h5", "new": "data/legacy.h5"},
+        }
+    plots = reproduced.json("dvc", "plots", "diff", "--json", "HEAD", "mobile")
+    assert {"ROC", "Precision-recall", "Calibration", "Confusion matrix", "Loss"} <= set(
+        plots["data"]
+    )
+    curves = plots["data"]["ROC"]
+    assert {revision for curve in curves for revision in curve["revisions"]} == {"HEAD", "mobile"}
+    makefile = (REPOSITORY / "Makefile").read_text()
+    (kept,) = re.findall(r"(?m)^SHOWN := (.*)$", makefile)
+    (dropped,) = re.findall(r"(?m)^DROPPED := (.*)$", makefile)
+    options = ("--only-changed", "--keep", kept.replace("$$", "$"), "--drop", dropped)
+    header, *rows = csv.reader(reproduced("dvc", "exp", "show", "--csv", *options).splitlines())
+    assert {"Experiment", "model", "recipe", "test.auc"} <= set(header)
+    assert len(header) <= 12
+    assert any("mobile" in row for row in rows)
+
+
+def test_a_legacy_pair_goes_through_the_pipeline(mobile: Experiment) -> None:
+    assert {name: mobile.split[name]["patches"] for name in ("train", "val", "test")} == {
+        "train": 96,
+        "val": 32,
+        "test": 32,
+    }
+    assert mobile.first_scored_row == 96

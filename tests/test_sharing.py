@@ -11,8 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-
+from tests.support.requirements import needs
 from tests.support.tiny_project import Project
 
 # On Debian, only root's PATH includes its folder.
@@ -21,7 +20,7 @@ SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/l
 PRIVILEGE_SEPARATION = Path("/run/sshd")
 DEADLINE_S = 120
 
-needs_sshd = pytest.mark.skipif(SSHD is None, reason="there is no OpenSSH server (sshd)")
+needs_sshd = needs(SSHD, "found no OpenSSH server (sshd): apt-get install openssh-server")
 
 
 class Server(NamedTuple):
@@ -72,7 +71,6 @@ def ssh_server(folder: Path) -> Iterator[Server]:
 def test_what_was_pushed_over_ssh_is_pulled_elsewhere_and_leaves_nothing_to_do(
     tmp_path: Path,
 ) -> None:
-    pytest.importorskip("dvc_ssh", reason="dvc-ssh is not installed")
     places = {name: tmp_path / name for name in ("here", "there", "remote", "server")}
     for name in ("here", "server"):
         places[name].mkdir()

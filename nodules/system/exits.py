@@ -20,11 +20,13 @@ from nodules.system.streams import (
     printable,
 )
 
-# Errors that the user can fix outside the program: a full or read-only disk, a quota, a broken
-# device, an invalid file name, a file of another user. Bugs in this program do not cause them.
+# Errors that the user can fix outside the program: a full or read-only disk, a quota, a limit on
+# file sizes, a broken device, an invalid file name, a file of another user. Bugs in this program do
+# not cause them.
 _OUTSIDE = (
     errno.ENOSPC,
     errno.EDQUOT,
+    errno.EFBIG,
     errno.EROFS,
     errno.EIO,
     errno.ESTALE,

@@ -15,7 +15,8 @@ from tests.support import REPOSITORY
 PARAMS = read_params(REPOSITORY / "params.yaml")
 
 pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("torch") is None, reason="the extra `benchmark` is not installed"
+    importlib.util.find_spec("torch") is None,
+    reason="the extra `benchmark` (PyTorch, 2 GB) is in no lock file, so CI does not install it",
 )
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nodules.errors import FileError
+from nodules.evaluation.predict_file import predict_file
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import load_model, save_model
 from nodules.models.registry import build_model
@@ -140,8 +142,7 @@ def test_predict_scores_patches_without_labels(
     groups = ["a", "a", "b", "b", "c"]
     path = patch_file(X=patches, group=groups)
     out = tmp_path / "scores.csv"
-    result = nodules("predict", model_path, path, "--out", out)
-    assert result.returncode == 0, result.stderr
+    assert predict_file(model_path, path, out) == 5
     with out.open() as file:
         rows = list(csv.DictReader(file))
     assert [row["index"] for row in rows] == ["0", "1", "2", "3", "4"]
@@ -157,6 +158,7 @@ def test_predict_averages_eight_views_where_asked(
     out = tmp_path / "scores.csv"
     result = nodules("predict", model_path, patch_file(X=patches), "--views", "8", "--out", out)
     assert result.returncode == 0, result.stderr
+    assert result.stdout == f"wrote {out}: 3 patches\n"
     with out.open() as file:
         found = [float(row["probability"]) for row in csv.DictReader(file)]
     model = load_model(model_path)
@@ -178,8 +180,8 @@ def test_predict_refuses_invalid_models_and_patch_files(
     assert not out.exists()
     for read in (model_path, patches):
         before = read.read_bytes()
-        onto_input = nodules("predict", model_path, patches, "--out", read)
-        assert_one_line_error(onto_input, str(read), "found the same file as input")
+        with pytest.raises(FileError, match="found the same file as input"):
+            predict_file(model_path, patches, read)
         assert read.read_bytes() == before
 
 

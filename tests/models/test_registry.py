@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,22 @@ SMALL = {
 }
 
 
-def build(entry: str, seed: int = 0) -> keras.Model:
-    return build_model(entry, ENTRIES[entry].builder, ENTRIES[entry].config, seed=seed)
+MOBILE = {
+    "margin": 0,
+    "stem_filters": 4,
+    "stem_stride": 2,
+    "blocks": [[8, 2], [8, 1]],
+    "bypass": False,
+    "batch_norm_momentum": 0.9,
+    "pooling": "average",
+    "dropout": 0.5,
+}
+
+
+@cache
+def build(entry: str) -> keras.Model:
+    """Build a model of params.yaml, once; the full-sized ones take seconds."""
+    return build_model(entry, ENTRIES[entry].builder, ENTRIES[entry].config, seed=0)
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
@@ -85,9 +100,9 @@ def test_squeezenet_as_published_has_the_parameters_counted_by_hand() -> None:
 
 
 def test_the_seed_alone_decides_on_weights_and_names() -> None:
-    first = build("squeezenet", seed=1)
-    build("mobilenet", seed=5)
-    again, other = build("squeezenet", seed=1), build("squeezenet", seed=2)
+    first = build_model("small", "squeezenet", SMALL, seed=1)
+    build_model("mobile", "mobilenet", MOBILE, seed=5)
+    again, other = (build_model("small", "squeezenet", SMALL, seed=seed) for seed in (1, 2))
     assert [layer.name for layer in first.layers] == [layer.name for layer in again.layers]
     for one, two in zip(first.get_weights(), again.get_weights(), strict=True):
         assert np.array_equal(one, two)
@@ -109,18 +124,6 @@ def test_equal_models_are_equal_files_and_predict_the_same_when_loaded(tmp_path:
 def test_the_pipelines_seed_is_no_part_of_a_config() -> None:
     with pytest.raises(ParamsError, match=r"models\.small\.config\.seed: found 3, expected none"):
         build_model("small", "squeezenet", SMALL | {"seed": 3}, seed=0)
-
-
-MOBILE = {
-    "margin": 0,
-    "stem_filters": 4,
-    "stem_stride": 2,
-    "blocks": [[8, 2], [8, 1]],
-    "bypass": False,
-    "batch_norm_momentum": 0.9,
-    "pooling": "average",
-    "dropout": 0.5,
-}
 
 
 @pytest.mark.parametrize(("builder", "config"), [("squeezenet", SMALL), ("mobilenet", MOBILE)])

@@ -10,14 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from nodules.errors import SplitError
+from nodules.patches.grid import SAMPLES_PER_ROW
 from nodules.patches.layout import SPLITS
 from nodules.patches.reader import open_patches
 from nodules.patches.symmetry import symmetric_view
+from nodules.splitting.figure import MAX_PAIRS
 from nodules.splitting.fingerprints import fingerprints
 from nodules.splitting.leaks import across_splits
 from nodules.splitting.near_duplicates import (
@@ -28,6 +31,7 @@ from nodules.splitting.near_duplicates import (
 )
 from nodules.splitting.params import SplitParams
 from nodules.splitting.split import split_patches
+from tests.support.figures import Drawn, patches_in, texts_in
 
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 
@@ -243,7 +247,12 @@ def test_together_never_splits_a_pair_or_a_group(tmp_path: Path, grouped: bool) 
         assert leaks["largest_group"] == (4 if grouped else 3)
 
 
-def test_report_counts_the_pairs_across_splits_and_draws_them(tmp_path: Path) -> None:
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawn:
+    return Drawn(monkeypatch, "nodules.splitting.figure")
+
+
+def test_report_counts_the_pairs_across_splits_and_draws_them(tmp_path: Path, drawn: Drawn) -> None:
     path, scenes = leaky(tmp_path / "leaky.h5")
     picture = tmp_path / "pairs.png"
     counts = split_patches(path, tmp_path / "splits", params("report"), 0, picture=picture)
@@ -252,20 +261,52 @@ def test_report_counts_the_pairs_across_splits_and_draws_them(tmp_path: Path) ->
     crossing = sum(scenes[a] == scenes[b] and homes[a] != homes[b] for a, b in pairs)
     assert crossing > 0
     assert counts["leaks"] == {"groups": 0, "exact_duplicates": 0, "near_duplicates": crossing}
+    check_pairs(drawn["pairs.png"], path, scenes, homes, crossing)
     first = picture.read_bytes()
     assert json.dumps(counts) == json.dumps(
         split_patches(path, tmp_path / "splits", params("report"), 0, picture=picture)
     )
     assert picture.read_bytes() == first
-    with Image.open(picture) as image:
-        assert min(image.size) > 200
 
 
-def test_the_picture_states_that_there_are_no_near_duplicates(tmp_path: Path) -> None:
+def check_pairs(
+    figure: Figure, path: Path, scenes: NDArray, homes: NDArray[np.int64], crossing: int
+) -> None:
+    """Assert that the patches of pairs are one above the other, each with its split and row."""
+    rows, captions = (each(figure, SAMPLES_PER_ROW) for each in (patches_in, texts_in))
+    shown = min(crossing, MAX_PAIRS)
+    assert sum(map(len, rows)) == 2 * shown
+    assert figure.get_suptitle() == (
+        f"Pairs in different splits: 0 exact and {crossing} near-duplicates; shown: {shown}"
+    )
+    with open_patches(path) as patches:
+        for band in range(0, len(rows), 2):
+            for upper, lower, above, below in zip(
+                *rows[band : band + 2], *captions[band : band + 2], strict=True
+            ):
+                likeness, place = above.split("\n")
+                assert MIN_CORRELATION <= float(likeness.removeprefix("r = ")) <= 1
+                numbers = []
+                for patch_shown, caption in ((upper, place), (lower, below)):
+                    split, number = caption.split(" #")
+                    numbers.append(int(number))
+                    assert split == SPLITS[homes[int(number)]]
+                    assert np.array_equal(
+                        patch_shown, patches.read(int(number), int(number) + 1)[0]
+                    )
+                assert scenes[numbers[0]] == scenes[numbers[1]]
+                assert homes[numbers[0]] != homes[numbers[1]]
+
+
+def test_the_picture_states_that_there_are_no_near_duplicates(tmp_path: Path, drawn: Drawn) -> None:
     path = write(tmp_path / "clean.h5", [patch(seed) for seed in range(30)])
     picture = tmp_path / "pairs.png"
     counts = split_patches(path, tmp_path / "splits", params("fail"), 0, picture=picture)
     assert counts["leaks"] == {"groups": 0, "exact_duplicates": 0, "near_duplicates": 0}
+    (text,) = drawn["pairs.png"].texts
+    expected = "No patch of one split is a duplicate or near-duplicate of a patch of another."
+    assert text.get_text() == expected
+    assert drawn["pairs.png"].axes == []
     with Image.open(picture) as image:
         assert np.asarray(image.convert("L")).min() < 100  # dark text
 

@@ -6,11 +6,12 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
+from tests.support.requirements import needs
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open pages")
+needs_chromium = needs(CHROMIUM, "found no Chromium to open pages: apt-get install chromium")
 
 
 class OpenedPage(NamedTuple):

@@ -28,10 +28,10 @@ from tests.support.small_training import StopIn, Stopped, small_params, write_tr
 
 # Dropout masks differ between devices; without dropout, both trainings compute the same.
 RECIPE: dict[str, Any] = {
-    "learning_rate": 0.003,
+    "learning_rate": 0.01,
     "average": 0.5,
     "select": "last",
-    "epochs": 3,
+    "epochs": 2,
 }
 
 
@@ -52,8 +52,8 @@ def main() -> None:
                 dataclasses.replace(files, checkpoints=folder / "checkpoints")
             )
             results["dropout"] = _train(files, "mirrored", dropout=0.5)
-        results["uneven batch"] = _train(files, "mirrored", batch_size=15)
-        results["ghost batches"] = _train(files, "mirrored", of_the_model={"ghost_batches": 3})
+            results["uneven batch"] = _train(files, "mirrored", batch_size=15)
+            results["ghost batches"] = _train(files, "mirrored", of_the_model={"ghost_batches": 3})
     print(json.dumps(results))
 
 
@@ -62,14 +62,15 @@ def _params(
 ) -> Params:
     recipe = {**RECIPE, "ghost_batches": int(sys.argv[2]), **changes}
     params = small_params(**recipe).model_copy(update={"strategy": strategy})
-    params.models["small"].config["dropout"] = dropout
+    # Each variable costs a collective operation, so one fire module is enough.
+    params.models["small"].config.update(dropout=dropout, fires=[[4, 8]], pool_before=[0])
     params.models["small"].recipes["short"] = of_the_model or {}
     return params
 
 
 def _train_with_a_stop(files: TrainingFiles) -> dict:
     with contextlib.suppress(Stopped):
-        train(_params("mirrored").chosen_training, files, [StopIn(2)])
+        train(_params("mirrored").chosen_training, files, [StopIn(1)])
     return _train(files, "mirrored")
 
 

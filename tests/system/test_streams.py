@@ -8,16 +8,18 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from nodules.commands.importing import hydra_word, shell_word
 from nodules.system.atomic import write_json
 from nodules.system.exits import outside_problem
 from tests.support import REPOSITORY
+from tests.support.requirements import needs
 
 PYTHON = f'"{sys.executable}" -m nodules'
 FULL = "standard output: cannot be written: no space left on device"
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
-needs_full_device = pytest.mark.skipif(not Path("/dev/full").exists(), reason="found no /dev/full")
+needs_full_device = needs(Path("/dev/full").exists(), "only Linux has /dev/full")
 
 
 @pytest.fixture
@@ -147,8 +149,7 @@ def test_a_name_becomes_one_word_of_a_shell_command(tmp_path: Path) -> None:
     "name", ["data/my set (1).h5", "結節.h5", "a,b=2.h5", "[1]{x}.h5", 'a"b\\"c\\', "true", "12"]
 )
 def test_a_path_is_the_value_that_dvc_reads(name: str) -> None:
-    parser = pytest.importorskip("hydra.core.override_parser.overrides_parser")
-    override = parser.OverridesParser.create().parse_override(f"dataset={hydra_word(name)}")
+    override = OverridesParser.create().parse_override(f"dataset={hydra_word(name)}")
     assert str(override.value()) == name
 
 

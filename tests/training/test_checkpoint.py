@@ -52,19 +52,21 @@ def taken_outputs(files: TrainingFiles) -> dict[str, bytes]:
 # Recipe changes; stopping point as epochs before the last and, if not at the end of the epoch, a
 # step; number of epochs then left.
 RECIPES: dict[str, tuple[dict, list[tuple[int, int]], int]] = {
-    "average, warm-up, stopped twice": (
-        {"average": 0.5, "learning_rate": 0.01},
-        [(2, -1), (0, 4)],
-        1,
-    ),
-    "momentum, stopped when all epochs were done": (
-        {"optimizer": "sgd", "learning_rate": 0.01, "select": "last"},
-        [(0, -1)],
+    "average, warm-up, stopped within an epoch and when all were done": (
+        {"average": 0.5, "learning_rate": 0.01, "select": "last"},
+        [(0, 4), (0, -1)],
         0,
     ),
     # With a tiny learning rate, the AUC soon stops improving.
-    "patience, stopped while it ran out": (
-        {"learning_rate": 1e-12, "warmup_epochs": 0.0, "epochs": 20, "patience": 2},
+    "momentum, patience, stopped while it ran out": (
+        {
+            "optimizer": "sgd",
+            "learning_rate": 1e-12,
+            "warmup_epochs": 0.0,
+            "epochs": 20,
+            "patience": 2,
+            "ghost_batches": 1,
+        },
         [(1, -1)],
         1,
     ),
@@ -79,7 +81,7 @@ def test_a_stopped_training_gives_the_bytes_of_one_that_was_not(
     stops: list[tuple[int, int]],
     left: int,
 ) -> None:
-    params = small_params(**{"epochs": 3} | changes)
+    params = small_params(**{"epochs": 2} | changes)
     params.models["small"].config["dropout"] = 0.5
     whole, rest = StopIn(99), StopIn(99)
     train(params.chosen_training, files, [whole])
@@ -101,10 +103,10 @@ def test_a_stopped_training_gives_the_bytes_of_one_that_was_not(
 
 def test_a_checkpoint_of_other_parameters_is_not_used_and_removed(files: TrainingFiles) -> None:
     with pytest.raises(Stopped):
-        train(small_params(epochs=2).chosen_training, files, [StopIn(1)])
+        train(small_params(epochs=2, ghost_batches=1).chosen_training, files, [StopIn(1)])
     assert len(list(Path(CHECKPOINTS).iterdir())) == 1
     other = StopIn(99)
-    train(small_params(epochs=1).chosen_training, files, [other])
+    train(small_params(epochs=1, ghost_batches=1).chosen_training, files, [other])
     assert other.epochs == [1]
     assert list(Path(CHECKPOINTS).iterdir()) == []
 

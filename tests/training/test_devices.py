@@ -52,6 +52,7 @@ def test_two_devices_drop_features_too(trainings: dict[str, dict]) -> None:
     assert loss != pytest.approx(trainings["mirrored"]["loss"], rel=1e-3)
 
 
+@several_ghost_batches
 @pytest.mark.parametrize(
     ("case", "problem"),
     [
