@@ -111,7 +111,7 @@ TORN = ["train", "val", "val", "val", "test", "test"]
         ({"Y": [0, 1]}, "Y: found shape (2,), expected (6,) or (6, 2) to match X"),
         ({"group": np.zeros(6)}, "group: found float64, expected integers or strings"),
         ({"split": ["train"] * 5 + ["tset"]}, "split: row 5: found 'tset', expected one of train"),
-        ({"split": TORN}, "group: row 1: found a in train and val, expected a group in one spli"),
+        ({"split": TORN}, "group: row 1: found a in train and val, expected one split per grou"),
     ],
 )
 def test_what_a_patch_file_may_not_hold_is_refused_here_too(

@@ -218,9 +218,9 @@ def test_a_jpeg_of_many_scans_is_refused_undecoded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("endless.png", "cannot be read: damaged so that the library that reads it crashes or nev"),
+        ("endless.png", "cannot be read: damaged, and the library that reads it crashes or nev"),
         ("greedy.png", "cannot be read: it takes more than 500 MB of memory"),
-        ("crash.png", "cannot be read: damaged so that the library that reads it crashes or never"),
+        ("crash.png", "cannot be read: damaged, and the library that reads it crashes or never"),
     ],
 )
 def test_a_decoder_that_fails_for_good_is_one_line_that_names_the_image(

@@ -445,7 +445,7 @@ def test_members_that_no_model_has_are_refused(model_path: Path, name: str) -> N
 def test_members_that_are_compressed_or_damaged_are_refused(model_path: Path) -> None:
     content = model_path.read_bytes()
     tamper(model_path, {"config.json": b" " * 10_000_000}, zipfile.ZIP_DEFLATED)
-    assert "found config.json compressed, expected it stored" in refusal(model_path)
+    assert "found config.json compressed, expected it uncompressed" in refusal(model_path)
     model_path.write_bytes(content.replace(b'"ReLU"', b'"relu"', 1))
     assert "Bad CRC-32" in refusal(model_path)
     model_path.write_bytes(content[:-30])
@@ -469,7 +469,7 @@ def test_weights_on_which_hdf5_never_returns_are_refused(model_path: Path, monke
         weights[heap.start() + 24 : heap.start() + 32] = bytes(8)
     tamper(model_path, {"model.weights.h5": bytes(weights)})
     monkeypatch.setattr(model_archive, "SECONDS", 1)
-    with pytest.raises(FileError, match=r"model\.keras: cannot be read: damaged so that the"):
+    with pytest.raises(FileError, match=r"model\.keras: cannot be read: damaged, and the"):
         check_archive(model_path)
 
 
