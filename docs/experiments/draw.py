@@ -112,25 +112,7 @@ def throughput(rows: Rows) -> Figure:
     return figure
 
 
-def kills(rows: Rows) -> Figure:
-    """Moment of each kill, by stage."""
-    figure, (axes,) = _figure(2.2)
-    stages = list(dict.fromkeys(row["stage"] for row in rows))
-    resumed = {False: ("x", BLUE, "started from scratch"), True: ("o", ORANGE, "resumed")}
-    for is_resumed, (marker, colour, label) in resumed.items():
-        mine = [row for row in rows if bool(row["resumed_after_epoch"]) is is_resumed]
-        places = [stages.index(row["stage"]) for row in mine]
-        seconds = [float(row["seconds"]) for row in mine]
-        axes.plot(seconds, places, marker, color=colour, label=label)
-    axes.set_yticks(range(len(stages)), stages)
-    axes.set_ylim(len(stages) - 0.5, -0.5)
-    axes.set_xlabel("seconds since the start of the stage")
-    axes.legend()
-    return figure
-
-
 FIGURES: dict[str, Callable[[Rows], Figure]] = {
-    "kills": kills,
     "published-squeezenet": published_squeezenet,
     "real-patches": real_patches,
     "running-statistics": running_statistics,
