@@ -36,7 +36,7 @@ def test_it_is_shamir_and_zhangs_polynomial_decay_averaging() -> None:
         assert found[t - 1] == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("steps", [50, 500])
+@pytest.mark.parametrize("steps", [100, 500])
 def test_it_holds_the_same_fraction_of_a_training_of_any_length(steps: int) -> None:
     # The first nine tenths are 1, the last tenth 0; the average is the remaining weight of the
     # ones.
