@@ -1,6 +1,7 @@
 """The command line alongside DVC: `nodules compare | predict | inspect | import`."""
 
 import argparse
+from importlib.metadata import version
 from typing import NoReturn
 
 from nodules.commands import compare, importing, inspect, predict
@@ -43,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('nodules')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (inspect, importing, predict, compare):
         command.add_to(commands)

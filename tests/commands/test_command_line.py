@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +195,8 @@ def test_every_command_has_help(command: str) -> None:
     result = nodules(*command.split(), "--help")
     assert result.returncode == 0
     assert "usage: nodules" in result.stdout
+    result = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
+    assert result.stdout == f"nodules {version('nodules')}\n"
 
 
 def test_the_package_installs_its_command() -> None:
