@@ -1,7 +1,8 @@
 # Sets up the environment and runs the pipeline on a machine with only Python, git and make.
 #
 #   make repro                     run the stages of the pipeline that a change affects
-#   make test                      run the tests
+#   make test                      run the tests and print the coverage
+#   make test COVERAGE=            run the tests without measuring, which is faster
 #   make docs                      build the documentation in docs/_build/html
 #   make table                    list experiments in columns that fit a terminal
 #   make environment               record the installed versions of what decides results
@@ -15,6 +16,7 @@
 
 PYTHON ?= python3
 BASE ?= main
+COVERAGE ?= 1
 SECONDS ?= 60
 SEED ?= 0
 FUZZED := models metaimage dicom
@@ -43,9 +45,9 @@ DROPPED := .*/|(Created|threshold|leaks|training|validation|train|val|test|step|
 repro: setup environment
 	dvc repro
 
-# Also prints which modules the tests hardly run.
+# Also prints which modules the tests hardly run; measuring takes time before Python 3.12.
 test: setup
-	python -m pytest --cov --cov-report=
+	python -m pytest $(if $(COVERAGE),--cov --cov-report=)
 
 # Warnings are errors; -n also reports references to names that do not exist.
 docs: setup
