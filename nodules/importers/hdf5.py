@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import h5py
-import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -17,7 +15,7 @@ from nodules.patches.hdf5_storage import StoredArray
 from nodules.patches.layout import Labels
 from nodules.patches.probe import open_hdf5
 from nodules.patches.writer import new_patch_file
-from nodules.system.atomic import check_output, replacing
+from nodules.system.atomic import check_output
 
 CARRIED = ("Y", "group", "split")
 
@@ -54,14 +52,7 @@ def import_hdf5(path: Path, out: Path, *, window: Window | None = None) -> list[
         labels, groups, split = read_known(file, stack.count, labelled=False)
         named = (("group", groups), ("split", split))
         columns: dict[str, NDArray] = {k: col for k, col in named if col is not None}
-        if labels is not None:
-            _write(out, stack, data, labels, columns)
-        else:
-            # The writer needs labels; remove the placeholder from the finished file.
-            with replacing(out) as unfinished:
-                _write(unfinished, stack, data, np.zeros(stack.count, np.uint8), columns)
-                with h5py.File(unfinished, "r+") as patches:
-                    del patches["Y"]
+        _write(out, stack, data, labels, columns)
         left_out = [name for name in file.names() if name not in ("X", *CARRIED)]
     lines = [f"{stack.count:,} patches from {stack.height}x{stack.width} pixels", *stack.notes()]
     if left_out:
@@ -70,11 +61,15 @@ def import_hdf5(path: Path, out: Path, *, window: Window | None = None) -> list[
 
 
 def _write(
-    out: Path, stack: Stack, data: StoredArray, labels: Labels, columns: Mapping[str, NDArray]
+    out: Path,
+    stack: Stack,
+    data: StoredArray,
+    labels: Labels | None,
+    columns: Mapping[str, NDArray],
 ) -> None:
     dtypes = {name: column.dtype for name, column in columns.items()}
     with (
-        new_patch_file(out, stack.count, dtypes) as patches,
+        new_patch_file(out, stack.count, dtypes, labelled=labels is not None) as patches,
         tqdm(total=stack.count, desc="import", unit="patch") as progress,
     ):
         for start in range(0, stack.count, stack.block):
@@ -82,7 +77,8 @@ def _write(
             images = read_rows(stack.path, "X", data, rows.start, rows.stop)
             images = images.reshape(-1, stack.height, stack.width)
             extra = {name: column[rows] for name, column in columns.items()}
-            patches.append(stack.convert(images, start), labels[rows], **extra)
+            made = stack.convert(images, start)
+            patches.append(made, None if labels is None else labels[rows], **extra)
             progress.update(len(images))
 
 

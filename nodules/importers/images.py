@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from nodules.errors import FileError
-from nodules.importers.resampling import MAX_PIXELS, MAX_VALUE
+from nodules.importers.resampling import MAX_VALUE
 from nodules.importers.tiff import (
     Samples,
     check_strips,
@@ -27,6 +27,7 @@ from nodules.importers.tiff import (
     use_native_byte_order,
 )
 from nodules.importers.window import EIGHT_BITS, SIXTEEN_BITS, Window
+from nodules.patches.layout import MAX_PIXELS
 from nodules.system.regular_file import irregular_kind, open_regular
 from nodules.system.streams import error_text, os_error_text
 
@@ -77,7 +78,7 @@ def is_image(path: Path) -> bool:
 
     Pipes and devices without an image suffix are not images.
     """
-    if path.suffix.lower() in PILLOW_SUFFIXES | DICOM_SUFFIXES:
+    if has_image_suffix(path):
         return True
     try:
         if irregular_kind(path):
@@ -86,6 +87,11 @@ def is_image(path: Path) -> bool:
             return file.read(DICOM_MAGIC_AT + len(DICOM_MAGIC))[DICOM_MAGIC_AT:] == DICOM_MAGIC
     except OSError as error:
         raise _unreadable(path, error) from None
+
+
+def has_image_suffix(path: Path) -> bool:
+    """Return whether a file is named like an image."""
+    return path.suffix.lower() in PILLOW_SUFFIXES | DICOM_SUFFIXES
 
 
 def read_image(path: Path) -> GreyImage:
@@ -102,7 +108,7 @@ def read_image(path: Path) -> GreyImage:
         If the image cannot be read, has several frames, colour, transparency, or more than
         `MAX_PIXELS`.
     """
-    with _open(path) as file:
+    with open_image(path) as file:
         if path.suffix.lower() in PILLOW_SUFFIXES:
             with _decoding(path, "a readable PNG, JPEG or TIFF image"):
                 image = _read_pillow(path, file)
@@ -136,7 +142,8 @@ def check_scans(path: Path, jpeg: bytes) -> None:
         raise FileError(path, f"found {scans:,} scans in a JPEG, expected at most {MAX_SCANS}")
 
 
-def _open(path: Path) -> BinaryIO:
+def open_image(path: Path) -> BinaryIO:
+    """Open an image file; raise FileError if it is not a file, or is too large."""
     try:
         if kind := irregular_kind(path):
             raise FileError(path, f"found {kind}, expected a file")

@@ -8,8 +8,6 @@ from nodules.patches.layout import PATCH_SIZE
 
 # Above this, float32 sums may overflow.
 MAX_VALUE = 1e30
-# The largest radiographs (digitised mammograms) have 28 megapixels.
-MAX_PIXELS = 2**25
 
 
 def resample(image: NDArray[np.number]) -> NDArray[np.float32]:

@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodules.errors import PatchFileError
-from nodules.importers.resampling import MAX_PIXELS, MAX_VALUE, resample
+from nodules.importers.resampling import MAX_VALUE, resample
 from nodules.importers.window import EIGHT_BITS, UNIT, Window
-from nodules.patches.layout import BLOCK_PATCHES, PATCH_SIZE, Patches
+from nodules.patches.layout import BLOCK_PATCHES, MAX_PIXELS, PATCH_SIZE, Patches
+from nodules.patches.unit_range import in_unit_range, range_advice
 
 BLOCK_BYTES = 32 * 2**20
 # Images are read whole.
@@ -88,7 +89,7 @@ class Stack:
         with np.errstate(over="ignore"):  # floats wider than 64 bits may overflow
             valid = np.abs(images).max(axis=(1, 2)).astype(np.float64) <= MAX_VALUE
         if self.unit_range:
-            valid &= ((images >= 0) & (images <= 1)).all(axis=(1, 2))
+            valid &= in_unit_range(images)
         if not valid.all():
             bad = int(np.argmin(valid))
             values = images[bad]
@@ -97,6 +98,8 @@ class Stack:
                 "float intensities in 0..1" if self.unit_range else f"numbers up to {MAX_VALUE:g}"
             )
             problem = f"found {found}, expected {expected}"
+            if self.unit_range and np.isfinite(values).all():
+                problem += range_advice(images)
             raise PatchFileError(self.path, problem, dataset=self.name, row=start + bad)
         patches = np.empty((len(images), PATCH_SIZE, PATCH_SIZE), np.float32)
         for patch, image in zip(patches, images, strict=True):

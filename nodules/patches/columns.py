@@ -49,7 +49,7 @@ def read_known(file: Hdf5File, count: int, *, labelled: bool) -> Known:
 
 def _labels(file: Hdf5File, count: int) -> Labels:
     data = file.data_set("Y")
-    if data.shape not in ((count,), (count, 2)):
+    if data.shape not in ((count,), (count, 1), (count, 2)):
         problem = f"found shape {data.shape}, expected ({count},) or ({count}, 2) to match X"
         if len(data.shape) == 2 and data.shape[0] == count and data.shape[1] > 2:
             problem += f": these are {data.shape[1]} classes, expected two"
@@ -58,6 +58,8 @@ def _labels(file: Hdf5File, count: int) -> Labels:
         problem = f"found {type_name(data)}, expected numbers"
         raise PatchFileError(file.path, problem, dataset="Y")
     raw = read_rows(file.path, "Y", data)
+    if raw.shape == (count, 1):
+        raw = raw[:, 0]
     binary = np.isin(raw, (0, 1))
     one_hot = raw.ndim == 2
     valid = binary.all(axis=1) & (raw.sum(axis=1) == 1) if one_hot else binary

@@ -52,6 +52,15 @@ class Hdf5File:
         with reading(self.path, name):
             return holds(self._file, name)
 
+    def holds_data_set(self, name: str) -> bool:
+        """Return whether the file has a data set of this name, or a link that may lead to one."""
+        if not self.holds(name):
+            return False
+        with reading(self.path, name):
+            if link_problem(self._file, name):
+                return True
+            return isinstance(self._file[name], h5py.Dataset)
+
     def data_set(self, name: str) -> StoredArray:
         """Return a data set, checking that all of it is stored in this file.
 
@@ -97,6 +106,9 @@ def open_unprobed(path: Path) -> h5py.File:
             return h5py.File(path, "r")
     except DAMAGE as error:
         problem = error_text(error)
+        if "unable to lock file" in problem:
+            locked = "found a file that another process is writing and has locked"
+            raise PatchFileError(path, f"{locked}, expected one that is closed") from None
         if cut := re.search(r"truncated file: eof = (\d+).* stored_eof = (\d+)", problem):
             found, whole = (int(number) for number in cut.groups())
             problem = f"truncated: found {found:,} bytes of {whole:,}"

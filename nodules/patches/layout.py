@@ -11,6 +11,9 @@ data set  shape                          type                                   
 `split`   (N,)                           string: train, val or test              no
 ========  =============================  ======================================  ========
 
+Importers may add where a patch comes from: `file` (the path of an image) or `candidate` (a row in
+a table). They are carried through the pipeline, and other data sets are not.
+
 No group spans two splits. Files that the `split` stage writes also hold `index`, the row of
 each patch in the data set.
 
@@ -28,9 +31,13 @@ from numpy.typing import NDArray
 
 PATCH_SIZE = 50
 SPLITS = ("train", "val", "test")
+# Optional data sets that name the origin of each patch.
+SOURCES = ("file", "candidate")
 CLASSES = ("non_nodule", "nodule")
 # 4,096 patches are 10 MB as uint8: large enough for speed, small enough for any machine.
 BLOCK_PATCHES = 4096
+# Pixels of an image that importers accept; digitised mammograms have up to 28 megapixels.
+MAX_PIXELS = 2**25
 Patches = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
 Columns = Mapping[str, np.dtype]

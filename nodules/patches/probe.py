@@ -11,6 +11,7 @@ from pathlib import Path
 from nodules.errors import PatchFileError
 from nodules.patches.hdf5_file import Hdf5File, open_unprobed
 from nodules.patches.hdf5_texts import is_text, read_texts
+from nodules.patches.layout import SOURCES
 from nodules.system.limited_process import call_limited
 from nodules.system.regular_file import check_regular_file
 from nodules.system.streams import os_error_text
@@ -20,8 +21,10 @@ SECONDS = 10
 BYTES_PER_SECOND = 10_000_000
 MEMORY = 500 * 2**20
 # Data sets of a patch file, and those of them that may be strings.
-NAMES = ("X", "Y", "group", "split", "index")
-TEXTS = ("group", "split")
+NAMES = ("X", "Y", "group", "split", "index", *SOURCES)
+TEXTS = ("group", "split", "file")
+# These are read only where they are needed; elsewhere they may be anything.
+OPTIONAL = ("index", *SOURCES)
 
 
 def open_hdf5(path: Path) -> Hdf5File:
@@ -83,8 +86,7 @@ def read_structure(path: Path) -> None:
     """Locate the data sets of a patch file and read its strings."""
     with Hdf5File(path, open_unprobed(path)) as file:
         for name in filter(file.holds, NAMES):
-            # Only files written by `split` need an index; in others it may be anything.
-            with suppress(*([PatchFileError] if name == "index" else [])):
+            with suppress(*([PatchFileError] if name in OPTIONAL else [])):
                 array = file.data_set(name)
                 if name in TEXTS and is_text(array):
                     read_texts(path, name, array)

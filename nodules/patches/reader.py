@@ -15,8 +15,18 @@ from nodules.errors import PatchFileError
 from nodules.patches.columns import column, read_known, type_name
 from nodules.patches.hdf5_file import Hdf5File, read_rows
 from nodules.patches.hdf5_storage import StoredArray
-from nodules.patches.layout import BLOCK_PATCHES, PATCH_SIZE, Groups, Labels, Patches
+from nodules.patches.hdf5_texts import is_text, read_texts
+from nodules.patches.layout import (
+    BLOCK_PATCHES,
+    MAX_PIXELS,
+    PATCH_SIZE,
+    SOURCES,
+    Groups,
+    Labels,
+    Patches,
+)
 from nodules.patches.probe import open_hdf5
+from nodules.patches.unit_range import clipped, in_unit_range, range_advice
 
 
 class StoredPatches:
@@ -119,7 +129,7 @@ class PatchFile:
         if raw.dtype == np.uint8:
             return raw
         self._check_unit_range(raw, start)
-        return np.rint(raw * 255).astype(np.uint8)
+        return np.rint(clipped(raw) * 255).astype(np.uint8)
 
     def read_index(self) -> NDArray[np.int64]:
         """Read the (N,) row numbers of these patches in the data set they were split from."""
@@ -133,6 +143,31 @@ class PatchFile:
             problem = f"found {index[row]}, expected a row number of a data set"
             raise PatchFileError(self.path, problem, dataset="index", row=row)
         return index.astype(np.int64)
+
+    def read_sources(self) -> dict[str, NDArray]:
+        """Read where the patches come from, as far as the file says.
+
+        Returns
+        -------
+        dict
+            `file`: (N,) str objects, and `candidate`: (N,) integers, if the file has data sets of
+            these names, this length and these types. Others of these names mean something else.
+
+        Raises
+        ------
+        PatchFileError
+            If such a data set is damaged.
+        """
+        found: dict[str, NDArray] = {}
+        for name in SOURCES:
+            data = self._file.data_set(name) if self._file.holds_data_set(name) else None
+            if data is None or data.shape != (len(self),):
+                continue
+            if name == "file" and is_text(data):
+                found[name] = read_texts(self.path, name, data)
+            elif name == "candidate" and data.data.dtype.kind in "iu":
+                found[name] = read_rows(self.path, name, data)
+        return found
 
     def blocks(self, size: int = BLOCK_PATCHES) -> Iterator[tuple[int, Patches]]:
         """Yield all patches in order, in blocks of `size`, each with its first row number."""
@@ -156,15 +191,14 @@ class PatchFile:
         return StoredPatches(self.path, offset, len(self))
 
     def _check_unit_range(self, raw: NDArray[np.floating], start: int) -> None:
-        # NaN fails both comparisons, so this finds it too.
-        valid = ((raw >= 0) & (raw <= 1)).all(axis=(1, 2))
+        valid = in_unit_range(raw)
         if valid.all():
             return
         bad = int(np.argmin(valid))
         values = raw[bad]
         problem = f"found {_range(values)}, expected float intensities in 0..1"
-        if values.min() >= 0 and 1 < values.max() <= 255:
-            problem += ": they look like 0..255, so divide them by 255 or store uint8"
+        # The first such patch may be dark: the others show the range better.
+        problem += range_advice(raw) if np.isfinite(values).all() else ""
         raise PatchFileError(self.path, problem, dataset="X", row=start + bad)
 
 
@@ -195,10 +229,26 @@ def open_patches(path: Path, *, labelled: bool = True) -> Iterator[PatchFile]:
         yield PatchFile(path, *known, file, data)
 
 
+def _can_be_resized(data: StoredArray) -> bool:
+    """Return whether `import hdf5` accepts patches of this shape and type."""
+    images = len(data.shape) == 3 or (len(data.shape) == 4 and data.shape[3] == 1)
+    if not images or 0 in data.shape or data.shape[1] * data.shape[2] > MAX_PIXELS:
+        return False
+    return data.data.dtype == np.uint8 or data.dtype.kind == "f"
+
+
 def _range(values: NDArray[np.floating]) -> str:
     if np.isnan(values).any():
         return "NaN"
-    return "infinity" if np.isinf(values).any() else f"{values.min():g}..{values.max():g}"
+    return (
+        "infinity" if np.isinf(values).any() else f"{_exact(values.min())}..{_exact(values.max())}"
+    )
+
+
+def _exact(value: np.floating) -> str:
+    """Return a number in six digits, or in as many as tell it from 0 and 1."""
+    short = f"{value:g}"
+    return short if float(short) not in (0, 1) or float(short) == value else f"{value:.9g}"
 
 
 def _patch_data(file: Hdf5File) -> StoredArray:
@@ -207,7 +257,8 @@ def _patch_data(file: Hdf5File) -> StoredArray:
     square = (PATCH_SIZE, PATCH_SIZE)
     if data.shape[1:] not in (square, (*square, 1)):
         problem = f"found shape {data.shape}, expected {expected}"
-        problem = f"{problem} (nodules import hdf5 resizes)"
+        if _can_be_resized(data):
+            problem = f"{problem} (nodules import hdf5 resizes)"
         raise PatchFileError(file.path, problem, dataset="X")
     if data.shape[0] == 0:
         raise PatchFileError(file.path, "found no patches, expected at least one", dataset="X")

@@ -70,20 +70,27 @@ class PatchWriter:
     """
 
     def __init__(
-        self, path: Path, raw: _KeptFile, file: h5py.File, count: int, columns: Columns
+        self,
+        path: Path,
+        raw: _KeptFile,
+        file: h5py.File,
+        count: int,
+        columns: Columns,
+        *,
+        labelled: bool,
     ) -> None:
         self._path = path
         self._raw = raw
         self._written = 0
-        self._data_sets = {
-            "X": file.create_dataset("X", (count, PATCH_SIZE, PATCH_SIZE), np.uint8),
-            "Y": file.create_dataset("Y", (count,), np.uint8),
-        }
+        patches = file.create_dataset("X", (count, PATCH_SIZE, PATCH_SIZE), np.uint8)
+        self._data_sets = {"X": patches}
+        if labelled:
+            self._data_sets["Y"] = file.create_dataset("Y", (count,), np.uint8)
         for name, dtype in columns.items():
             stored = h5py.string_dtype() if dtype.kind in "OU" else dtype
             self._data_sets[name] = file.create_dataset(name, (count,), stored)
 
-    def append(self, patches: Patches, labels: Labels, **columns: NDArray) -> Self:
+    def append(self, patches: Patches, labels: Labels | None, **columns: NDArray) -> Self:
         """Add n patches.
 
         Parameters
@@ -91,7 +98,7 @@ class PatchWriter:
         patches
             (n, 50, 50) uint8.
         labels
-            (n,) uint8, 1 for a nodule.
+            (n,) uint8, 1 for a nodule; None if the file was created without labels.
         columns
             (n,) each; exactly the columns that the file was created with.
 
@@ -103,7 +110,9 @@ class PatchWriter:
             If a string could not be read back (see `check_text`).
         """
         end = self._written + len(patches)
-        rows = {"X": patches, "Y": labels, **columns}
+        rows = {"X": patches, **columns}
+        if labels is not None:
+            rows["Y"] = labels
         for name, data_set in self._data_sets.items():
             if h5py.check_string_dtype(data_set.dtype):
                 self._check_texts(name, rows[name])
@@ -125,7 +134,9 @@ class PatchWriter:
 
 
 @contextmanager
-def new_patch_file(path: Path, count: int, columns: Columns | None = None) -> Iterator[PatchWriter]:
+def new_patch_file(
+    path: Path, count: int, columns: Columns | None = None, *, labelled: bool = True
+) -> Iterator[PatchWriter]:
     """Create a patch file that appears under its name only if the block succeeds.
 
     Parameters
@@ -136,19 +147,21 @@ def new_patch_file(path: Path, count: int, columns: Columns | None = None) -> It
         Number of patches.
     columns
         Name and type of each additional (N,) data set; strings have dtype object.
+    labelled
+        Whether the file has `Y`.
 
     Raises
     ------
     FileError
         If the disk is full, or the file cannot be written for another reason.
     """
-    with new_patch_files({path: count}, columns) as (writer,):
+    with new_patch_files({path: count}, columns, labelled=labelled) as (writer,):
         yield writer
 
 
 @contextmanager
 def new_patch_files(
-    counts: Mapping[Path, int], columns: Columns | None = None
+    counts: Mapping[Path, int], columns: Columns | None = None, *, labelled: bool = True
 ) -> Iterator[Sequence[PatchWriter]]:
     """Create several patch files that appear together, only if the block succeeds.
 
@@ -156,21 +169,23 @@ def new_patch_files(
     ----------
     counts
         Number of patches of each file.
-    columns
-        Additional data sets of each file, as in `new_patch_file`.
+    columns, labelled
+        Additional data sets of each file, and whether it has `Y`, as in `new_patch_file`.
     """
     with replacing_all(list(counts)) as temporaries, ExitStack() as stack:
         yield [
-            stack.enter_context(_writer(path, temporary, count, columns or {}))
+            stack.enter_context(_writer(path, temporary, count, columns or {}, labelled=labelled))
             for (path, count), temporary in zip(counts.items(), temporaries, strict=True)
         ]
 
 
 @contextmanager
-def _writer(path: Path, temporary: Path, count: int, columns: Columns) -> Iterator[PatchWriter]:
+def _writer(
+    path: Path, temporary: Path, count: int, columns: Columns, *, labelled: bool
+) -> Iterator[PatchWriter]:
     with _KeptFile(temporary) as raw:
         with h5py.File(raw, "w") as file:
-            writer = PatchWriter(path, raw, file, count, columns)
+            writer = PatchWriter(path, raw, file, count, columns, labelled=labelled)
             yield writer
         # HDF5 writes the rest when it closes the file.
         writer._check()

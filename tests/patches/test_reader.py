@@ -1,6 +1,8 @@
 """The patch file: reading of each layout, and errors for invalid files."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 
 from nodules.errors import PatchFileError
 from nodules.patches.reader import open_patches
@@ -256,3 +259,118 @@ def test_only_contiguous_patches_are_read_from_disk_by_rows(tmp_path: Path) -> N
         file["Y"] = GOOD_Y
     with open_patches(path) as patches, pytest.raises(PatchFileError, match="written by `split`"):
         patches.on_disk()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_rounding_errors_outside_the_unit_range_are_clipped(patch_file, dtype: type) -> None:
+    patches: NDArray = np.zeros((2, 50, 50), dtype)
+    patches[0, 0, 0] = 1 + 2 * max(np.finfo(dtype).eps, np.finfo(np.float32).eps)
+    patches[1, 0, 0] = -2 * np.finfo(dtype).eps
+    with open_patches(patch_file(X=patches, Y=[0, 1])) as file:
+        read = file.read(0, 2)
+    assert read[:, 0, 0].tolist() == [255, 0]
+    assert read.max(axis=(1, 2)).tolist() == [255, 0]
+
+
+@pytest.mark.parametrize(
+    ("values", "advice"),
+    [
+        ([0, 1.1, 0.5], ": an overshoot, as of interpolation, so clip them to 0..1 (numpy.clip)"),
+        ([-0.1, 1.1, 0.5], ": an overshoot, as of interpolation, so clip them to 0..1 (numpy.cl"),
+        ([1.5, 200, 0], ": they look like 0..255, so divide them by 255 or store uint8"),
+        ([0.5, 0.7, 251], ""),
+        ([0, 5, 3], ""),
+        ([0, 40_000, 65_535], ""),
+        ([0.5, -1000, 400], ""),
+    ],
+)
+def test_the_advice_fits_the_range_of_all_patches(patch_file, values: list, advice: str) -> None:
+    patches = np.zeros((3, 50, 50), np.float32)
+    patches[:, 0, 0] = values
+    path = patch_file(X=patches, Y=GOOD_Y)
+    with open_patches(path) as file, pytest.raises(PatchFileError) as caught:
+        file.read(0, 3)
+    _, expected, found = str(caught.value).partition("expected float intensities in 0..1")
+    assert expected
+    assert found.startswith(advice)
+    assert bool(found) == bool(advice)
+
+
+def test_a_value_just_above_one_is_printed_as_such(patch_file) -> None:
+    patches = np.full((1, 50, 50), 1.000004, np.float32)
+    path = patch_file(X=patches)
+    problem = r"found 1\.00000405\.\.1\.00000405, expected"
+    with open_patches(path, labelled=False) as file, pytest.raises(PatchFileError, match=problem):
+        file.read(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "hint"),
+    [
+        ((3, 64, 64), np.uint8, True),
+        ((3, 64, 64, 1), np.float32, True),
+        ((3, 64, 64, 3), np.uint8, False),
+        ((3, 4096), np.uint8, False),
+        ((0, 64, 64), np.uint8, False),
+        ((3, 64, 64), np.int16, False),
+    ],
+)
+def test_resizing_is_offered_only_where_it_works(
+    patch_file, shape: tuple[int, ...], dtype: type, hint: bool
+) -> None:
+    path = patch_file(X=np.zeros(shape, dtype), Y=GOOD_Y)
+    with pytest.raises(PatchFileError, match="found shape") as caught, open_patches(path):
+        pass
+    assert ("import hdf5 resizes" in str(caught.value)) is hint
+
+
+def test_labels_may_be_a_column(patch_file) -> None:
+    with open_patches(patch_file(X=GOOD_X, Y=np.array([[0], [1], [1]]))) as file:
+        assert file.labels.tolist() == [0, 1, 1]
+    assert_refused(patch_file(X=GOOD_X, Y=[[0], [1], [2]]), "Y: row 2: found 2, expected 0 or 1")
+
+
+def test_a_file_that_is_being_written_is_refused_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "busy.h5"
+    code = "import h5py, sys; f = h5py.File(sys.argv[1], 'w'); f['X'] = 1; f.flush(); print(1); "
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{code}sys.stdout.flush(); sys.stdin.read()", str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"HDF5_USE_FILE_LOCKING": "TRUE"},
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        assert_refused(path, "found a file that another process is writing and has locked, expect")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_sources_are_read_where_they_name_each_patch(patch_file) -> None:
+    names = ["p1/a.png", "p1/b.png", "ä.png"]
+    path = patch_file(X=GOOD_X, file=names, candidate=[7, 8, 9], index=[1.5])
+    with open_patches(path, labelled=False) as file:
+        found = file.read_sources()
+    assert {name: column.tolist() for name, column in found.items()} == {
+        "file": names,
+        "candidate": [7, 8, 9],
+    }
+    for others in ({"file": 3}, {"candidate": [0.5] * 3}, {"file": ["a"]}, {"file": [1, 2, 3]}):
+        path = patch_file(X=GOOD_X, **others)
+        with open_patches(path, labelled=False) as file:
+            assert file.read_sources() == {}
+    with h5py.File(path, "r+") as file:
+        del file["file"]
+        file.create_group("file")
+    with open_patches(path, labelled=False) as file:
+        assert file.read_sources() == {}
+
+
+def test_a_file_without_labels_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "unlabelled.h5"
+    with new_patch_file(path, 3, labelled=False) as file:
+        file.append(GOOD_X, None)
+    with h5py.File(path) as stored:
+        assert {*stored} == {"X"}

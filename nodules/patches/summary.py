@@ -1,0 +1,20 @@
+"""Sentences about the content of a patch file, the same wherever one is printed."""
+
+import numpy as np
+
+from nodules.patches.layout import Groups
+
+NO_GROUPS = "no groups: patches of one patient may end up in different splits"
+SPLIT_WITHOUT_GROUPS = "no groups: patches of one patient may be in different splits of the file"
+
+
+def group_sizes(groups: Groups) -> str:
+    """Return the number of groups and their sizes.
+
+    Examples
+    --------
+    >>> group_sizes(np.array(["a", "a", "b"], dtype=object))
+    '2 of 1 to 2 patches'
+    """
+    sizes = np.unique(groups, return_counts=True)[1]
+    return f"{len(sizes):,} of {sizes.min():,} to {sizes.max():,} patches"
