@@ -276,6 +276,7 @@ def _parse(path: Path, data: bytes) -> tuple[dict[str, str], int]:
             problem = f"line {number}: found '{printable(text, 60)}', expected Key = Value"
             raise FileError(path, f"{problem}: not a MetaImage header")
         key, value = match[1].strip(_BLANKS), match[2]
+        key = _SPELLING.get(key.lower(), key)
         if key in tags and key in _KEYS:
             raise FileError(
                 path, f"{key}: found {printable(value, 60)} in line {number}, expected it once"
@@ -299,6 +300,10 @@ _KEYS = {
     *("ElementNumberOfChannels", "Modality", "DistanceUnits"),
     *("ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset"),
 }
+
+
+# Some writers use other cases of the letters.
+_SPELLING = {key.lower(): key for key in (*_KEYS, "ElementDataFile")}
 
 
 @dataclass(frozen=True)

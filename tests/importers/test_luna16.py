@@ -281,6 +281,60 @@ def test_masks_of_the_lungs_beside_the_subsets_are_no_scans(small: Luna16, tmp_p
     )
 
 
+@pytest.mark.parametrize("folder", ["seg-lungs-LUNA16", "SEG-LUNGS-luna16", "lung_masks", "seg"])
+def test_masks_in_a_folder_of_their_own_are_no_scans(
+    small: Luna16, tmp_path: Path, folder: str
+) -> None:
+    for i in range(4):
+        write_scan(tmp_path / folder / f"1.2.{i}.mhd", np.zeros((5, 70, 64), np.int16))
+    import_luna16(small, tmp_path / "without.h5", jobs=1)
+    both = Luna16([tmp_path / folder, *small.scans], small.candidates)
+    import_luna16(both, tmp_path / "with.h5", jobs=1)
+    assert np.array_equal(
+        contents(tmp_path / "with.h5")["X"], contents(tmp_path / "without.h5")["X"]
+    )
+
+
+def test_the_same_series_twice_is_still_refused(small: Luna16, tmp_path: Path) -> None:
+    write_scan(tmp_path / "scans/copy/1.2.3.mhd", random_scan(seed=3))
+    with pytest.raises(FileError, match="found the same series in"):
+        import_luna16(small, tmp_path / "out.h5", jobs=1)
+
+
+def test_headers_are_found_with_other_suffixes(small: Luna16, tmp_path: Path) -> None:
+    import_luna16(small, tmp_path / "before.h5", jobs=1)
+    (tmp_path / "scans/subset1/1.2.1.mhd").rename(tmp_path / "scans/subset1/1.2.1.MHD")
+    (tmp_path / "scans/subset1/1.2.3.mhd").unlink()
+    write_scan(tmp_path / "scans/subset1/1.2.3.mha", random_scan(seed=3))
+    import_luna16(small, tmp_path / "after.h5", jobs=1)
+    before, after = (contents(tmp_path / f"{name}.h5") for name in ("before", "after"))
+    assert np.array_equal(before["X"], after["X"])
+
+
+def test_candidates_outside_their_scan_are_left_out_on_request(
+    small: Luna16, tmp_path: Path
+) -> None:
+    import_luna16(small, tmp_path / "all.h5", negatives=None, jobs=1)
+    for row in (2, 20):
+        replace_field(row, "coordX", "-500")(tmp_path)
+    with pytest.raises(TableError, match=r"row 20 .*, or --skip-outside$"):
+        import_luna16(small, tmp_path / "out.h5", negatives=None, jobs=1)
+    lines = import_luna16(small, tmp_path / "out.h5", negatives=None, skip_outside=True, jobs=1)
+    assert lines == [
+        "2 nodules and 39 others from 4 scans",
+        f"2 candidates outside their scan left out, the first in row 2 of {small.candidates}",
+    ]
+    whole, part = contents(tmp_path / "all.h5"), contents(tmp_path / "out.h5")
+    kept = ~np.isin(whole["candidate"], (2, 20))
+    for name in ("X", "Y", "group", "candidate"):
+        assert np.array_equal(part[name], whole[name][kept])
+    for row in range(43):
+        replace_field(row, "coordX", "-500")(tmp_path)
+    with pytest.raises(TableError, match="found all candidates outside their scans"):
+        import_luna16(small, tmp_path / "none.h5", skip_outside=True, jobs=1)
+    assert not (tmp_path / "none.h5").exists()
+
+
 def test_repeated_candidates_are_left_out(small: Luna16, tmp_path: Path) -> None:
     header, *rows = small.candidates.read_text().splitlines()
     small.candidates.write_text("\ufeff" + "\n".join([header, *rows, "", rows[5], rows[3]]) + "\n")

@@ -374,3 +374,17 @@ def test_kilobytes_that_decompress_to_gigabytes_are_refused_unread(tmp_path: Pat
     refused(undeclared, "continues after the last voxel")
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert after - before < 100 * 1024  # kB
+
+
+def test_keys_may_be_written_in_other_letters(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    expected = read(path)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    keys = [line.partition(" ")[0] for line in lines]
+    for change in (str.lower, str.upper):
+        changed = [line.replace(key, change(key), 1) for line, key in zip(lines, keys, strict=True)]
+        path.write_text("\n".join(changed) + "\n", encoding="utf-8")
+        assert np.array_equal(read(path), expected)
+    path.write_text("\n".join(["dimsize = 1 1 1", *lines]) + "\n", encoding="utf-8")
+    with pytest.raises(FileError, match=r"DimSize: found .*, expected it once"):
+        read_header(path)

@@ -28,6 +28,9 @@ from nodules.system.streams import printable
 
 LEGACY_CROP = Crop()
 
+# Header of a scan, and (n, 3) voxel coordinates of its candidates.
+_Located = tuple[MetaImage, NDArray[np.float64]]
+
 
 @dataclass(frozen=True)
 class Luna16:
@@ -56,6 +59,7 @@ def import_luna16(
     negatives: int | None = 5,
     seed: int = 0,
     skip_missing: bool = False,
+    skip_outside: bool = False,
     jobs: int | None = None,
     scheduler: str | None = None,
 ) -> list[str]:
@@ -79,6 +83,8 @@ def import_luna16(
         Seed of that draw.
     skip_missing
         Whether to skip candidates of series without a scan, instead of raising TableError.
+    skip_outside
+        Whether to skip candidates outside their scan, instead of raising TableError.
     jobs, scheduler
         Number of local processes (None: one per processor), or address of a Dask scheduler.
 
@@ -116,6 +122,14 @@ def import_luna16(
         candidates = candidates.within(paths)
 
     chosen = choose(candidates, negatives, seed)
+    scans, inside = _locate_all(candidates.take(chosen), paths, crop, skip_outside=skip_outside)
+    if skipped := int((~inside).sum()):
+        rows_outside = candidates.take(chosen[~inside]).rows
+        notes.append(
+            f"{skipped:,} candidates outside their scan left out, the first in row "
+            f"{rows_outside[0]} of {source.candidates}"
+        )
+        chosen = chosen[inside]
     columns: dict[str, NDArray] = {"candidate": candidates.rows[chosen]}
     if annotations is not None:
         annotations = annotations.within(paths)
@@ -124,7 +138,7 @@ def import_luna16(
         notes += _describe(matches, candidates, annotations)
     candidates = candidates.take(chosen)
     nodules = int(candidates.values.sum())
-    extremes = _write(out, candidates, columns, paths, crop, jobs=jobs, scheduler=scheduler)
+    extremes = _write(out, candidates, columns, scans, crop, jobs=jobs, scheduler=scheduler)
     others = len(candidates) - nodules
     if crop.window is None:
         notes += _describe_units(extremes)
@@ -135,7 +149,7 @@ def _write(
     out: Path,
     candidates: Points,
     columns: dict[str, NDArray],
-    paths: dict[str, list[Path]],
+    scans: dict[str, _Located],
     crop: Crop,
     *,
     jobs: int | None,
@@ -143,10 +157,7 @@ def _write(
 ) -> dict[str, tuple[float, float]]:
     """Write the patches and return the minimum and maximum of each scan."""
     members = candidates.by_scan()
-    # Uses only the headers, so candidates outside a scan are found before any scan is read.
-    calls = [
-        (*_locate(candidates.take(part), paths[uid], crop), crop) for uid, part in members.items()
-    ]
+    calls = [(*scans[uid], crop) for uid in members]
     extremes: dict[str, tuple[float, float]] = {}
     labels = candidates.values.astype(np.uint8)
     dtypes = {"group": np.dtype(object)} | {name: col.dtype for name, col in columns.items()}
@@ -163,22 +174,50 @@ def _write(
     return extremes
 
 
+def _locate_all(
+    candidates: Points, paths: dict[str, list[Path]], crop: Crop, *, skip_outside: bool
+) -> tuple[dict[str, _Located], NDArray[np.bool_]]:
+    """Read the headers of the scans, so that errors are found before any scan is read.
+
+    Returns
+    -------
+    scans
+        Header of each scan, and the voxel coordinates of its candidates that lie inside.
+    inside
+        (n,) mask of the candidates inside their scan.
+    """
+    scans: dict[str, _Located] = {}
+    inside = np.ones(len(candidates), bool)
+    for uid, part in candidates.by_scan().items():
+        image, voxels, within = _locate(
+            candidates.take(part), paths[uid], crop, skip_outside=skip_outside
+        )
+        scans[uid] = image, voxels[within]
+        inside[part] = within
+    if not inside.any():
+        problem = "found all candidates outside their scans, expected at least one inside"
+        raise TableError(candidates.path, problem)
+    return scans, inside
+
+
 def _locate(
-    candidates: Points, paths: list[Path], crop: Crop
-) -> tuple[MetaImage, NDArray[np.float64]]:
+    candidates: Points, paths: list[Path], crop: Crop, *, skip_outside: bool
+) -> tuple[MetaImage, NDArray[np.float64], NDArray[np.bool_]]:
     path, *others = paths
     if others:
         raise FileError(path, f"found the same series in {others[0]}, expected one (--scans?)")
     image, geometry = read_scan(path, crop)
     voxels = geometry.voxels(candidates.world)
-    outside = np.flatnonzero(~geometry.inside(voxels))
-    if len(outside):
+    inside = geometry.inside(voxels)
+    outside = np.flatnonzero(~inside)
+    if len(outside) and not skip_outside:
         row = int(candidates.rows[outside[0]])
         found = ", ".join(f"{v:.1f}" if abs(v) < 1e6 else f"{v:g}" for v in voxels[outside[0]])
         size = " x ".join(map(str, geometry.size))
         problem = f"found voxel ({found}), expected a position inside the {size} voxels of {path}"
+        problem = f"{problem}, or --skip-outside"
         raise TableError(candidates.path, problem, row=row)
-    return image, voxels
+    return image, voxels, inside
 
 
 def _describe_units(extremes: dict[str, tuple[float, float]]) -> list[str]:

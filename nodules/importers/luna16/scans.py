@@ -1,6 +1,7 @@
 """Find LUNA16's scans by series, read their geometry, and cut patches from their slices."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 
 
 # Folder of LUNA16's lung masks, which have the same file names as the scans.
-MASKS = "seg-lungs-LUNA16"
+MASKS = "seg-lungs-luna16"
+# Other names of folders of masks. Scans may lie in such a folder too, but not beside another file
+# of the same series.
+MASK_FOLDER = re.compile(r"(^|[^a-z])(seg|segs|mask|masks|segmentation|segmentations)([^a-z]|$)")
+SUFFIXES = (".mhd", ".mha")
 
 # No scan exceeds these limits; within them, arithmetic neither overflows nor divides by zero.
 MIN_SPACING_MM, MAX_SPACING_MM = 1e-3, 1e3
@@ -86,22 +91,32 @@ def nearest_voxels(voxels: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def find_scans(folders: Iterable[Path]) -> dict[str, list[Path]]:
-    """Find the MetaImage headers below `folders`, keyed by series: the file name without `.mhd`.
+    """Find the MetaImage headers below `folders`, keyed by series: the file name without suffix.
 
     Links to folders are followed, and each folder is searched once. Names that begin with a dot
-    and folders named `seg-lungs-LUNA16` are skipped.
+    and folders named `seg-lungs-LUNA16` are skipped. Of several files of one series, those in
+    folders named like masks are skipped.
     """
     found: dict[str, list[Path]] = {}
+    masks = set()
     for folder in folders:
         if not folder.is_dir():
             raise FileError(folder, "no such folder, expected one with SERIESUID.mhd files")
-        for path in sorted(_headers(folder.absolute())):
+        top = folder.absolute()
+        for path in sorted(_headers(top)):
             found.setdefault(path.stem, []).append(path)
-    return found
+            folders_from_top = path.relative_to(top.parent).parts[:-1]
+            if any(MASK_FOLDER.search(name.lower()) for name in folders_from_top):
+                masks.add(path)
+    return {
+        uid: [path for path in paths if path not in masks] or paths for uid, paths in found.items()
+    }
 
 
 def _headers(top: Path) -> Iterator[Path]:
     searched = set()
+    if top.name.lower() == MASKS:
+        return
     # Path.rglob does not follow links to folders, and scans often lie on another disk.
     for name, folders, files in os.walk(top, followlinks=True):
         here = os.stat(name)  # noqa: PTH116 - a Path of each folder costs more than the walk
@@ -109,9 +124,9 @@ def _headers(top: Path) -> Iterator[Path]:
             folders.clear()
             continue
         searched.add((here.st_dev, here.st_ino))
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != MASKS)
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f.lower() != MASKS)
         for file in files:
-            if file.endswith(".mhd") and not file.startswith("."):
+            if file.lower().endswith(SUFFIXES) and not file.startswith("."):
                 yield Path(name, file)
 
 
