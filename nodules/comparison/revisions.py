@@ -26,8 +26,8 @@ from dvc.scm import RevError, SCMError
 from numpy.typing import NDArray
 
 from nodules.errors import PatchFileError, ResultsMissingError, RevisionError, TestSetError
-from nodules.evaluation.predictions import COLUMNS, group_of
-from nodules.patches.layout import Labels, Patches
+from nodules.evaluation.predictions import COLUMNS, group_of, source_name
+from nodules.patches.layout import SOURCES, Labels, Patches
 from nodules.patches.reader import PatchFile, open_patches
 from nodules.system.regular_file import irregular_kind
 from nodules.system.streams import printable
@@ -64,12 +64,16 @@ class Predictions:
         (N,) uint8, 1 for a nodule.
     probabilities
         (N,) float64 probabilities of a nodule, in 0..1.
+    names
+        (N,) names of the patches in the user's data, such as those of image files; empty strings
+        if the data set has none.
     """
 
     index: NDArray[np.int64]
     groups: NDArray[np.object_] | None
     labels: Labels
     probabilities: NDArray[np.float64]
+    names: tuple[str, ...]
 
 
 class TrainingPoint(NamedTuple):
@@ -274,7 +278,7 @@ def parse_predictions(text: str, origin: str, *, split: str) -> Predictions:
     Parameters
     ----------
     text
-        CSV with the header `split,index,group,label,probability`.
+        CSV with the header `split,index,group,label,probability`, and `file` or `candidate`.
     origin
         Name of the file in error messages.
     split
@@ -291,11 +295,12 @@ def parse_predictions(text: str, origin: str, *, split: str) -> Predictions:
     grouped = False
     try:
         header = next(table, [])
-        if tuple(header) != COLUMNS:
+        extra = header[len(COLUMNS) :]
+        if (*COLUMNS, *extra) != tuple(header) or not {*extra} <= {*SOURCES}:
             found = printable(",".join(header), 60) or "no header"
             raise RevisionError(origin, f"found {found}, expected the columns {','.join(COLUMNS)}")
         for row in table:
-            parsed = _parse_row(row, f"{origin}: line {table.line_num}")
+            parsed = _parse_row(row, f"{origin}: line {table.line_num}", header)
             # Check the rows of all splits: a group may have an empty name.
             grouped = grouped or bool(parsed[1])
             if row[0] == split:
@@ -304,7 +309,7 @@ def parse_predictions(text: str, origin: str, *, split: str) -> Predictions:
         problem = f"line {table.line_num}: found invalid CSV ({error}), expected a table"
         raise RevisionError(origin, problem) from None
     rows.sort(key=lambda row: row[0])
-    index, groups, labels, probabilities = zip(*rows, strict=True) if rows else ((), (), (), ())
+    index, groups, labels, probabilities, names = zip(*rows, strict=True) if rows else [()] * 5
     if len(set(index)) < len(index):
         raise RevisionError(origin, f"found a duplicate index in {split}, expected unique ones")
     return Predictions(
@@ -312,19 +317,29 @@ def parse_predictions(text: str, origin: str, *, split: str) -> Predictions:
         np.array(groups, object) if grouped else None,
         np.array(labels, np.uint8),
         np.array(probabilities, np.float64),
+        names,
     )
 
 
-def _parse_row(row: list[str], place: str) -> tuple[int, str, int, float]:
-    """Parse index, group, label and probability."""
+def _parse_row(
+    row: list[str], place: str, header: Sequence[str]
+) -> tuple[int, str, int, float, str]:
+    """Parse index, group, label and probability, and name the patch in the user's data."""
     try:
-        _, index, group, label, probability = row
-        parsed = int(index), group_of(group), int(label), float(probability)
+        cells = dict(zip(header, row, strict=True))
+        name = source_name(group_of(cells.get("file", "")), cells.get("candidate", ""))
+        parsed = (
+            int(cells["index"]),
+            group_of(cells["group"]),
+            int(cells["label"]),
+            float(cells["probability"]),
+            name,
+        )
     except ValueError:
-        raise RevisionError(place, f"found an invalid row, expected {','.join(COLUMNS)}") from None
+        raise RevisionError(place, f"found an invalid row, expected {','.join(header)}") from None
     if not 0 <= parsed[0] < 2**63:
         raise RevisionError(
-            place, f"found index {printable(index, 60)}, expected a row of the data set"
+            place, f"found index {printable(parsed[0], 60)}, expected a row of the data set"
         )
     if parsed[2] not in (0, 1) or not 0 <= parsed[3] <= 1:
         found = f"label {parsed[2]}, probability {parsed[3]}"

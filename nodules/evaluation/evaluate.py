@@ -19,7 +19,7 @@ from nodules.evaluation.metrics import (
     threshold_text,
 )
 from nodules.evaluation.params import EvaluateParams
-from nodules.evaluation.predictions import COLUMNS, new_table, write_split
+from nodules.evaluation.predictions import COLUMNS, new_table, source_name, write_split
 from nodules.inference.constant_predictions import constant_predictions
 from nodules.inference.folding import fold_batch_norm
 from nodules.inference.probabilities import nodule_probabilities
@@ -48,6 +48,8 @@ class ScoredSplit:
         (N,) int64 rows in the data set.
     probabilities
         (N,) float32.
+    sources
+        (N,) each: `file` and `candidate`, as far as the data set has them.
     """
 
     patches: PatchRows
@@ -55,6 +57,7 @@ class ScoredSplit:
     groups: Groups | None
     index: NDArray[np.int64]
     probabilities: NDArray[np.float32]
+    sources: dict[str, NDArray]
 
 
 @dataclass(frozen=True)
@@ -134,15 +137,16 @@ def evaluate(params: EvaluateParams, seed: int, files: EvaluationFiles) -> None:
         test.patches,
         test.labels,
         test.probabilities,
-        test.index,
+        _captions(test),
         threshold,
         params.hardest,
         files.figures / "hardest.png",
     )
-    with new_table(files.predictions, COLUMNS) as table:
+    with new_table(files.predictions, (*COLUMNS, *test.sources)) as table:
         for name in PREDICTED_SPLITS:
             split = scored[name]
-            write_split(table, name, split.index, split.groups, split.labels, split.probabilities)
+            columns = split.index, split.groups, split.labels, split.probabilities
+            write_split(table, name, *columns, split.sources)
     predicted = np.concatenate([scored[name].probabilities for name in PREDICTED_SPLITS])
     if problem := constant_predictions(predicted, f"{' and '.join(PREDICTED_SPLITS)} patches"):
         advice = "train it for more epochs or on more patches"
@@ -169,9 +173,23 @@ def _score_splits(files: EvaluationFiles, params: EvaluateParams) -> dict[str, S
             except ScoringError as error:
                 raise FileError(files.model, f"{name}: {error}") from None
             scored[name] = ScoredSplit(
-                patches, split.labels, split.groups, split.read_index(), probabilities
+                patches,
+                split.labels,
+                split.groups,
+                split.read_index(),
+                probabilities,
+                split.read_sources(),
             )
     return scored
+
+
+def _captions(split: ScoredSplit) -> list[str]:
+    """Return the row of each patch in the data set, and the name of its file if known."""
+    rows = [f"#{row}" for row in split.index]
+    if "file" not in split.sources:
+        return rows
+    names = (source_name(file, "") for file in split.sources["file"])
+    return [f"{row} {name}" for row, name in zip(rows, names, strict=True)]
 
 
 def _log_curves(live: Live, name: str, split: ScoredSplit, bins: int) -> None:

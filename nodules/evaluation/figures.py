@@ -1,6 +1,7 @@
 """Figures: ROC curves, sample patches, and the most confident mistakes."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +13,12 @@ from sklearn.metrics import roc_curve
 from nodules.patches.grid import SAMPLES_PER_ROW, patch_grid, row_title, save_figure, show_patch
 from nodules.patches.layout import Labels, Patches
 from nodules.patches.reader import PatchRows
+from nodules.system.streams import printable
 
 # Blue and orange of Okabe and Ito's palette, which colour-blind readers can distinguish.
+# As many as fit below a patch.
+CAPTION_CHARACTERS = 22
+
 COLOURS = {"test": "#0072B2", "val": "#E69F00"}
 
 
@@ -95,7 +100,7 @@ def hardest(
     patches: PatchRows,
     labels: Labels,
     probabilities: NDArray[np.floating],
-    index: NDArray[np.int64],
+    captions: Sequence[str],
     threshold: float,
     count: int,
     path: Path,
@@ -104,9 +109,10 @@ def hardest(
 
     Parameters
     ----------
-    patches, labels, probabilities, index
-        (N, 50, 50), (N,), (N,) and (N,) of one split. Captions give the probability of each patch
-        and its row in the data set.
+    patches, labels, probabilities
+        (N, 50, 50), (N,) and (N,) of one split.
+    captions
+        (N,) lines below the probability of each patch, shortened to fit.
     threshold
         Smallest probability that is called a nodule.
     count
@@ -129,5 +135,24 @@ def hardest(
         row_title(axes[0], f"{title}\n({len(worst)} of {len(kinds[title])})")
         for ax, row, patch in zip(axes, worst, patches[worst], strict=False):
             show_patch(ax, patch)
-            ax.set_title(f"{probabilities[row]:.3f}\n#{index[row]}", fontsize=5, pad=2)
-    save_figure(figure, path)
+            title = f"{probabilities[row]:.3f}\n{shortened(captions[row])}"
+            # A file name may hold a dollar sign, which would begin a formula.
+            ax.set_title(title, fontsize=5, pad=2, parse_math=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of a file name
+        save_figure(figure, path)
+
+
+def shortened(caption: str, length: int = CAPTION_CHARACTERS) -> str:
+    """Return a caption as one printable line that fits under a patch, with its middle left out.
+
+    Examples
+    --------
+    >>> shortened("#12 LIDC-IDRI-0001_slice_073.png", 20)
+    '#12 LIDC-...e_073.png'
+    """
+    text = printable(caption)
+    if len(text) <= length:
+        return text
+    ends = length - 3
+    return f"{text[: ends // 2 + ends % 2]}...{text[-(ends // 2) :]}"

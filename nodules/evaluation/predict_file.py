@@ -1,8 +1,11 @@
 """Score new patches with a trained model."""
 
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nodules.errors import FileError, ScoringError
@@ -10,29 +13,48 @@ from nodules.evaluation.predictions import group_cell, new_table, probability_te
 from nodules.inference.folding import fold_batch_norm
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import load_model
+from nodules.patches.layout import Patches
 from nodules.patches.reader import open_patches
 from nodules.patches.symmetry import Views
 from nodules.system.atomic import check_output
 
 
-def predict_file(model_path: Path, patches_path: Path, out: Path, *, views: Views = 1) -> int:
-    """Write the nodule probability of each patch: `index,group,probability`.
+@dataclass(frozen=True)
+class NewPatches:
+    """Patches to score.
 
-    Parameters
+    Attributes
     ----------
-    model_path
-        `.keras` archive of the train stage.
-    patches_path
-        Patch file; `Y` is optional.
-    out
-        CSV file to write; `group` is empty if the patch file has none.
-    views
-        Number of views: 1, or 8 to average over the eight symmetric views of each patch.
+    count
+        Number of patches.
+    blocks
+        Their (n, 50, 50) uint8 blocks, each with its first row number.
+    columns
+        (N,) each: `group`, `file` and `candidate`, as far as they are known.
+    """
 
-    Returns
-    -------
-    int
-        Number of patches scored. They are read in blocks, so memory is bounded.
+    count: int
+    blocks: Iterable[tuple[int, Patches]]
+    columns: Mapping[str, NDArray]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Number of patches scored, and of those called nodules (None without a threshold)."""
+
+    patches: int
+    nodules: int | None
+
+
+def predict_file(
+    model_path: Path,
+    patches_path: Path,
+    out: Path,
+    *,
+    views: Views = 1,
+    threshold: float | None = None,
+) -> Scored:
+    """Score the patches of a patch file, for which `Y` is optional; see `predict`.
 
     Raises
     ------
@@ -42,18 +64,73 @@ def predict_file(model_path: Path, patches_path: Path, out: Path, *, views: View
         If `out` is one of the input files, or cannot be written.
     """
     check_output(out, [model_path, patches_path])
+    with open_patches(patches_path, labelled=False) as patches:
+        columns: dict[str, NDArray] = dict(patches.read_sources())
+        if patches.groups is not None:
+            columns["group"] = patches.groups
+        new = NewPatches(len(patches), patches.blocks(), columns)
+        return predict(model_path, new, out, views=views, threshold=threshold)
+
+
+def predict(
+    model_path: Path,
+    patches: NewPatches,
+    out: Path,
+    *,
+    views: Views = 1,
+    threshold: float | None = None,
+) -> Scored:
+    """Write the nodule probability of each patch.
+
+    The columns are `index,group,probability`, then `file` and `candidate` if they are known, and
+    `threshold,nodule` with a threshold.
+
+    Parameters
+    ----------
+    model_path
+        `.keras` archive of the train stage.
+    patches
+        Patches, which are read in blocks, so memory is bounded.
+    out
+        CSV file to write; `group` is empty if it is not known.
+    views
+        Number of views: 1, or 8 to average over the eight symmetric views of each patch.
+    threshold
+        Smallest probability that is called a nodule; None for no decision.
+
+    Raises
+    ------
+    FileError, PatchFileError
+        If the model or a patch is invalid, or the model's outputs are not probabilities.
+    FileError
+        If `out` cannot be written.
+    """
+    sources = [name for name in ("file", "candidate") if name in patches.columns]
+    decision = () if threshold is None else ("threshold", "nodule")
+    nodules = 0
     with ExitStack() as stack:
-        patches = stack.enter_context(open_patches(patches_path, labelled=False))
         model = fold_batch_norm(load_model(model_path))
-        table = stack.enter_context(new_table(out, ("index", "group", "probability")))
-        progress = stack.enter_context(tqdm(total=len(patches), desc="predict", unit="patch"))
-        for start, block in patches.blocks():
+        header = ("index", "group", "probability", *sources, *decision)
+        table = stack.enter_context(new_table(out, header))
+        progress = stack.enter_context(tqdm(total=patches.count, desc="predict", unit="patch"))
+        for start, block in patches.blocks:
             try:
                 probabilities = nodule_probabilities(model, block, views=views)
             except ScoringError as error:
                 raise FileError(model_path, str(error)) from None
-            for row, probability in enumerate(probabilities, start):
-                group = "" if patches.groups is None else group_cell(patches.groups[row])
-                table.writerow((row, group, probability_text(probability)))
+            rows = slice(start, start + len(block))
+            groups = patches.columns["group"][rows] if "group" in patches.columns else None
+            cells = [
+                [probability_text(each) for each in probabilities],
+                *([group_cell(each) for each in patches.columns[name][rows]] for name in sources),
+            ]
+            if threshold is not None:
+                # The same comparison as in `evaluate`, in single precision.
+                called = probabilities >= threshold
+                nodules += int(called.sum())
+                cells += [[probability_text(threshold)] * len(block), called.astype(int).tolist()]
+            for row, values in enumerate(zip(*cells, strict=True), start):
+                group = "" if groups is None else group_cell(groups[row - start])
+                table.writerow((row, group, *values))
             progress.update(len(block))
-        return len(patches)
+    return Scored(patches.count, None if threshold is None else nodules)

@@ -6,7 +6,7 @@ with an apostrophe, which `group_of` removes.
 
 import csv
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TextIO
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nodules.patches.layout import Groups, Labels
 from nodules.system.atomic import replacing
 
-# Columns of data/predictions.csv.
+# Columns of data/predictions.csv. Those of `SOURCES` that the data set has follow.
 COLUMNS = ("split", "index", "group", "label", "probability")
 
 
@@ -95,8 +95,9 @@ def write_split(
     groups: Groups | None,
     labels: Labels,
     probabilities: NDArray[np.floating],
+    sources: Mapping[str, NDArray] | None = None,
 ) -> None:
-    """Append a split's predictions: `split,index,group,label,probability`.
+    """Append a split's predictions: `split,index,group,label,probability` and its sources.
 
     Parameters
     ----------
@@ -110,7 +111,26 @@ def write_split(
         (N,) groups; None leaves the column empty.
     labels, probabilities
         (N,) each.
+    sources
+        (N,) each: further columns, in the order of the table.
     """
     named = [""] * len(labels) if groups is None else groups
-    for row, group, label, probability in zip(index, named, labels, probabilities, strict=True):
-        table.writerow((split, row, group_cell(group), label, probability_text(probability)))
+    # Row by row, all further cells of a patch.
+    origins = zip(*(sources or {}).values(), strict=True) if sources else [()] * len(labels)
+    rows = zip(index, named, labels, probabilities, origins, strict=True)
+    for row, group, label, probability, origin in rows:
+        cells = (split, row, group_cell(group), label, probability_text(probability))
+        table.writerow((*cells, *map(group_cell, origin)))
+
+
+def source_name(file: str, candidate: str) -> str:
+    """Return a short name of a patch in its user's data, from the cells of its sources.
+
+    Examples
+    --------
+    >>> source_name("nodule/p1/slice_07.png", ""), source_name("", "512"), source_name("", "")
+    ('slice_07.png', 'candidate 512', '')
+    """
+    if file:
+        return file.rstrip("/").rpartition("/")[2]
+    return f"candidate {candidate}" if candidate else ""

@@ -99,7 +99,9 @@ def _disagreements(baseline: Revision, candidate: Revision) -> tuple[Table, list
     largest = np.argsort(-change, kind="stable")[:MAX_DISAGREEMENTS]
     rows = [
         [
-            str(before.index[row]),
+            f"{before.index[row]} ({name})"
+            if (name := before.names[row])
+            else str(before.index[row]),
             "" if before.groups is None else str(before.groups[row]),
             _CLASS_NAMES[before.labels[row]],
             f"{before.probabilities[row]:.3f}",

@@ -1,15 +1,20 @@
 """Divide patches into train, val and test so that no group spans two splits."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
+from nodules.patches.grey_levels import GreyLevels
 from nodules.patches.layout import SPLITS, Groups, Labels
 from nodules.patches.reader import PatchFile, open_patches
+from nodules.patches.summary import NO_GROUPS, SPLIT_WITHOUT_GROUPS
 from nodules.patches.writer import new_patch_files
 from nodules.splitting.assignment import Assignment, assign_splits
 from nodules.splitting.params import SplitParams
+from nodules.system.streams import printable
 
 Counts = dict[str, dict[str, int]]
 
@@ -25,8 +30,11 @@ def split_patches(
 ) -> Counts:
     """Write train.h5, val.h5 and test.h5, and return their counts.
 
+    Prints a warning to stderr if the data set has no groups, if near-duplicates are in different
+    splits, and if nearly all pixels have the same few grey levels.
+
     `X` is streamed in blocks, so memory does not grow with its size. Each file has `index`, the
-    row in `dataset`, and `group` if `dataset` has it.
+    row in `dataset`, and `group`, `file` and `candidate` if `dataset` has them.
 
     Parameters
     ----------
@@ -68,20 +76,37 @@ def split_patches(
             from nodules.splitting.leaks import settle_leaks
 
             assignment, crossings, leaks = settle_leaks(patches, assignment, params, seed)
-        _write_splits(patches, patches.labels, assignment, folder)
+        levels = _write_splits(patches, patches.labels, assignment, folder)
         if search and picture is not None:
             from nodules.splitting.figure import draw_duplicates
 
             draw_duplicates(patches, crossings, assignment, picture)
         counts = _count(patches.labels, patches.groups, assignment)
+        warnings = [] if patches.groups is not None else [_without_groups(patches)]
+        if search and crossings.examples:
+            exact = f"{crossings.exact:,} exact and " if crossings.exact else ""
+            seen = "" if picture is None else f", see {picture}"
+            pairs = f"{exact}{crossings.near:,} near-duplicate pairs"
+            warnings.append(f"{pairs} across splits{seen}")
+        for warning in filter(None, [*warnings, levels.warning()]):
+            print(f"warning: {printable(dataset)}: {printable(warning)}", file=sys.stderr)
         return {**counts, "leaks": leaks} if search else counts
 
 
-def _write_splits(patches: PatchFile, labels: Labels, assignment: Assignment, folder: Path) -> None:
+def _without_groups(patches: PatchFile) -> str:
+    return NO_GROUPS if patches.split is None else SPLIT_WITHOUT_GROUPS
+
+
+def _write_splits(
+    patches: PatchFile, labels: Labels, assignment: Assignment, folder: Path
+) -> GreyLevels:
+    """Write the three files and return the grey levels of all patches."""
+    levels = GreyLevels()
     groups = patches.groups
     columns: dict[str, np.dtype] = {"index": np.dtype(np.int64)}
-    if groups is not None:
-        columns["group"] = groups.dtype
+    carried: dict[str, NDArray] = {} if groups is None else {"group": groups}
+    carried |= patches.read_sources()
+    columns |= {name: column.dtype for name, column in carried.items()}
     counts = {
         folder / f"{name}.h5": int((assignment == position).sum())
         for position, name in enumerate(SPLITS)
@@ -92,12 +117,14 @@ def _write_splits(patches: PatchFile, labels: Labels, assignment: Assignment, fo
         tqdm(total=len(patches), desc="split", unit="patch") as progress,
     ):
         for start, block in patches.blocks():
+            levels.add(block)
             for position, writer in enumerate(writers):
                 mine = np.flatnonzero(assignment[start : start + len(block)] == position)
                 rows = start + mine
-                extra = {} if groups is None else {"group": groups[rows]}
+                extra = {name: column[rows] for name, column in carried.items()}
                 writer.append(block[mine], labels[rows], index=rows, **extra)
             progress.update(len(block))
+    return levels
 
 
 def _count(labels: Labels, groups: Groups | None, assignment: Assignment) -> Counts:

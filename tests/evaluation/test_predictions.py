@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from nodules.comparison.revisions import parse_predictions
 from nodules.errors import RevisionError
+from nodules.evaluation.figures import hardest
 from nodules.evaluation.predictions import COLUMNS, group_cell, group_of, new_table, write_split
 
 
@@ -53,3 +54,43 @@ def test_a_table_that_is_no_csv_is_one_line(row: str) -> None:
     text = f"split,index,group,label,probability\n{row}\n"
     with pytest.raises(RevisionError, match="HEAD: line "):
         parse_predictions(text, "HEAD", split="test")
+
+
+def test_the_files_of_patches_follow_and_name_them(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.csv"
+    sources = {
+        "file": np.array(["p1/a.png", "=1/-b.png"], object),
+        "candidate": np.array([7, 8]),
+    }
+    columns = np.arange(2), None, np.zeros(2, np.uint8), np.full(2, 0.5)
+    with new_table(path, (*COLUMNS, *sources)) as table:
+        write_split(table, "test", *columns, sources)
+    assert path.read_bytes().decode().splitlines() == [
+        "split,index,group,label,probability,file,candidate",
+        "test,0,,0,0.5,p1/a.png,7",
+        "test,1,,0,0.5,'=1/-b.png,8",
+    ]
+    text = path.read_bytes().decode()
+    assert parse_predictions(text, "it", split="test").names == ("a.png", "-b.png")
+    only = "split,index,group,label,probability,candidate\ntest,1,,0,0.5,8\n"
+    assert parse_predictions(only, "it", split="test").names == ("candidate 8",)
+
+
+@pytest.mark.parametrize("extra", ["volume", "file,volume", "", "probability"])
+def test_other_columns_are_refused(extra: str) -> None:
+    text = f"split,index,group,label,probability,{extra}\n"
+    with pytest.raises(RevisionError, match="expected the columns split,index"):
+        parse_predictions(text, "HEAD", split="test")
+
+
+@pytest.mark.parametrize("name", ["$a$ ^_{.png", "結節.png", "a\x1b[31m.png", "long_" * 40])
+def test_hardest_patches_are_named_by_any_file(tmp_path: Path, name: str, recwarn) -> None:
+    rng = np.random.default_rng(0)
+    patches = rng.integers(0, 256, (4, 50, 50), np.uint8)
+    labels, probabilities = np.array([0, 1, 0, 1], np.uint8), np.array([0.9, 0.1, 0.2, 0.8])
+    pictures = []
+    for captions in ([f"#{row} {name}" for row in range(4)], [f"#{row}" for row in range(4)]):
+        hardest(patches, labels, probabilities, captions, 0.5, 4, tmp_path / "hardest.png")
+        pictures.append((tmp_path / "hardest.png").read_bytes())
+    assert pictures[0] != pictures[1]
+    assert not recwarn.list

@@ -252,7 +252,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawn:
     return Drawn(monkeypatch, "nodules.splitting.figure")
 
 
-def test_report_counts_the_pairs_across_splits_and_draws_them(tmp_path: Path, drawn: Drawn) -> None:
+def test_report_counts_the_pairs_across_splits_and_draws_them(
+    tmp_path: Path, drawn: Drawn, capsys: pytest.CaptureFixture[str]
+) -> None:
     path, scenes = leaky(tmp_path / "leaky.h5")
     picture = tmp_path / "pairs.png"
     counts = split_patches(path, tmp_path / "splits", params("report"), 0, picture=picture)
@@ -262,6 +264,8 @@ def test_report_counts_the_pairs_across_splits_and_draws_them(tmp_path: Path, dr
     assert crossing > 0
     assert counts["leaks"] == {"groups": 0, "exact_duplicates": 0, "near_duplicates": crossing}
     check_pairs(drawn["pairs.png"], path, scenes, homes, crossing)
+    warning = f"{crossing} near-duplicate pairs across splits, see {picture}"
+    assert f"warning: {path}: {warning}" in capsys.readouterr().err.splitlines()
     first = picture.read_bytes()
     assert json.dumps(counts) == json.dumps(
         split_patches(path, tmp_path / "splits", params("report"), 0, picture=picture)

@@ -1,6 +1,7 @@
 """Splitting: no scan spans two splits, fractions are met, and a given split is kept."""
 
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -196,3 +197,40 @@ def test_groups_are_split_and_counted_if_only_patches_are_kept_whole(
     with open_patches(path) as patches:
         by_patch = assign_splits(patches, params, seed=0)
         assert [(by_patch == position).sum() for position in range(3)] == [280, 60, 60]
+
+
+def test_the_files_of_patches_are_carried_into_the_splits(tmp_path: Path) -> None:
+    names, candidates = [f"p/{row}.png" for row in range(60)], np.arange(60)[::-1]
+    columns = {"file": names, "candidate": candidates, "diameter_mm": candidates / 2}
+    path = write(tmp_path / "named.h5", np.arange(60) % 2, **columns)
+    split_patches(path, tmp_path / "splits", SHARES, seed=0)
+    for name in SPLITS:
+        with open_patches(tmp_path / "splits" / f"{name}.h5") as split:
+            found, index = split.read_sources(), split.read_index()
+            assert found["file"].tolist() == [names[row] for row in index]
+            assert found["candidate"].tolist() == candidates[index].tolist()
+        with h5py.File(tmp_path / "splits" / f"{name}.h5") as file:
+            assert {*file} == {"X", "Y", "index", "file", "candidate"}
+
+
+def test_missing_groups_and_dark_patches_are_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], random_patches
+) -> None:
+    def warnings(name: str, patches: np.ndarray, **columns: Any) -> list[str]:
+        path = tmp_path / name
+        with h5py.File(path, "w") as file:
+            for key, values in {"X": patches, "Y": np.arange(60) % 2, **columns}.items():
+                file[key] = values
+        split_patches(path, tmp_path / "splits", SHARES, seed=0, search=False)
+        lines = capsys.readouterr().err.splitlines()
+        prefix = f"warning: {path}: "
+        return [line.removeprefix(prefix) for line in lines if line.startswith(prefix)]
+
+    groups = np.repeat(np.arange(20), 3)
+    assert warnings("good.h5", random_patches(60), group=groups) == []
+    assert warnings("alone.h5", random_patches(60)) == [
+        "no groups: patches of one patient may end up in different splits"
+    ]
+    assert warnings("dark.h5", random_patches(60) // 16, group=groups) == [
+        "98% of all pixels lie in grey levels 0 to 15 of 0..255: was X scaled to the wrong range?"
+    ]

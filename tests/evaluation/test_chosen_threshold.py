@@ -1,0 +1,118 @@
+"""The threshold of a model: only the one that `evaluate` chose for exactly this file."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from nodules.evaluation.chosen_threshold import NoThresholdError, chosen_threshold
+
+
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def write_lock(root: Path, rule: str = "youden", views: int = 1) -> None:
+    entries = {
+        kind: [{"path": name, "hash": "md5", "md5": md5(root / name)}]
+        for kind, name in (
+            ("deps", "models/model.keras"),
+            ("outs", "metrics/evaluate/metrics.json"),
+        )
+    }
+    params = {"params.yaml": {"evaluate": {"threshold": {"rule": rule}, "views": views}}}
+    lock = {"schema": "2.0", "stages": {"evaluate": {**entries, "params": params}}}
+    YAML().dump(lock, root / "dvc.lock")
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a model that `evaluate` has scored, in the current folder."""
+    for name, content in (
+        ("models/model.keras", "weights"),
+        ("metrics/evaluate/metrics.json", json.dumps({"threshold": 0.43})),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    write_lock(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return Path("models/model.keras")
+
+
+def test_the_threshold_of_a_scored_model_is_found(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = (0.43, "chosen on val, metrics/evaluate/metrics.json")
+    assert chosen_threshold(model, 1) == expected
+    monkeypatch.chdir(tmp_path / "models")
+    elsewhere = (0.43, f"chosen on val, {tmp_path}/metrics/evaluate/metrics.json")
+    assert chosen_threshold(Path("model.keras"), 1) == elsewhere
+
+
+def test_a_model_linked_to_the_cache_belongs_to_its_repository(model: Path) -> None:
+    model.rename("cached")
+    model.symlink_to("../cached")
+    assert chosen_threshold(model, 1).value == 0.43
+
+
+@pytest.mark.parametrize(
+    ("rule", "views", "asked", "origin"),
+    [
+        ("youden", 8, 8, "chosen on val"),
+        ("youden", 8, 1, "chosen on val with --views 8"),
+        ("youden", 1, 8, "chosen on val with --views 1"),
+        ("fixed", 1, 1, "fixed in params.yaml"),
+    ],
+)
+def test_the_origin_says_how_it_was_chosen(
+    model: Path, rule: str, views: int, asked: int, origin: str
+) -> None:
+    write_lock(Path(), rule, views)
+    assert chosen_threshold(model, asked).origin == f"{origin}, metrics/evaluate/metrics.json"
+
+
+def rewrite(name: str, content: str) -> Callable[[], object]:
+    return lambda: Path(name).write_text(content, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (rewrite("models/model.keras", "other"), "evaluate scored another model, says dvc.lock"),
+        (rewrite("metrics/evaluate/metrics.json", "{}"), "is not the file that evaluate wrote"),
+        (rewrite("dvc.lock", "stages: {train: {}}"), "dvc.lock records no evaluate"),
+        (rewrite("dvc.lock", "stages: {evaluate: 1}"), "dvc.lock records no evaluate"),
+        (rewrite("dvc.lock", "a: [\n"), "dvc.lock records no evaluate"),
+        (rewrite("dvc.lock", " " * 2_000_000), "dvc.lock has more than 1,000,000 bytes"),
+        (rewrite("dvc.lock", "stages: {evaluate: {deps: 3}}"), "evaluate scored another model"),
+        (lambda: Path("dvc.lock").unlink(), "dvc.lock is missing or cannot be read"),
+        (
+            lambda: Path("metrics/evaluate/metrics.json").unlink(),
+            "metrics/evaluate/metrics.json is missing or cannot be read",
+        ),
+    ],
+)
+def test_no_threshold_is_taken_for_another_model(
+    model: Path, change: Callable[[], object], problem: str
+) -> None:
+    change()
+    with pytest.raises(NoThresholdError) as caught:
+        chosen_threshold(model, 1)
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"threshold": "a"}', '{"threshold": NaN}'])
+def test_metrics_without_a_number_hold_no_threshold(model: Path, content: str) -> None:
+    Path("metrics/evaluate/metrics.json").write_text(content, encoding="utf-8")
+    write_lock(Path())
+    with pytest.raises(NoThresholdError, match="holds no threshold"):
+        chosen_threshold(model, 1)
+
+
+def test_a_model_elsewhere_has_no_threshold(model: Path) -> None:
+    model.rename("model.keras")
+    with pytest.raises(NoThresholdError, match="is not models/model"):
+        chosen_threshold(Path("model.keras"), 1)
