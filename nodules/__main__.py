@@ -14,7 +14,7 @@ examples:
   nodules import folder images --out data/mine.h5
   nodules import legacy train_again.h5 val_again.h5 --out data/legacy.h5
   nodules import luna16 --scans LUNA16 --candidates candidates_V2.csv --out data/luna16.h5
-  nodules predict models/model.keras data/new.h5 --out scores.csv
+  nodules predict models/model.keras images --out scores.csv
   nodules compare main workspace --html report.html
 
 DVC runs the pipeline itself: `dvc repro`, `dvc exp run`, `dvc metrics diff`. See README.md.

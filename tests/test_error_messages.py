@@ -66,6 +66,7 @@ def _params(old: str, new: str) -> Command:
 
 X = np.zeros((6, 50, 50), np.uint8)
 Y = np.arange(6) % 2
+WRITERS: list[subprocess.Popen[bytes]] = []
 INSPECT = ["inspect", "mine.h5"]
 SPLIT = ["stages.split"]
 
@@ -92,6 +93,7 @@ GROUPED = {"group": [0, 1, 0, 1, 0, 1], "split": ["train", "train", "train", "va
 @case("NaN", X=_at(4, np.nan))
 @case("infinity", X=_at(4, np.inf))
 @case("floats in 0..255", X=_at(0, 251))
+@case("overshoot of an interpolation", X=_at(0, 1.25))
 @case("Hounsfield units", X=_at(0, -1000))
 @case("too few labels", Y=Y[:4])
 @case("text as labels", Y=["a"] * 6)
@@ -152,6 +154,21 @@ def _large_images() -> Command:
     with h5py.File("mine.h5", "w") as file:
         file.create_dataset("X", data=np.zeros((1, 9000, 9000), np.uint8), chunks=(1, 900, 900))
     return ["import", "hdf5", "mine.h5", "--out", "out.h5"]
+
+
+@case("file being written")
+def _locked() -> Command:
+    code = "import h5py, sys; f = h5py.File('mine.h5', 'w'); print(flush=True); sys.stdin.read()"
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"HDF5_USE_FILE_LOCKING": "TRUE"},
+    )
+    assert writer.stdout is not None
+    writer.stdout.readline()
+    WRITERS.append(writer)
+    return INSPECT
 
 
 @case("not HDF5", b"PK" * 50)
@@ -305,6 +322,42 @@ def _pipe() -> Command:
     return FOLDER
 
 
+@case("no class folders")
+def _no_classes() -> Command:
+    Path("images").mkdir()
+    Image.fromarray(X[0]).save("images/x.png")
+    return FOLDER
+
+
+@case("no folder of a patient")
+def _no_patient() -> Command:
+    _image_folders()
+    return [*FOLDER, "--group-from", "folder"]
+
+
+@case("file name without a group")
+def _no_group() -> Command:
+    _image_folders()
+    return [*FOLDER, "--group", "^([0-9]+)_"]
+
+
+@case("missing image to score")
+def _missing_image() -> Command:
+    return ["predict", "model.keras", "x.png", "--out", "out.csv"]
+
+
+@case("several patch files to score")
+def _several() -> Command:
+    _data_sets()
+    return [*PREDICT[:2], "mine.h5", "mine.h5", "--out", "out.csv"]
+
+
+@case("`--window` for a patch file")
+def _window_of_patches() -> Command:
+    _data_sets()
+    return [*PREDICT, "--window", "0", "1"]
+
+
 @case("unprintable group")
 def _unprintable_group() -> Command:
     folder = _image_folders()
@@ -353,6 +406,14 @@ def _scan(data: bytes = VOXELS.tobytes(), **changes: Any) -> Command:
         *("import", "luna16", "--scans", ".", "--candidates", "candidates.csv"),
         *("--out", "out.h5", "--jobs", "1"),
     ]
+
+
+@case("candidate outside its scan")
+def _outside() -> Command:
+    command = _scan()
+    table = "seriesuid,coordX,coordY,coordZ,class\ns,50,50,-20,1\n"
+    Path("candidates.csv").write_text(table, encoding="utf-8")
+    return command
 
 
 @case("candidates that are not a file")
@@ -408,6 +469,10 @@ def test_a_documented_message_is_what_the_program_prints(
             main()
         assert exit_status.value.code == 1
         printed = capsys.readouterr().err
+    for writer in WRITERS:
+        writer.kill()
+        writer.communicate()
+    WRITERS.clear()
     *progress, message = printed.splitlines()
     assert all("error" not in line for line in progress)
     message = message.replace(f"{tmp_path}/", "")

@@ -2,12 +2,12 @@
 
 import argparse
 import math
-import os
-import re
-import shlex
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from nodules.commands.next_steps import next_steps
+from nodules.errors import PatchFileError
 from nodules.system.streams import printable
 
 
@@ -30,24 +30,39 @@ def _add_folder(layouts: argparse._SubParsersAction) -> None:
     folder = layouts.add_parser(
         "folder",
         help="a folder of images (PNG, JPEG, TIFF, DICOM), one sub-folder per class",
-        description="Convert all images below the two sub-folders of DIR, in order of path. The "
+        description="Convert all images below the folders of the two classes, in order of path. "
+        "These lie in DIR, or all at the same depth below it, as in PATIENT/nodule. The "
         "central square of each image is resampled to a 50x50 patch; `file` is its path relative "
         "to DIR. 8-bit images keep their grey levels. 0..65535 of 16-bit images and -1000..400 HU "
         "of DICOM CT become 0..255. --window sets another range; other images require it.",
     )
     folder.add_argument("folder", type=Path, metavar="DIR")
     _add_out(folder)
-    folder.add_argument(
+    labels = folder.add_mutually_exclusive_group()
+    labels.add_argument(
+        "--unlabelled",
+        action="store_true",
+        help="convert all images below DIR, without labels: the file can be scored, but no network "
+        "can be trained on it",
+    )
+    labels.add_argument(
         "--nodule",
         metavar="NAME",
-        help="sub-folder of the nodules (default: detected by name, as in nodule and non_nodule, "
+        help="folder of the nodules (default: detected by name, as in nodule and non_nodule, "
         "1 and 0, positive and negative, malignant and benign)",
     )
-    folder.add_argument(
+    groups = folder.add_mutually_exclusive_group()
+    groups.add_argument(
         "--group",
         metavar="REGEX",
-        help="regular expression searched for in each file name; its first group in parentheses "
-        "is the scan or patient and becomes `group`, as in '^([^_]+)_'",
+        help="regular expression searched for in the path of each image below DIR, without its "
+        "class folder; its first group in parentheses is the scan or patient and becomes `group`, "
+        "as in '^([^_]+)_'",
+    )
+    groups.add_argument(
+        "--group-from",
+        choices=("folder",),
+        help="`folder`: the first folder of that path is the scan or patient",
     )
     _add_window(folder, "values (of DICOM: after its slope and intercept, if any)")
     folder.set_defaults(run=_import_folder)
@@ -112,7 +127,7 @@ def _add_luna16(layouts: argparse._SubParsersAction) -> None:
         nargs="+",
         required=True,
         metavar="DIR",
-        help="folders searched recursively for SERIESUID.mhd",
+        help="folders searched recursively for SERIESUID.mhd or SERIESUID.mha",
     )
     add(
         "--candidates",
@@ -152,6 +167,11 @@ def _add_luna16(layouts: argparse._SubParsersAction) -> None:
     )
     add("--seed", type=_seed, default=0, help="seed of that draw, 0 or more (default: 0)")
     add("--skip-missing", action="store_true", help="skip candidates without a scan")
+    add(
+        "--skip-outside",
+        action="store_true",
+        help="skip candidates outside the voxels of their scan",
+    )
     workers = luna16.add_mutually_exclusive_group()
     workers.add_argument(
         "--jobs", type=_positive(int), metavar="N", help="processes (default: one per processor)"
@@ -210,10 +230,13 @@ def _import_folder(arguments: argparse.Namespace) -> None:
         arguments.folder,
         arguments.out,
         nodule=arguments.nodule,
+        unlabelled=arguments.unlabelled,
         group=arguments.group,
+        group_from_folder=arguments.group_from == "folder",
         window=None if arguments.window is None else Window(*arguments.window),
     )
-    _print_written(arguments.out, lines)
+    advice = "; --group or --group-from names the patient of each image"
+    _print_written(arguments.out, lines, group_advice=advice)
 
 
 def _import_npz(arguments: argparse.Namespace) -> None:
@@ -226,13 +249,9 @@ def _import_npz(arguments: argparse.Namespace) -> None:
 def _import_hdf5(arguments: argparse.Namespace) -> None:
     from nodules.importers.hdf5 import import_hdf5
     from nodules.importers.window import Window
-    from nodules.patches.reader import open_patches
 
     window = None if arguments.window is None else Window(*arguments.window)
-    lines = import_hdf5(arguments.file, arguments.out, window=window)
-    with open_patches(arguments.out, labelled=False) as patches:
-        labelled = patches.known_labels is not None
-    _print_written(arguments.out, lines, labelled=labelled)
+    _print_written(arguments.out, import_hdf5(arguments.file, arguments.out, window=window))
 
 
 def _import_legacy(arguments: argparse.Namespace) -> None:
@@ -257,61 +276,33 @@ def _import_luna16(arguments: argparse.Namespace) -> None:
         negatives=arguments.negatives,
         seed=arguments.seed,
         skip_missing=arguments.skip_missing,
+        skip_outside=arguments.skip_outside,
         jobs=arguments.jobs,
         scheduler=arguments.scheduler,
     )
     _print_written(arguments.out, lines)
 
 
-def _print_written(out: Path, lines: Sequence[str], *, labelled: bool = True) -> None:
+def _print_written(out: Path, lines: Sequence[str], *, group_advice: str = "") -> None:
     """Print a summary of the written file and the commands to run next."""
+    from nodules.patches.reader import open_patches
+    from nodules.patches.summary import NO_GROUPS, SPLIT_WITHOUT_GROUPS, group_sizes
+
     summary, *notes = lines
-    print("\n".join(printable(line) for line in (f"wrote {out}: {summary}", *notes)))
-    folder, file = shell_word(out.parent), shell_word(out)
-    if not labelled:
-        print(f"next:\n  nodules predict models/model.keras {file} --out scores.csv")
-        return
-    print(f"next:\n  dvc add {file}\n  git add {file}.dvc {folder}/.gitignore")
-    print(f"  dvc exp run --set-param {shell_word(f'dataset={hydra_word(str(out))}')}")
-
-
-def shell_word(text: str | Path) -> str:
-    r"""Quote a path or a parameter as one printable word of a shell command.
-
-    Examples
-    --------
-    >>> shell_word("data/my set.h5")
-    "'data/my set.h5'"
-    >>> shell_word(Path("-x.h5"))
-    './-x.h5'
-    >>> print(shell_word("M\udcfcller\n.h5"))
-    $'M\374ller\012.h5'
-    """
-    text = str(text)
-    if text.startswith("-"):  # would be parsed as an option
-        text = f"./{text}"
-    if text.isprintable():
-        return shlex.quote(text)
-    # Escape unprintable bytes in octal, in the $'...' syntax of bash, zsh and ksh.
-    unescaped = re.compile(r"[\w./=@%+,-]", re.ASCII)
-    characters = (chr(byte) for byte in os.fsencode(text))
-    return "$'{}'".format(
-        "".join(c if unescaped.match(c) else f"\\{ord(c):03o}" for c in characters)
-    )
-
-
-def hydra_word(text: str) -> str:
-    """Quote a value for `--set-param`, which DVC parses with Hydra's grammar.
-
-    Examples
-    --------
-    >>> hydra_word("data/mine.h5")
-    'data/mine.h5'
-    >>> hydra_word("data/set (1).h5")
-    '"data/set (1).h5"'
-    """
-    if re.fullmatch(r"[A-Za-z_/][\w./-]*[./][\w./-]*", text, re.ASCII):  # excludes `null`
-        return text
-    # A backslash is literal except before a quotation mark.
-    escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ("\\" + m[2] if m[2] else ""), text)
-    return f'"{escaped}"'
+    labelled, warning = True, ""
+    try:
+        with open_patches(out, labelled=False) as patches:
+            labelled = patches.known_labels is not None
+            if patches.groups is not None:
+                notes.insert(0, f"groups (scans or patients): {group_sizes(patches.groups)}")
+            elif labelled:
+                unsplit = patches.split is None
+                warning = f"{NO_GROUPS}{group_advice}" if unsplit else SPLIT_WITHOUT_GROUPS
+    except PatchFileError as error:  # such as a group in two splits of the source
+        warning = str(error)
+    for line in (f"wrote {out}: {summary}", *notes):
+        print(printable(line))
+    if warning:
+        print(f"warning: {printable(warning)}", file=sys.stderr)
+    for line in next_steps(out, labelled=labelled):
+        print(printable(line))

@@ -32,34 +32,34 @@ def describe(path: Path) -> str:
         If the file is invalid; the message describes the first problem.
     """
     # Imported here to keep `--help` fast.
-    import numpy as np
-
+    from nodules.patches.grey_levels import GreyLevels
     from nodules.patches.layout import SPLITS
     from nodules.patches.reader import open_patches
+    from nodules.patches.summary import NO_GROUPS, group_sizes
 
     with open_patches(path, labelled=False) as patches:
-        histogram = np.zeros(256, dtype=np.int64)
+        levels = GreyLevels()
         for _, block in patches.blocks():
-            histogram += np.bincount(block.ravel(), minlength=256)
-        cumulative = histogram.cumsum() / histogram.sum()
-        percentiles = [int(np.searchsorted(cumulative, q)) for q in (0.05, 0.5, 0.95)]
+            levels.add(block)
+        percentiles = [levels.percentile(fraction) for fraction in (0.05, 0.5, 0.95)]
         count = len(patches)
         lines = {
             "patches": f"{count:,} (X {patches.stored_as})",
             "grey levels": "5% {} | median {} | 95% {}, of 0..255".format(*percentiles),
             "nodules": "no Y: usable for prediction, not for training",
-            "groups": "no group: patches of one scan may end up in different splits",
+            "groups": NO_GROUPS,
             "split": "no split: the split stage creates one",
         }
         if patches.known_labels is not None:
             nodules = int(patches.known_labels.sum())
             lines["nodules"] = f"{nodules:,} ({nodules / count:.1%})"
         if patches.groups is not None:
-            sizes = np.unique(patches.groups, return_counts=True)[1]
-            lines["groups"] = f"{len(sizes):,} of {sizes.min():,} to {sizes.max():,} patches"
+            lines["groups"] = group_sizes(patches.groups)
         if patches.split is not None:
             counts = (f"{name} {(patches.split == name).sum():,}" for name in SPLITS)
             lines["split"] = ", ".join(counts)
+        if warning := levels.warning():
+            lines["warning"] = warning
     return "\n".join(
         [f"{printable(path)}: a patch file", *(f"  {k:12}{v}" for k, v in lines.items())]
     )

@@ -31,7 +31,13 @@ from pydicom.uid import (
 )
 
 from nodules.errors import FileError
-from nodules.importers.images import MAX_FILE_BYTES, GreyImage, check_scans, check_size
+from nodules.importers.images import (
+    MAX_FILE_BYTES,
+    GreyImage,
+    check_scans,
+    check_size,
+    open_image,
+)
 from nodules.importers.window import HOUNSFIELD
 from nodules.system.streams import printable
 
@@ -81,6 +87,30 @@ def read_dicom(path: Path, file: BinaryIO) -> GreyImage:
         _padding(path, data, stored),
         rescaled,
     )
+
+
+def holds_image(path: Path) -> bool:
+    """Return whether a DICOM file holds an image, unlike a DICOMDIR, a report or a presentation.
+
+    Damaged files count as images, so that reading them reports the damage. An image without its
+    pixels is one too, because its header still describes them.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read.
+    """
+    with open_image(path) as file:
+        try:
+            head = dcmread(file, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
+        except MemoryError:
+            raise
+        except Exception:  # pydicom may raise almost any
+            return True
+        if head.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            return True
+        # `stop_before_pixels` stops at the pixels, so that the end of the file means none.
+        return "Rows" in head or "Columns" in head or bool(file.read(1))
 
 
 def _parse(path: Path, file: BinaryIO) -> FileDataset:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodules.errors import FileError
-from nodules.importers.images import GreyImage, read_image
+from nodules.importers.images import PILLOW_SUFFIXES, GreyImage, read_image
 from nodules.importers.resampling import resample
 from nodules.importers.window import SIXTEEN_BITS, Window
 from nodules.patches.layout import PATCH_SIZE, Patches
@@ -86,6 +86,34 @@ def packed_patch(path: Path, *limits: str) -> bytes:
     rescaled = -1 if made.rescaled is None else made.rescaled
     facts = _FACTS.pack(made.oblong, made.wide_range is not None, low, high, rescaled)
     return facts + made.patch.tobytes()
+
+
+def without_image(paths: Sequence[Path]) -> list[bool]:
+    """Return for each file whether it is a DICOM file without an image, such as DICOMDIR.
+
+    DICOM headers are read in a separate process, with the limits of `image_patches`.
+
+    Raises
+    ------
+    FileError
+        If a file cannot be read, or crashes the reader. Damaged files count as images.
+    """
+    dicom = [path for path in paths if path.suffix.lower() not in PILLOW_SUFFIXES]
+    if not dicom:
+        return [False] * len(paths)
+    results = call_each_limited(
+        image_flag, dicom, seconds=SECONDS, memory=MEMORY, failure=FileError
+    )
+    empty = {path for path, flag in zip(dicom, results, strict=True) if not flag}
+    return [path in empty for path in paths]
+
+
+def image_flag(path: Path) -> bytes:
+    """Return whether a DICOM file holds an image, as one byte or none."""
+    # Importing pydicom takes longer than reading a folder of PNGs.
+    from nodules.importers.dicom import holds_image
+
+    return b"1" if holds_image(path) else b""
 
 
 def image_patch(path: Path, window: Window | None) -> ImagePatch:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from nodules.errors import FileError
 from nodules.evaluation.predict_file import predict_file
@@ -68,7 +69,7 @@ def test_a_legacy_pair_becomes_one_patch_file_that_keeps_its_split(
     out = tmp_path / "joined.h5"
     result = nodules("import", "legacy", train, val, "--out", out)
     assert result.returncode == 0, result.stderr
-    assert f"dvc exp run --set-param dataset={out}" in result.stdout
+    assert "dvc exp run --set-param dataset=data/joined.h5" in result.stdout
     with open_patches(out) as joined:
         assert np.array_equal(joined.read(0, 8), patches)
         assert joined.labels.tolist() == one_hot[:, 1].tolist()
@@ -150,6 +151,75 @@ def test_predict_scores_patches_without_labels(
     assert [row["group"] for row in rows] == groups
     expected = nodule_probabilities(load_model(model_path), patches)
     assert np.array_equal(np.array([row["probability"] for row in rows], np.float32), expected)
+
+
+def write_images(folder: Path, patches: np.ndarray) -> list[Path]:
+    folder.mkdir()
+    paths = [folder / f"{row}.png" for row in range(len(patches))]
+    for path, patch in zip(paths, patches, strict=True):
+        Image.fromarray(patch).save(path)
+    return paths
+
+
+def test_predict_scores_images_and_decides_at_a_threshold(
+    random_patches, model_path: Path, tmp_path: Path
+) -> None:
+    patches = random_patches(5)
+    folder = tmp_path / "images"
+    paths = write_images(folder, patches)
+    expected = nodule_probabilities(load_model(model_path), patches)
+    threshold = float(np.sort(expected)[2])
+    out = tmp_path / "scores.csv"
+    result = nodules(
+        "predict", model_path, folder, paths[0], "--threshold", threshold, "--out", out
+    )
+    assert result.returncode == 0, result.stderr
+    called = (expected >= threshold).tolist()
+    assert f"6 images, {sum(called) + called[0]} called nodules" in result.stdout
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [*rows[0]] == ["index", "group", "probability", "file", "threshold", "nodule"]
+    assert [row["file"] for row in rows] == [*map(str, paths), str(paths[0])]
+    assert [row["nodule"] for row in rows] == [str(int(c)) for c in [*called, called[0]]]
+    assert {row["group"] for row in rows} == {""}
+    found = np.array([row["probability"] for row in rows], np.float32)
+    assert np.array_equal(found, [*expected, expected[0]])
+
+
+def test_predict_carries_the_files_of_a_patch_file(
+    patch_file, random_patches, model_path: Path, tmp_path: Path
+) -> None:
+    path = patch_file(X=random_patches(2), file=["=a.png", "b.png"], candidate=[4, 5])
+    result = nodules("predict", model_path, path, "--out", tmp_path / "scores.csv")
+    assert "no threshold: " in result.stdout
+    assert "--threshold adds the decision" in result.stdout
+    with (tmp_path / "scores.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["index", "group", "probability", "file", "candidate"]
+    assert [row[3:] for row in rows[1:]] == [["'=a.png", "4"], ["b.png", "5"]]
+
+
+def test_predict_leaves_no_scores_if_an_image_is_damaged(
+    random_patches, model_path: Path, tmp_path: Path
+) -> None:
+    paths = write_images(tmp_path / "images", random_patches(3))
+    paths[2].write_bytes(paths[2].read_bytes()[:500])
+    out = tmp_path / "scores.csv"
+    result = nodules("predict", model_path, tmp_path / "images", "--out", out)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith(f"error: {paths[2]}: not a readable PNG")
+    assert not out.exists()
+    onto_input = nodules("predict", model_path, tmp_path / "images", "--out", paths[0])
+    assert_one_line_error(onto_input, "found the same file as input")
+
+
+def test_inspect_warns_of_nearly_black_patches(patch_file, random_patches) -> None:
+    path = patch_file(X=random_patches(5) / np.float32(255 * 255), Y=LABELS)
+    assert (
+        "98% of all pixels lie in grey levels 0 to 1 of 0..255" in nodules("inspect", path).stdout
+    )
+    path = patch_file(X=random_patches(5), Y=LABELS)
+    assert "of all pixels" not in nodules("inspect", path).stdout
 
 
 def test_predict_averages_eight_views_where_asked(

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from nodules.__main__ import main
+from nodules.commands.next_steps import next_steps
 from nodules.errors import FileError, NodulesError
 from nodules.importers import folder as folder_module
 from nodules.importers.folder import import_folder
@@ -115,7 +117,7 @@ def test_rows_follow_the_paths_and_carry_class_file_and_group(tmp_path: Path, dr
     for junk in ("nodule/Thumbs.db", "labels.csv", "nodule/.hidden.png", ".cache/x.png"):
         (folder / junk).parent.mkdir(exist_ok=True)
         (folder / junk).write_bytes(b"no image")
-    lines = import_folder(folder, tmp_path / "out.h5", group=r"^(p\d+)")
+    lines = import_folder(folder, tmp_path / "out.h5", group=r"(p\d+)[^/]*$")
     assert lines == [
         "3 nodules (nodule) and 1 others (non_nodule)",
         "files left out, not images of a class: 2, first labels.csv",
@@ -489,7 +491,7 @@ def test_a_folder_that_cannot_be_read_is_one_line(
         return scandir(place)
 
     scandir = os.scandir
-    monkeypatch.setattr(folder_module.os, "scandir", denied)
+    monkeypatch.setattr(os, "scandir", denied)
     with pytest.raises(FileError, match=r"images/nodule: cannot be read \(permission denied\)"):
         import_folder(images, tmp_path / "out.h5")
 
@@ -562,10 +564,8 @@ def test_the_command_says_what_to_do_next(
     main()
     assert capsys.readouterr().out.splitlines() == [
         f"wrote {out}: 2 nodules (nodule) and 2 others (non_nodule)",
-        "next:",
-        f"  dvc add {out}",
-        f"  git add {out}.dvc {tmp_path}/.gitignore",
-        f"  dvc exp run --set-param dataset={out}",
+        "groups (scans or patients): 3 of 1 to 2 patches",
+        *next_steps(out, labelled=True),
     ]
     with open_patches(out) as patches, Image.open(images / "nodule/p1_a.png") as image:
         assert_grey(patches.read(0, 1)[0], np.asarray(image), 0, 100)
@@ -577,3 +577,138 @@ def test_the_command_says_what_to_do_next(
     assert stop.value.code == 1
     shown = capsys.readouterr().err.splitlines()[-1]
     assert shown.startswith(f"error: {images}: found 2 sub-folders (nodule, non_nodule) and --nod")
+
+
+def stored_groups(path: Path) -> dict[str, str]:
+    with h5py.File(path) as file:
+        names, groups = file["file"].asstr()[:].tolist(), file["group"].asstr()[:].tolist()
+    return dict(zip(names, groups, strict=True))
+
+
+@pytest.fixture
+def cohort(tmp_path: Path, draw: Draw) -> Path:
+    """Return a folder of two patients, each with a folder per class."""
+    for name in ("P1/nodule/a.png", "P1/non_nodule/a.png", "P2/nodule/x/b.png", "P2/masks/a.png"):
+        write(tmp_path / "cohort" / name, draw())
+    return tmp_path / "cohort"
+
+
+def test_class_folders_may_lie_below_those_of_patients(cohort: Path, tmp_path: Path) -> None:
+    lines = import_folder(cohort, tmp_path / "out.h5", group_from_folder=True)
+    assert lines == [
+        "2 nodules (nodule) and 1 others (non_nodule)",
+        "files left out, not images of a class: 1, first P2/masks/a.png",
+    ]
+    expected = {"P1/nodule/a.png": "P1", "P1/non_nodule/a.png": "P1", "P2/nodule/x/b.png": "P2"}
+    assert stored_groups(tmp_path / "out.h5") == expected
+
+
+def test_a_pattern_sees_the_path_without_the_class_folder(cohort: Path, tmp_path: Path) -> None:
+    import_folder(cohort, tmp_path / "out.h5", group="^(P[0-9]/(x/)?[ab])")
+    groups = stored_groups(tmp_path / "out.h5")
+    assert [*groups.values()] == ["P1/a", "P1/a", "P2/x/b"]
+
+
+@pytest.mark.parametrize(
+    ("names", "nodule", "expected"),
+    [
+        (["nodule/1/a", "non_nodule/0/a"], None, [1, 0]),
+        (["0/nodule/a", "1/non_nodule/a"], None, [1, 0]),
+        (["0/nodule/a", "1/nodule/a", "2/non_nodule/a"], None, [1, 1, 0]),
+        (["p/vessel/a", "q/tumour/a"], "tumour", [0, 1]),
+        (["1/0/a", "0/1/a"], None, [1, 0]),
+        (["nodule/positive/a", "normal/negative/a"], "nodule", [1, 0]),
+    ],
+)
+def test_named_classes_are_told_from_numbered_patients(
+    tmp_path: Path, draw: Draw, names: list[str], nodule: str | None, expected: list[int]
+) -> None:
+    for name in names:
+        write(tmp_path / f"images/{name}.png", draw())
+    import_folder(tmp_path / "images", tmp_path / "out.h5", nodule=nodule)
+    with h5py.File(tmp_path / "out.h5") as file:
+        labels = dict(zip(file["file"].asstr()[:], file["Y"][:].tolist(), strict=True))
+    assert [labels[f"{name}.png"] for name in names] == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        (["nodule/positive/a", "normal/negative/a"], "at several depths ("),
+        (["0/a", "1/a", "2/a"], "found 3 sub-folders (0, 1, 2), expected two, one per class, or -"),
+        (["p/0/a", "p/1/a", "p/2/a"], "found 1 sub-folders (p), expected two, one per class, or -"),
+        (["train/nodule/a", "val/non_nodule/a"], "import each split alone"),
+        (["a"], "found 0 sub-folders, expected two, one per class, or --unlabelled for images wi"),
+        ([f"p{i:02}/a" for i in range(12)], "p08, p09, ...), expected two"),
+        (["p/nodule/a", "p/normal/.a"], "images/*/normal: found no image"),
+    ],
+)
+def test_folders_without_two_clear_classes_are_refused(
+    tmp_path: Path, draw: Draw, names: list[str], problem: str
+) -> None:
+    for name in names:
+        write(tmp_path / f"images/{name}.png", draw())
+    with pytest.raises(FileError) as caught:
+        import_folder(tmp_path / "images", tmp_path / "out.h5")
+    assert problem in str(caught.value)
+
+
+def test_an_image_without_a_patient_folder_is_refused(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"p1_a\.png: found no folder other than that of its class"):
+        import_folder(images, tmp_path / "out.h5", group_from_folder=True)
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_images_are_imported_without_labels(tmp_path: Path, draw: Draw) -> None:
+    names = ["a.png", "p1/c.png", "p1/nodule/b.png", "p2/d.png"]
+    for name in names:
+        write(tmp_path / "images" / name, draw())
+    (tmp_path / "images/Thumbs.db").write_bytes(b"no image")
+    lines = import_folder(tmp_path / "images", tmp_path / "out.h5", unlabelled=True)
+    assert lines == ["4 images without labels", "files left out, not images: 1, first Thumbs.db"]
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert {*file} == {"X", "file"}
+        assert file["file"].asstr()[:].tolist() == names
+
+
+def test_dicom_files_without_an_image_are_left_out(
+    images: Path, tmp_path: Path, draw: Draw
+) -> None:
+    write_dicom(images / "nodule/DICOM", draw(), RescaleSlope=1, RescaleIntercept=0, Modality="CT")
+    for name, sop_class in (
+        ("DICOMDIR", "1.2.840.10008.1.3.10"),  # Media Storage Directory
+        ("nodule/report.dcm", "1.2.840.10008.5.1.4.1.1.88.33"),  # Comprehensive SR
+        ("nodule/PR0001", "1.2.840.10008.5.1.4.1.1.11.1"),  # Grayscale Presentation State
+    ):
+        write_dicom(images / name, draw())
+        data = dcmread(images / name)
+        data.file_meta.MediaStorageSOPClassUID = UID(sop_class)
+        for keyword in ("PixelData", "Rows", "Columns", "BitsAllocated"):
+            delattr(data, keyword)
+        data.save_as(images / name)
+    lines = import_folder(images, tmp_path / "out.h5")
+    assert lines == [
+        "3 nodules (nodule) and 2 others (non_nodule)",
+        "files left out, DICOM without an image: 2, first nodule/PR0001",
+        "files left out, not images of a class: 1, first DICOMDIR",
+    ]
+
+
+def test_the_command_warns_of_missing_groups(
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["nodules", "import", "folder", str(images), "--out", str(tmp_path / "out.h5")]
+    monkeypatch.setattr(sys, "argv", command)
+    main()
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "warning: no groups: patches of one patient may end up in different splits; --group or "
+        "--group-from names the patient of each image"
+    )
+    monkeypatch.setattr(sys, "argv", [*command, "--unlabelled"])
+    main()
+    captured = capsys.readouterr()
+    assert "warning" not in captured.err
+    assert captured.out.splitlines()[-1].startswith("  nodules predict models/model.keras ")

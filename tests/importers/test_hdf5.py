@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from nodules.__main__ import main
+from nodules.commands.next_steps import next_steps
 from nodules.errors import FileError, PatchFileError
 from nodules.importers import stack
 from nodules.importers.hdf5 import import_hdf5
@@ -111,7 +112,7 @@ TORN = ["train", "val", "val", "val", "test", "test"]
         ({"Y": [0, 1]}, "Y: found shape (2,), expected (6,) or (6, 2) to match X"),
         ({"group": np.zeros(6)}, "group: found float64, expected integers or strings"),
         ({"split": ["train"] * 5 + ["tset"]}, "split: row 5: found 'tset', expected one of train"),
-        ({"split": TORN}, "group: row 1: found a in train and val, expected one split per grou"),
+        ({"split": TORN}, "group: row 1: found a in train and val, expected one split per group"),
     ],
 )
 def test_what_a_patch_file_may_not_hold_is_refused_here_too(
@@ -170,10 +171,8 @@ def test_the_error_for_another_size_names_the_command_that_fixes_it(
     run(monkeypatch, "import", "hdf5", path, "--out", out)
     assert capsys.readouterr().out.splitlines() == [
         f"wrote {out}: 6 patches from 64x64 pixels",
-        "next:",
-        f"  dvc add {out}",
-        f"  git add {out}.dvc {tmp_path}/.gitignore",
-        f"  dvc exp run --set-param dataset={out}",
+        "groups (scans or patients): 3 of 2 to 2 patches",
+        *next_steps(out, labelled=True),
     ]
     run(monkeypatch, "inspect", out)
     assert "train 2, val 2, test 2" in capsys.readouterr().out
@@ -188,6 +187,7 @@ def test_patches_to_score_need_no_labels(
     path, out = patch_file(X=SQUARE * 4.0 - 900, group=COLUMNS["group"]), tmp_path / "out.h5"
     run(monkeypatch, "import", "hdf5", path, "--window", -1000, 400, "--out", out)
     assert capsys.readouterr().out.splitlines()[1:] == [
+        "groups (scans or patients): 3 of 2 to 2 patches",
         "next:",
         f"  nodules predict models/model.keras {out} --out scores.csv",
     ]

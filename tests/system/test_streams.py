@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from nodules.commands.importing import hydra_word, shell_word
+from nodules.commands.next_steps import hydra_word, shell_word
 from nodules.system.atomic import write_json
 from nodules.system.exits import outside_problem
 from tests.support import REPOSITORY
