@@ -144,18 +144,12 @@ def _add_luna16(layouts: argparse._SubParsersAction) -> None:
         "the nodule that contains a candidate of class 1, and reports mismatches",
     )
     _add_out(luna16)
-    size = luna16.add_mutually_exclusive_group()
-    size.add_argument(
-        "--size",
-        choices=("pixels",),
-        default="pixels",
-        help="50x50 pixels at the scan's own spacing (default)",
-    )
-    size.add_argument(
+    add(
         "--size-mm",
         type=_positive(float),
         metavar="MM",
-        help="side of the field of view, resampled to 50x50",
+        help="side of the field of view, resampled to 50x50 (default: 50 pixels at the scan's own "
+        "spacing)",
     )
     _add_window(luna16, "values", " (default: -1000 400, for scans in Hounsfield units)")
     add(

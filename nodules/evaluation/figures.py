@@ -129,6 +129,11 @@ def hardest(
     shown = {title: worst[:count] for title, worst in kinds.items()}
     rows = [max(1, -(-len(worst) // SAMPLES_PER_ROW)) for worst in shown.values()]
     figure, grid = patch_grid(sum(rows), SAMPLES_PER_ROW, caption_inches=0.25)
+    figure.suptitle(
+        f"Test patches misclassified at the threshold {threshold:.3f}: probability of a nodule, "
+        "row in the data set (#)",
+        fontsize=8,
+    )
     blocks = np.split(grid, np.cumsum(rows)[:-1])
     for block, (title, worst) in zip(blocks, shown.items(), strict=True):
         axes = block.ravel()

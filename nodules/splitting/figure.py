@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from nodules.patches.grid import SAMPLES_PER_ROW, patch_grid, save_figure, show_patch
@@ -38,18 +39,26 @@ def draw_duplicates(
         return
     bands = -(-len(pairs) // SAMPLES_PER_ROW)
     figure, grid = patch_grid(2 * bands, SAMPLES_PER_ROW, caption_inches=0.25)
-    counts = f"{crossings.exact:,} exact and {crossings.near:,} near-duplicates"
-    figure.suptitle(f"Pairs in different splits: {counts}; shown: {len(pairs)}", fontsize=8)
+    counts = f"{crossings.exact:,} exact or mirrored and {crossings.near:,} near-duplicates"
+    figure.suptitle(
+        f"Pairs in different splits: {counts}; shown: {len(pairs)}, one above the other, with "
+        "their rows in the data set (#); r: correlation where they overlap",
+        fontsize=7,
+    )
     for number, (first, second, pair) in enumerate(pairs):
         band, column = divmod(number, SAMPLES_PER_ROW)
-        likeness = "exact" if pair is None else f"r = {pair.correlation:.3f}"
+        shown = [patches.read(row, row + 1)[0] for row in (first, second)]
+        if pair is not None:
+            likeness = f"r = {pair.correlation:.3f}"
+        else:
+            likeness = "same pixels" if np.array_equal(*shown) else "turned or mirrored"
         captions = {
             first: f"{likeness}\n{_place(first, assignment)}",
             second: _place(second, assignment),
         }
-        for offset, (row, caption) in enumerate(captions.items()):
+        for offset, (patch, caption) in enumerate(zip(shown, captions.values(), strict=True)):
             axes = grid[2 * band + offset, column]
-            show_patch(axes, patches.read(row, row + 1)[0])
+            show_patch(axes, patch)
             axes.set_title(caption, fontsize=5, pad=2)
     save_figure(figure, path)
 

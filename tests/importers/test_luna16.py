@@ -583,7 +583,7 @@ def test_the_command_says_what_to_do_next(
 ) -> None:
     out = tmp_path / "out.h5"
     needed = ("--scans", *small.scans, "--candidates", small.candidates, "--out", out)
-    run(monkeypatch, *needed, "--size", "pixels", "--jobs", 1)
+    run(monkeypatch, *needed, "--jobs", 1)
     assert capsys.readouterr().out.splitlines() == [
         f"wrote {out}: 3 nodules and 15 others from 4 scans",
         "next:",

@@ -20,9 +20,9 @@ from nodules.patches.grid import SAMPLES_PER_ROW
 from nodules.patches.layout import SPLITS
 from nodules.patches.reader import open_patches
 from nodules.patches.symmetry import symmetric_view
-from nodules.splitting.figure import MAX_PAIRS
+from nodules.splitting.figure import MAX_PAIRS, draw_duplicates
 from nodules.splitting.fingerprints import fingerprints
-from nodules.splitting.leaks import across_splits
+from nodules.splitting.leaks import Crossings, CrossPair, across_splits
 from nodules.splitting.near_duplicates import (
     MAX_RMS,
     MIN_CORRELATION,
@@ -280,8 +280,9 @@ def check_pairs(
     rows, captions = (each(figure, SAMPLES_PER_ROW) for each in (patches_in, texts_in))
     shown = min(crossing, MAX_PAIRS)
     assert sum(map(len, rows)) == 2 * shown
-    assert figure.get_suptitle() == (
-        f"Pairs in different splits: 0 exact and {crossing} near-duplicates; shown: {shown}"
+    assert figure.get_suptitle().startswith(
+        f"Pairs in different splits: 0 exact or mirrored and {crossing} near-duplicates; shown: "
+        f"{shown}, "
     )
     with open_patches(path) as patches:
         for band in range(0, len(rows), 2):
@@ -364,3 +365,18 @@ def test_near_duplicates_meet_the_rms_and_correlation_limits() -> None:
     assert compare(patch(1), patch(2), 0, 0, 0) is None
     brighter = np.clip(patch(1).astype(int) + 20, 0, 255).astype(np.uint8)
     assert compare(patch(1), brighter, 0, 0, 0) is None
+
+
+def test_the_picture_tells_turned_copies_from_the_same_pixels(tmp_path: Path, drawn: Drawn) -> None:
+    patch = scene(1)[:50, :50]
+    path = tmp_path / "copies.h5"
+    with h5py.File(path, "w") as file:
+        file["X"] = np.stack([patch, patch, np.rot90(patch)])
+        file["Y"] = [1, 1, 1]
+    with open_patches(path) as patches:
+        pairs = Crossings(2, 0, [CrossPair(0, 1, None), CrossPair(0, 2, None)])
+        draw_duplicates(patches, pairs, np.array([0, 2, 2], np.int8), tmp_path / "copies.png")
+    assert texts_in(drawn["copies.png"], SAMPLES_PER_ROW) == [
+        ["same pixels\ntrain #0", "turned or mirrored\ntrain #0"],
+        ["test #1", "test #2"],
+    ]
