@@ -137,10 +137,11 @@ def evaluate(params: EvaluateParams, seed: int, files: EvaluationFiles) -> None:
         test.patches,
         test.labels,
         test.probabilities,
-        _captions(test),
+        test.index,
         threshold,
         params.hardest,
         files.figures / "hardest.png",
+        _file_names(test),
     )
     with new_table(files.predictions, (*COLUMNS, *test.sources)) as table:
         for name in PREDICTED_SPLITS:
@@ -183,13 +184,10 @@ def _score_splits(files: EvaluationFiles, params: EvaluateParams) -> dict[str, S
     return scored
 
 
-def _captions(split: ScoredSplit) -> list[str]:
-    """Return the row of each patch in the data set, and the name of its file if known."""
-    rows = [f"#{row}" for row in split.index]
-    if "file" not in split.sources:
-        return rows
-    names = (source_name(file, "") for file in split.sources["file"])
-    return [f"{row} {name}" for row, name in zip(rows, names, strict=True)]
+def _file_names(split: ScoredSplit) -> list[str] | None:
+    """Return the names of the patches' files without their folders, if known."""
+    files = split.sources.get("file")
+    return None if files is None else [source_name(file, "") for file in files]
 
 
 def _log_curves(live: Live, name: str, split: ScoredSplit, bins: int) -> None:

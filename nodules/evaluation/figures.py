@@ -100,25 +100,27 @@ def hardest(
     patches: PatchRows,
     labels: Labels,
     probabilities: NDArray[np.floating],
-    captions: Sequence[str],
+    index: NDArray[np.int64],
     threshold: float,
     count: int,
     path: Path,
+    names: Sequence[str] | None = None,
 ) -> None:
     """Draw the most confident mistakes: false positives above, false negatives below.
 
     Parameters
     ----------
-    patches, labels, probabilities
-        (N, 50, 50), (N,) and (N,) of one split.
-    captions
-        (N,) lines below the probability of each patch, shortened to fit.
+    patches, labels, probabilities, index
+        (N, 50, 50), (N,), (N,) and (N,) of one split. Captions give the probability of each patch
+        and its row in the data set.
     threshold
         Smallest probability that is called a nodule.
     count
         Maximum number of patches of each kind.
     path
         PNG file to write.
+    names
+        (N,) names of the patches, shortened to fit in the captions; None for none.
     """
     called = probabilities >= threshold
     order = np.argsort(probabilities, kind="stable")
@@ -140,7 +142,9 @@ def hardest(
         row_title(axes[0], f"{title}\n({len(worst)} of {len(kinds[title])})")
         for ax, row, patch in zip(axes, worst, patches[worst], strict=False):
             show_patch(ax, patch)
-            title = f"{probabilities[row]:.3f}\n{shortened(captions[row])}"
+            title = f"{probabilities[row]:.3f}\n#{index[row]}"
+            if names is not None:
+                title = f"{probabilities[row]:.3f}  #{index[row]}\n{shortened(names[row])}"
             # A file name may hold a dollar sign, which would begin a formula.
             ax.set_title(title, fontsize=5, pad=2, parse_math=False)
     with warnings.catch_warnings():
@@ -148,15 +152,15 @@ def hardest(
         save_figure(figure, path)
 
 
-def shortened(caption: str, length: int = CAPTION_CHARACTERS) -> str:
-    """Return a caption as one printable line that fits under a patch, with its middle left out.
+def shortened(name: str, length: int = CAPTION_CHARACTERS) -> str:
+    """Return a name as one printable line that fits under a patch, with its middle left out.
 
     Examples
     --------
-    >>> shortened("#12 LIDC-IDRI-0001_slice_073.png", 20)
-    '#12 LIDC-...e_073.png'
+    >>> shortened("LIDC-IDRI-0001_slice_073.png", 20)
+    'LIDC-IDRI..._073.png'
     """
-    text = printable(caption)
+    text = printable(name)
     if len(text) <= length:
         return text
     ends = length - 3
