@@ -304,27 +304,60 @@ def emptied(inside: Project, tmp_path: Path) -> Iterator[Project]:
         yield inside
 
 
-def test_missing_predictions_are_named_with_the_command_that_fetches_them(emptied: Project) -> None:
-    commit = emptied.run("git", "rev-parse", "--short=7", "HEAD").strip()
+def test_missing_predictions_are_named_with_the_command_that_reproduces_them(
+    emptied: Project,
+) -> None:
+    # Uncommitted parameters are not carried along.
+    (emptied.path / "params.yaml").write_text(PARAMS.replace("luck: 1", "luck: 9"))
     with pytest.raises(RevisionError) as missing:
-        read_revision("HEAD")
-    expected = "HEAD: data/predictions.csv is neither in DVC's cache nor on a remote; get it with: "
-    assert str(missing.value) == expected + f"git switch --detach {commit} && dvc repro"
-    with pytest.raises(RevisionError, match=r"get it with: dvc repro$"):
-        read_revision("workspace")
+        read_revisions(["HEAD", "second"])
+    message, command = str(missing.value).split("; reproduce it with: ")
+    assert message == (
+        "HEAD: data/predictions.csv: not found in git or DVC's cache (no remote is configured), "
+        "expected the file of `dvc repro`"
+    )
+    assert command == "nodules compare HEAD second --make"
     # Following the message resolves the error.
-    emptied.run("dvc", "repro", "--quiet", "--force")
+    result = emptied("python", "-m", *command.split(), "--resamples", "500")
+    (emptied.path / "params.yaml").write_text(PARAMS)
+    assert "second vs. HEAD: better AUC" in result.stdout
+    assert ["luck", "1", "2"] in [line.split() for line in result.stdout.splitlines()]
+    notes = [line for line in result.stderr.splitlines() if line.startswith("note: ")]
+    assert [note.split()[1] for note in notes] == ["HEAD", "second"]
     assert len(read_revision("HEAD").predictions.index) == 400
+
+
+def test_missing_predictions_of_the_workspace_are_not_reproduced_elsewhere(
+    emptied: Project,
+) -> None:
+    with pytest.raises(RevisionError, match=r"reproduce it with: dvc repro$"):
+        read_revision("workspace")
+    result = emptied("python", "-m", "nodules", "compare", "--make")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: workspace: data/predictions.csv: not found in the ")
+    assert result.stderr.count("\n") == 1
 
 
 def test_predictions_are_read_from_a_remote(emptied: Project, tmp_path: Path) -> None:
     emptied.run("dvc", "config", "--local", "core.remote", "shared")
     emptied.run("dvc", "remote", "add", "--local", "shared", str(tmp_path / "remote"))
     try:
-        with pytest.raises(RevisionError, match=r"get it with: dvc pull .*, or dvc repro$"):
+        missing = (
+            r"DVC's cache, nor on the remote shared, expected .*; reproduce it with: dvc repro$"
+        )
+        with pytest.raises(RevisionError, match=missing):
             read_revision("workspace")
         shutil.copytree(tmp_path / "cache", tmp_path / "remote")
         assert len(read_revision("second").predictions.index) == 400
+        # A remote that does not answer.
+        shutil.rmtree(emptied.path / ".dvc" / "cache")
+        url = "http://127.0.0.1:9/store"
+        emptied.run("dvc", "remote", "add", "--local", "--force", "shared", url)
+        unread = (
+            r"cannot be read \(.*; get it with: dvc fetch --all-commits, or reproduce it with: "
+        )
+        with pytest.raises(RevisionError, match=unread):
+            read_revision("second")
     finally:
         (emptied.path / ".dvc" / "config.local").unlink()
 
