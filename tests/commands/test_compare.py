@@ -1,5 +1,6 @@
 """Comparing revisions from the command line, in a repository with a trivial pipeline."""
 
+import html
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dvc.config import Config
 from dvc.lock import LockError
 from dvc.repo import Repo
 from sklearn.metrics import roc_auc_score
@@ -31,12 +33,13 @@ from nodules.report.content import make_report, notes
 from nodules.report.markdown import as_markdown, escaped
 from nodules.report.page import write_page
 from nodules.report.text import as_text
+from nodules.report.vega import make_plots_offline
 from tests.support import REPOSITORY
 from tests.support.browser import needs_chromium, open_offline
 from tests.support.tiny_project import PARAMS, Project, data_taken_away
 
-# URL from which the page of `dvc plots` loads Vega.
-VEGA = ".dvc/tmp/vega.js"
+# Template with which the page of `dvc plots` holds Vega.
+OFFLINE = ".dvc/plots/offline.html"
 
 
 @pytest.fixture(scope="module")
@@ -350,7 +353,7 @@ def test_predictions_are_read_from_a_remote(emptied: Project, tmp_path: Path) ->
         shutil.copytree(tmp_path / "cache", tmp_path / "remote")
         assert len(read_revision("second").predictions.index) == 400
         # A remote that does not answer.
-        shutil.rmtree(emptied.path / ".dvc" / "cache")
+        shutil.rmtree(emptied.path / ".dvc" / "cache", ignore_errors=True)
         url = "http://127.0.0.1:9/store"
         emptied.run("dvc", "remote", "add", "--local", "--force", "shared", url)
         unread = (
@@ -400,6 +403,13 @@ def test_the_page_draws_every_curve_without_a_network(inside: Project, tmp_path:
 
 
 @needs_chromium
+def test_on_a_phone_no_cell_of_the_page_is_out_of_sight(inside: Project, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    inside.compare("HEAD", "second", "lucky", "--html", str(page))
+    assert widest_drawing(page, tmp_path) <= 390
+
+
+@needs_chromium
 def test_names_and_values_cannot_become_markup(inside: Project, tmp_path: Path) -> None:
     hostile = "</script><script>document.title='hit'</script><img src=x onerror=alert(1)>"
     first, second = read_revisions(["HEAD", "second"])
@@ -435,24 +445,62 @@ def test_patches_without_pixels_are_listed(inside: Project, tmp_path: Path) -> N
         write_page(make_report(revisions, resamples=100), page)
     text = page.read_text()
     assert "data:image/png" not in text
-    listed = text.split("Largest disagreements between second and HEAD")[1]
+    listed = re.sub(r' data-label="[^"]*"', "", text)
+    listed = listed.split("Largest disagreements between second and HEAD")[1]
     first, second = (each.predictions for each in revisions)
     farthest = int(np.argmax(np.abs(first.probabilities - second.probabilities)))
     assert f"<td>{first.index[farthest]}</td>" in listed.split("</tr>")[1]
 
 
 @needs_chromium
-def test_dvcs_own_page_draws_without_a_network(project: Project, tmp_path: Path) -> None:
-    project.run("dvc", "plots", "diff", "HEAD", "second")
-    page = project.path / "dvc_plots" / "index.html"
-    assert "run `make setup`" in open_offline(page, tmp_path / "before").document.split("<div")[0]
-    project.run("python", "-m", "nodules.report.vega", VEGA)
-    opened = open_offline(page, tmp_path / "profile")
+def test_dvcs_own_page_draws_without_a_network_wherever_it_is(
+    project: Project, tmp_path: Path
+) -> None:
+    plots = ("dvc", "plots", "diff", "HEAD", "second", "--out")
+    project.run(*plots, str(tmp_path / "before"))
+    before = open_offline(tmp_path / "before" / "index.html", tmp_path / "profile")
+    assert "after `make setup`" in before.document.split("<div")[0]
+    project.run("python", "-m", "nodules.report.vega", ".dvc")
+    project.run(*plots, str(tmp_path / "after"))
+    opened = open_offline(tmp_path / "after" / "index.html", tmp_path / "profile")
     assert [line for line in opened.console if "WARN" not in line] == []
     assert len(opened.curves()) == 2
 
 
-def test_setting_up_writes_what_that_page_draws_with() -> None:
+@needs_chromium
+def test_dvcs_own_page_fits_a_phone(project: Project, tmp_path: Path) -> None:
+    project.run("python", "-m", "nodules.report.vega", ".dvc")
+    project.run("dvc", "plots", "diff", "HEAD", "second", "--out", str(tmp_path / "plots"))
+    assert widest_drawing(tmp_path / "plots" / "index.html", tmp_path) <= 390
+
+
+def widest_drawing(page: Path, folder: Path) -> float:
+    """Return the right edge of the widest chart or table of a page on a screen of 390 pixels.
+
+    Chromium's own windows are at least 500 pixels wide, so the page is put into a frame.
+    """
+    content = html.escape(page.read_text(encoding="utf-8"))
+    frame = f'<iframe id="page" srcdoc="{content}" style="width: 390px; border: 0"></iframe>'
+    (folder / "phone.html").write_text(f"{frame}<script>{MEASURE}</script>", encoding="utf-8")
+    opened = open_offline(folder / "phone.html", folder / "profile")
+    edges = re.search(r"<output>(\[.+?\])</output>", opened.document)
+    assert edges
+    return max(json.loads(edges[1]))
+
+
+# Writes the right edges of all charts and tables in the frame, once they are drawn.
+MEASURE = """\
+setTimeout(() => {
+  const drawn = document.getElementById("page").contentDocument.querySelectorAll("svg, table");
+  const edges = [...drawn].map((each) => each.getBoundingClientRect().right);
+  document.body.insertAdjacentHTML("beforeend", `<output>${JSON.stringify(edges)}</output>`);
+}, 3000);
+"""
+
+
+def test_setting_up_makes_that_page_draw_offline_and_keeps_another_choice(
+    tmp_path: Path,
+) -> None:
     listed = subprocess.run(
         ["make", "--dry-run", "--always-make", "setup"],
         cwd=REPOSITORY,
@@ -460,9 +508,23 @@ def test_setting_up_writes_what_that_page_draws_with() -> None:
         text=True,
         check=True,
     )
-    assert f"python -m nodules.report.vega {VEGA}" in listed.stdout
-    ignored = subprocess.run(["git", "check-ignore", "--quiet", VEGA], cwd=REPOSITORY, check=False)
-    assert ignored.returncode == 0
+    assert "python -m nodules.report.vega .dvc\n" in listed.stdout
+    for path in (OFFLINE, ".dvc/config.local"):
+        ignored = ["git", "check-ignore", "--quiet", path]
+        assert subprocess.run(ignored, cwd=REPOSITORY, check=False).returncode == 0
+    folder = tmp_path / ".dvc"
+    shutil.copytree(REPOSITORY / ".dvc" / "plots", folder / "plots")
+    (folder / "config.local").write_text("[core]\n    remote = mine\n")
+    make_plots_offline(folder)
+    assert Config(str(folder))["plots"]["html_template"] == "plots/offline.html"
+    assert Config(str(folder))["core"]["remote"] == "mine"
+    text = (tmp_path / OFFLINE).read_text(encoding="utf-8")
+    # DVC replaces these, so they may not be a part of Vega.
+    for placeholder in ("{refresh_tag}", "{scripts}", "{plot_divs}"):
+        assert text.count(placeholder) == 1
+    (folder / "config.local").write_text("[plots]\n    html_template = plots/mine.html\n")
+    make_plots_offline(folder)
+    assert Config(str(folder))["plots"]["html_template"] == "plots/mine.html"
 
 
 def test_comparing_needs_no_tensorflow(inside: Project) -> None:
