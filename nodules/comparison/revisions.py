@@ -457,18 +457,20 @@ def _tracked_files(repo: Repo) -> Iterator[str]:
 def _read_result(
     files: FileSystem, repo: Repo, name: str, path: str, advice: str, max_bytes: int
 ) -> str:
+    remote = default_remote(repo)
     try:
         return _read_text(files, name, path, max_bytes)
     except FileNotFoundError:
+        # DVC also raises this if the remote does not answer.
         stores = f"{'the workspace' if name == WORKSPACE else 'git'} or DVC's cache"
-        remote = default_remote(repo)
         elsewhere = f", nor on the remote {remote}" if remote else " (no remote is configured)"
-        problem = f"not found in {stores}{elsewhere}, expected the file of `dvc repro`"
+        found = f"not found in {stores}{elsewhere}"
     except _READ_ERRORS as error:
-        problem = f"cannot be read ({first_line(error)}), expected the file of `dvc repro`"
-        if default_remote(repo):
-            fetch = f"dvc pull {path}" if name == WORKSPACE else "dvc fetch --all-commits"
-            advice = f"get it with: {fetch}, or {advice}"
+        found = f"cannot be read ({first_line(error)})"
+    if remote:
+        fetch = f"dvc pull {path}" if name == WORKSPACE else "dvc fetch --all-commits"
+        advice = f"get it with: {fetch}, or {advice}"
+    problem = f"{found}, expected the file of `dvc repro`"
     raise ResultsMissingError(name, f"{path}: {problem}; {advice}")
 
 

@@ -22,18 +22,23 @@ from sklearn.metrics import roc_auc_score
 from nodules.comparison.revisions import (
     PREDICTIONS,
     TEST_PATCHES,
+    Revision,
+    TrainingPoint,
     parse_predictions,
     read_revision,
     read_revisions,
     scored_patches,
 )
+from nodules.comparison.verdict import Obstacle, TestedDifference
 from nodules.errors import RevisionError, TestSetError
 from nodules.report.as_json import as_json
-from nodules.report.content import make_report, notes
+from nodules.report.charts import charts
+from nodules.report.content import make_report, notes, p_text, params_table, title, verdict
 from nodules.report.markdown import as_markdown, escaped
 from nodules.report.page import write_page
 from nodules.report.text import as_text
 from nodules.report.vega import make_plots_offline
+from nodules.statistics.estimate import Estimate
 from tests.support import REPOSITORY
 from tests.support.browser import needs_chromium, open_offline
 from tests.support.tiny_project import PARAMS, Project, data_taken_away
@@ -79,6 +84,95 @@ def test_another_seed_is_no_evidence_of_a_difference() -> None:
     text = printed("HEAD", "lucky")
     assert "lucky vs. HEAD: no evidence of a difference in AUC" in text
     assert "test patches in groups of similar size; this test set has 400." in text
+
+
+@pytest.mark.usefixtures("inside")
+@pytest.mark.parametrize(
+    ("obstacle", "p_value", "p_holm", "reason"),
+    [
+        (
+            Obstacle.INTERVAL_INCLUDES_ZERO,
+            0.01,
+            0.02,
+            ": Obuchowski's test is significant, but the bootstrap interval -0.010 to +0.090 "
+            "includes 0",
+        ),
+        (
+            Obstacle.TOO_FEW_GROUPS,
+            0.01,
+            0.02,
+            ": too few groups for Obuchowski's test, and DeLong's ignores groups",
+        ),
+        (
+            Obstacle.NOT_SIGNIFICANT,
+            0.03,
+            0.06,
+            ": p = 0.030 before the adjustment for 2 comparisons",
+        ),
+        (Obstacle.NOT_SIGNIFICANT, 0.3, 0.6, ""),
+    ],
+)
+def test_no_evidence_next_to_a_small_p_value_has_a_reason(
+    obstacle: Obstacle, p_value: float, p_holm: float, reason: str
+) -> None:
+    report = make_report(read_revisions(["HEAD", "lucky", "second"]), resamples=100)
+    lucky, comparison = report.pairs[0]
+    comparison = replace(
+        comparison,
+        auc=TestedDifference(Estimate(0.04, 0.001, 0.08), p_value, p_holm),
+        differences={"auc": Estimate(0.04, -0.01, 0.09)},
+        obstacle=obstacle,
+    )
+    line = verdict(report, lucky, comparison)
+    start = "lucky vs. HEAD: no evidence of a difference in AUC (+0.040, 95% CI +0.001 to +0.080, "
+    assert line == f"{start}adjusted p = {p_text(p_holm)}){reason}"
+
+
+@pytest.mark.usefixtures("inside")
+def test_titles_say_what_a_page_compares() -> None:
+    one = make_report(read_revisions(["HEAD", "second"]), resamples=100)
+    assert title(one) == "Comparison of second with HEAD: better AUC"
+    two = make_report(read_revisions(["HEAD", "second", "lucky"]), resamples=100)
+    assert title(two) == "Comparison of second and lucky with HEAD"
+
+
+@pytest.mark.usefixtures("inside")
+def test_training_charts_say_which_split_they_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = {"loss": ("train", "val"), "accuracy": ("train", "val"), "auc": ("val",)}
+    points = [
+        TrainingPoint(split, metric, 0, 0.5) for metric, names in splits.items() for split in names
+    ]
+    report = make_report(read_revisions(["HEAD", "second"]), resamples=100)
+    monkeypatch.setattr(Revision, "training_curves", lambda _: points)
+    assert list(charts(report))[3:] == [
+        "Accuracy per epoch (train: augmented; val: not)",
+        "Validation AUC per epoch",
+        "Loss per epoch (train: augmented, class-weighted; val: neither)",
+    ]
+
+
+@pytest.mark.usefixtures("inside")
+def test_changed_package_versions_are_listed_where_both_record_them() -> None:
+    first, second, lucky = read_revisions(["HEAD", "second", "lucky"])
+    assert first.packages == {"numpy": "2.0.0", "scipy": "1.10"}
+    changed = replace(second, packages={"numpy": "2.1.0", "scipy": "1.10", "keras": "3"})
+    unknown = replace(lucky, packages={})
+    report = make_report([first, changed, unknown], resamples=100)
+    rows = [row for row in params_table(report).rows if row[0].startswith("environment")]
+    assert rows == [["environment: numpy", "2.0.0", "2.1.0", "-"]]
+    one, other = json.loads(as_json(report))["comparisons"]
+    assert one["environment"] == {"numpy": {"baseline": "2.0.0", "candidate": "2.1.0"}}
+    assert other["environment"] == {}
+
+
+def test_a_worse_candidate_fails_only_where_that_is_asked_for(project: Project) -> None:
+    compare = ("python", "-m", "nodules", "compare", "--resamples", "100")
+    assert project(*compare, "second", "HEAD").returncode == 0
+    assert project(*compare, "HEAD", "second", "lucky", "--fail-if-worse").returncode == 0
+    failed = project(*compare, "second", "HEAD", "--fail-if-worse")
+    assert failed.returncode == 1
+    assert "HEAD vs. second: worse AUC" in failed.stdout
+    assert failed.stderr == "error: HEAD: found a worse AUC than second, expected none\n"
 
 
 def test_the_workspace_is_compared_with_head_where_nothing_is_named(project: Project) -> None:
@@ -346,19 +440,17 @@ def test_predictions_are_read_from_a_remote(emptied: Project, tmp_path: Path) ->
     emptied.run("dvc", "remote", "add", "--local", "shared", str(tmp_path / "remote"))
     try:
         missing = (
-            r"DVC's cache, nor on the remote shared, expected .*; reproduce it with: dvc repro$"
+            r"DVC's cache, nor on the remote shared, expected .*; get it with: dvc pull "
+            r"data/predictions\.csv, or reproduce it with: dvc repro$"
         )
         with pytest.raises(RevisionError, match=missing):
             read_revision("workspace")
         shutil.copytree(tmp_path / "cache", tmp_path / "remote")
         assert len(read_revision("second").predictions.index) == 400
         # A remote that does not answer.
-        shutil.rmtree(emptied.path / ".dvc" / "cache", ignore_errors=True)
         url = "http://127.0.0.1:9/store"
         emptied.run("dvc", "remote", "add", "--local", "--force", "shared", url)
-        unread = (
-            r"cannot be read \(.*; get it with: dvc fetch --all-commits, or reproduce it with: "
-        )
+        unread = r"get it with: dvc fetch --all-commits, or reproduce it with: nodules compare"
         with pytest.raises(RevisionError, match=unread):
             read_revision("second")
     finally:

@@ -56,6 +56,7 @@ with h5py.File("data/splits/test.h5", "w") as file:
 """
 
 PARAMS = "model: first\nskill: 1.0\nluck: 1\npatches: 400\npixels: 1\ncompression: null\n"
+PACKAGES = 'numpy: "2.0.0"\nscipy: "1.10"\n'
 
 
 def commands_environment() -> dict[str, str]:
@@ -90,6 +91,7 @@ class Project:
             ("dvc.yaml", PIPELINE),
             ("evaluate.py", EVALUATE),
             ("params.yaml", PARAMS),
+            ("environment.yaml", PACKAGES),
             (".gitignore", "/data\n__pycache__\n/dvc_plots\n/report\n"),
         ):
             (path / name).write_text(text)
