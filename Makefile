@@ -33,8 +33,8 @@ VENV := .venv$(if $(GPU),-gpu)
 LOCK := requirements$(if $(GPU),-gpu).lock
 # A copy of the lock file that was installed.
 INSTALLED := $(VENV)/installed
-# The page of `dvc plots` draws with Vega; without this copy, it needs a network.
-VEGA := .dvc/tmp/vega.js
+# The page of `dvc plots` draws with Vega; with this template it holds Vega, otherwise it needs a network.
+OFFLINE := .dvc/plots/offline.html
 # The stages in dvc.yaml call `python`, which must be the environment's.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
@@ -102,12 +102,12 @@ verify: setup
 
 # The lock file is compared by content, so a new checkout or a wrong clock rebuilds nothing.
 setup:
-	@cmp -s $(LOCK) $(INSTALLED) && test -e $(VEGA) || $(ONE_AT_A_TIME) $(MAKE) --no-print-directory install
+	@cmp -s $(LOCK) $(INSTALLED) && test $(OFFLINE) -nt .dvc/plots/page.html || $(ONE_AT_A_TIME) $(MAKE) --no-print-directory install
 
 # Another `make` may have installed everything while this one waited for its turn.
 install:
 	@cmp -s $(LOCK) $(INSTALLED) || $(MAKE) --no-print-directory $(VENV)
-	python -m nodules.report.vega $(VEGA)
+	python -m nodules.report.vega .dvc
 
 $(VENV): FORCE
 	@"$$PYTHON" -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) \

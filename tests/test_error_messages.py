@@ -424,6 +424,81 @@ def _candidates() -> Command:
     return command
 
 
+# Comparisons
+
+COMPARE = ["compare", "HEAD", "other", "--resamples", "100"]
+GIT = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.com"]
+
+
+@case("results that DVC has nowhere", None)
+@case("results that the remote lacks", None, remote="store")
+@case("no such revision", branch="others")
+@case("different test patches", extra=["test,9,,1,0.9", "test,8,,0,0.1"])
+@case(
+    "worse verdict with `--fail-if-worse`", other=(0.9, 0.1), command=[*COMPARE, "--fail-if-worse"]
+)
+@case("workspace without results", emptied=True, command=["compare"])
+def _compared(
+    first: tuple[float, float] | None = (0.1, 0.9),
+    *,
+    other: tuple[float, float] = (0.1, 0.9),
+    extra: list[str] | None = None,
+    branch: str = "other",
+    remote: str = "",
+    emptied: bool = False,
+    command: Command = COMPARE,
+) -> Command:
+    """Commit results of two revisions: probabilities of non-nodules and nodules, or None."""
+    Path(".dvc").mkdir()
+    settings = f"[core]\n    remote = {remote}\n['remote \"{remote}\"']\n    url = /nowhere\n"
+    Path(".dvc/config").write_text(settings if remote else "", encoding="utf-8")
+    _git("init", "--quiet")
+    _commit_results(first, [])
+    _git("branch", "first")
+    _commit_results(other, extra or [])
+    _git("branch", branch)
+    _git("reset", "--quiet", "--hard", "first")
+    if emptied:
+        shutil.rmtree("data")
+    return command
+
+
+def _commit_results(probabilities: tuple[float, float] | None, extra: list[str]) -> None:
+    for folder in ("data", "metrics"):
+        shutil.rmtree(folder, ignore_errors=True)
+    if probabilities:
+        tested = [f"test,{row},,{row % 2},{probabilities[row % 2]}" for row in range(80)]
+        lines = ["split,index,group,label,probability", *tested, *extra, ""]
+        Path("data").mkdir()
+        Path("data/predictions.csv").write_text("\n".join(lines), encoding="utf-8")
+        metrics = Path("metrics/evaluate/metrics.json")
+        metrics.parent.mkdir(parents=True)
+        metrics.write_text(json.dumps({"threshold": 0.5}), encoding="utf-8")
+    _git("add", "--all")
+    _git("commit", "--quiet", "--allow-empty", "--message", "results")
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run([*GIT, *arguments], check=True, capture_output=True, text=True).stdout
+
+
+@case("repository that git cannot read")
+def _damaged_repository() -> Command:
+    _compared()
+    Path(".git/config").write_text("[core", encoding="utf-8")
+    return COMPARE
+
+
+@case("repository of another user")
+def _another_user() -> Command:
+    if os.geteuid():
+        pytest.skip("only root can give files to another user")
+    _compared()
+    for path in (".", ".git"):
+        os.chown(path, 12345, 12345)
+    return COMPARE
+
+
 # Output
 
 
@@ -475,7 +550,7 @@ def test_a_documented_message_is_what_the_program_prints(
     WRITERS.clear()
     *progress, message = printed.splitlines()
     assert all("error" not in line for line in progress)
-    message = message.replace(f"{tmp_path}/", "")
+    message = message.replace(f"{tmp_path}/", "").replace(str(tmp_path), "/home/me/nodules")
     assert _masked(message) == _masked(f"error: {DOCUMENTED[cause]}")
 
 

@@ -55,13 +55,18 @@ def test_branch_names_are_not_interpolated_into_scripts(path: Path, name: str) -
 @pytest.mark.parametrize("given", ["argument", "environment"])
 def test_make_takes_what_it_is_given_as_text(name: str, given: str, tmp_path: Path) -> None:
     """Run the Makefile with a `python` that prints its arguments."""
-    for file in (".venv/bin/python", ".venv/installed", ".dvc/tmp/vega.js", "requirements.lock"):
+    for file in (
+        ".venv/bin/python",
+        ".venv/installed",
+        ".dvc/plots/offline.html",
+        "requirements.lock",
+    ):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
     (tmp_path / ".venv" / "bin" / "python").chmod(0o755)
     (tmp_path / "Makefile").write_text((REPOSITORY / "Makefile").read_text())
     # In dependency order.
-    for age, file in enumerate((".dvc/tmp/vega.js", ".venv/installed", "requirements.lock")):
+    for age, file in enumerate((".dvc/plots/offline.html", ".venv/installed", "requirements.lock")):
         os.utime(tmp_path / file, (10**9 - age, 10**9 - age))
     values = {"BASE": name, "EPOCHS": name}
     for target in ("report", "verify"):

@@ -1,6 +1,7 @@
 """`nodules compare`: whether the difference between revisions is larger than chance."""
 
 import argparse
+from contextlib import ExitStack
 from pathlib import Path
 
 
@@ -11,7 +12,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         help="test whether revisions differ by more than chance",
         description="Compare revisions on the same test patches: the first with each of the "
         "others. A revision is a commit, a branch, a tag, the name of a DVC experiment, or "
-        "workspace. A single revision is compared with workspace; the default is HEAD.",
+        "workspace. A single revision is compared with workspace; the default is HEAD. "
+        "The exit status is 0 after a comparison, 1 after an error (or a worse verdict, with "
+        "--fail-if-worse) and 2 for invalid arguments.",
     )
     command.add_argument("revisions", nargs="*", metavar="REVISION")
     output = command.add_mutually_exclusive_group()
@@ -27,6 +30,17 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         metavar="N",
         help="number of bootstrap resamples; 10000 by default, at least 100",
     )
+    command.add_argument(
+        "--make",
+        action="store_true",
+        help="reproduce missing or outdated results of commits and experiments with `dvc repro` "
+        "in a temporary clone",
+    )
+    command.add_argument(
+        "--fail-if-worse",
+        action="store_true",
+        help="exit with status 1 if the verdict on any revision is worse",
+    )
     command.set_defaults(run=_run)
 
 
@@ -37,13 +51,27 @@ def _resamples(text: str) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from nodules.comparison.revisions import read_revisions
-    from nodules.report.content import make_report
     from nodules.system.atomic import check_output
 
     if arguments.html:
         check_output(arguments.html, [])
-    report = make_report(read_revisions(arguments.revisions), resamples=arguments.resamples)
+    # Clones hold the patches that the page shows.
+    with ExitStack() as clones:
+        _compare(arguments, clones)
+
+
+def _compare(arguments: argparse.Namespace, clones: ExitStack) -> None:
+    from nodules.report.content import check_none_worse, make_report
+
+    if arguments.make:
+        from nodules.comparison.reproduction import read_or_reproduce
+
+        revisions = read_or_reproduce(arguments.revisions, clones)
+    else:
+        from nodules.comparison.revisions import read_revisions
+
+        revisions = read_revisions(arguments.revisions)
+    report = make_report(revisions, resamples=arguments.resamples)
     if arguments.html:
         from nodules.report.page import write_page
 
@@ -55,3 +83,5 @@ def _run(arguments: argparse.Namespace) -> None:
     else:
         from nodules.report.text import as_text as render
     print(render(report))
+    if arguments.fail_if_worse:
+        check_none_worse(report)

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,14 @@ from dvc.repo import Repo
 from tqdm import tqdm
 
 from nodules import VARIABLES_SET
-from nodules.comparison.revisions import PREDICTIONS, WORKSPACE, Revision, read_revision, resolve
+from nodules.comparison.repository import (
+    WORKSPACE,
+    clone_folder,
+    default_remote,
+    open_repository,
+    resolve,
+)
+from nodules.comparison.revisions import PREDICTIONS, Revision, compared_names, read_revision
 from nodules.errors import ResultsMissingError, RevisionError
 from nodules.system.environment import ENVIRONMENT_FILE, update_environment
 from nodules.system.streams import printable
@@ -22,10 +29,43 @@ from nodules.system.streams import printable
 
 @dataclass(frozen=True)
 class LoadedRevision:
-    """A revision with its results, and a statement of where they come from."""
+    """A revision with its results, and a statement of where they come from.
+
+    Attributes
+    ----------
+    reproduced
+        Whether `dvc repro` has computed the results just now.
+    """
 
     revision: Revision
     origin: str
+    reproduced: bool
+
+
+def read_or_reproduce(names: Sequence[str], clones: ExitStack) -> list[Revision]:
+    """Read the revisions to compare; commits without results are reproduced.
+
+    Prints where the results of each reproduced commit come from.
+
+    Parameters
+    ----------
+    names, clones
+        As in `read_revisions` and `fetch_or_reproduce`.
+
+    Raises
+    ------
+    RevisionError
+        As in `read_revision` (for the workspace) and `fetch_or_reproduce`.
+    """
+    # The workspace first: it is not reproduced, and is refused before anything is trained.
+    found = {name: read_revision(name) for name in compared_names(names) if name == WORKSPACE}
+    for name in compared_names(names):
+        if name != WORKSPACE:
+            loaded = fetch_or_reproduce(name, clones)
+            found[name] = loaded.revision
+            if loaded.reproduced:
+                tqdm.write(printable(f"note: {loaded.origin}"), sys.stderr)
+    return [found[name] for name in compared_names(names)]
 
 
 def fetch_or_reproduce(name: str, clones: ExitStack) -> LoadedRevision:
@@ -48,14 +88,14 @@ def fetch_or_reproduce(name: str, clones: ExitStack) -> LoadedRevision:
         If there is no such revision, or `dvc repro` fails.
     """
     commit = resolve(name)
-    clone = clones.enter_context(_clone(commit))
+    clone = clones.enter_context(_clone(name, commit))
     target, outdated = _pipeline_state(name, clone)
     if outdated:
         why = f"its dvc.lock is outdated ({', '.join(outdated)})"
     else:
         try:
             origin = f"{name} ({commit[:7]}): results recorded in its dvc.lock."
-            return LoadedRevision(read_revision(name), origin)
+            return LoadedRevision(read_revision(name), origin, reproduced=False)
         except ResultsMissingError:
             why = "its results are neither in DVC's cache nor on a remote"
     tqdm.write(printable(f"{name}: {why}; running `dvc repro` in a temporary clone"), sys.stderr)
@@ -64,26 +104,28 @@ def fetch_or_reproduce(name: str, clones: ExitStack) -> LoadedRevision:
     origin = f"{name} ({commit[:7]}): reproduced with `dvc repro`, because {why}"
     if outdated:
         origin += ". Run `dvc repro` and commit its results"
-    elif _git(clone, "status", "--porcelain", "dvc.lock"):
+    elif _git(name, clone, "status", "--porcelain", "dvc.lock"):
         origin += ". The reproduced files differ from those in dvc.lock"
     revision = replace(reproduced, name=name, commit=commit[:7], stale=False)
-    return LoadedRevision(revision, f"{origin}.")
+    return LoadedRevision(revision, f"{origin}.", reproduced=True)
 
 
 @contextmanager
-def _clone(commit: str) -> Iterator[Path]:
-    """Check out a commit in a temporary clone that shares this repository's DVC cache."""
-    repository = Repo()
+def _clone(name: str, commit: str) -> Iterator[Path]:
+    """Check out a commit in a temporary clone that shares this repository's DVC cache.
+
+    Yields the folder of DVC, which may be a subfolder of the clone.
+    """
+    repository = open_repository()
     with tempfile.TemporaryDirectory(prefix="nodules-", ignore_cleanup_errors=True) as folder:
         clone = Path(folder) / "clone"
-        _git(
-            Path(repository.root_dir),
-            *("clone", "--quiet", "--shared", "--no-checkout", ".", str(clone)),
-        )
-        _git(clone, "checkout", "--quiet", "--detach", commit)
-        with Repo(str(clone)).config.edit("local") as config:
+        top = Path(repository.scm.root_dir)
+        _git(name, top, "clone", "--quiet", "--shared", "--no-checkout", ".", str(clone))
+        _git(name, clone, "checkout", "--quiet", "--detach", commit)
+        project = clone_folder(repository, clone)
+        with Repo(str(project)).config.edit("local") as config:
             config["cache"]["dir"] = repository.cache.legacy.path
-        yield clone
+        yield project
 
 
 def _pipeline_state(name: str, clone: Path) -> tuple[str, list[str]]:
@@ -107,8 +149,8 @@ def _pipeline_state(name: str, clone: Path) -> tuple[str, list[str]]:
 
 
 def _reproduce(name: str, commit: str, clone: Path, stage: str) -> None:
-    repository = Repo()
-    if repository.config["core"].get("remote"):
+    repository = open_repository()
+    if default_remote(repository):
         try:
             repository.fetch(revs=[commit], workspace=False, run_cache=True)
         except (DvcException, OSError) as error:
@@ -132,13 +174,16 @@ def _reproduce(name: str, commit: str, clone: Path, stage: str) -> None:
         raise RevisionError(name, f"{problem} (its output is above)")
 
 
-def _git(folder: Path, *arguments: str) -> str:
+def _git(name: str, folder: Path, *arguments: str) -> str:
     process = subprocess.run(
         ["git", *arguments],
         cwd=folder,
-        check=True,
+        check=False,
         capture_output=True,
         encoding="utf-8",
         errors="surrogateescape",
     )
+    if process.returncode:
+        reason = next(iter(process.stderr.splitlines()[-1:]), f"status {process.returncode}")
+        raise RevisionError(name, f"`git {arguments[0]}` failed ({reason}), expected a clone")
     return process.stdout.strip()

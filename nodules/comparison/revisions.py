@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import math
-import sys
+import shlex
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,28 +18,38 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
-from dvc.api import DVCFileSystem, params_show
+from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
 from dvc.fs import FileSystem
 from dvc.repo import Repo
-from dvc.scm import RevError, SCMError
+from dvc.utils.serialize import parse_yaml
 from numpy.typing import NDArray
 
+from nodules.comparison.repository import (
+    WORKSPACE,
+    check_name,
+    default_remote,
+    first_line,
+    open_revision,
+    revision_errors,
+)
 from nodules.errors import PatchFileError, ResultsMissingError, RevisionError, TestSetError
 from nodules.evaluation.predictions import COLUMNS, group_of, source_name
 from nodules.patches.layout import SOURCES, Labels, Patches
 from nodules.patches.reader import PatchFile, open_patches
+from nodules.system.environment import ENVIRONMENT_FILE
 from nodules.system.regular_file import irregular_kind
 from nodules.system.streams import printable
 
-WORKSPACE = "workspace"
 PREDICTIONS = "data/predictions.csv"
 METRICS = "metrics/evaluate/metrics.json"
 TEST_PATCHES = "data/splits/test.h5"
 TRAINING_CURVES = "metrics/train/plots/metrics"
+PARAMS = "params.yaml"
+PACKAGES = str(ENVIRONMENT_FILE)
 
 # Workspace files that are checked before DVC opens them.
-_WORKSPACE_FILES = (PREDICTIONS, METRICS, TEST_PATCHES, "params.yaml", "dvc.yaml", "dvc.lock")
+_WORKSPACE_FILES = (PREDICTIONS, METRICS, TEST_PATCHES, PARAMS, PACKAGES, "dvc.yaml", "dvc.lock")
 
 # Exceptions that DVC raises if a file is missing, or the cache or remote cannot be read.
 _READ_ERRORS = (OSError, DvcException)
@@ -48,6 +58,7 @@ _READ_ERRORS = (OSError, DvcException)
 # metrics or epochs than any real run has.
 MAX_PREDICTIONS = 100_000_000
 MAX_METRICS = 1_000_000
+MAX_YAML = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -103,6 +114,8 @@ class Revision:
         Decision threshold that the revision chose on its validation split.
     params
         All parameters by dotted key.
+    packages
+        Recorded version of each package that affects results; empty without environment.yaml.
     stale
         Whether the workspace has changed since its results were computed.
     test_hash
@@ -115,6 +128,7 @@ class Revision:
     predictions: Predictions
     threshold: float
     params: dict[str, Any]
+    packages: dict[str, str]
     stale: bool
     test_hash: str
     _files: FileSystem
@@ -130,10 +144,10 @@ class Revision:
             If a table cannot be parsed.
         """
         points = []
-        for path in sorted(self._files.glob(f"{TRAINING_CURVES}/*/*.tsv")):
+        for path in sorted(self._files.glob(f"/{TRAINING_CURVES}/*/*.tsv")):
             split, metric = PurePosixPath(path).parent.name, PurePosixPath(path).stem
             origin = f"{self.name}: {PurePosixPath(TRAINING_CURVES, split, metric)}.tsv"
-            text = _read_text(self._files, self.name, path, MAX_METRICS)
+            text = _read_text(self._files, self.name, path.removeprefix("/"), MAX_METRICS)
             try:
                 rows = list(csv.DictReader(io.StringIO(text), delimiter="\t"))
                 values = [(int(row["step"]), float(row[metric])) for row in rows]
@@ -180,9 +194,26 @@ class Revision:
         # Download first: the file may be untrusted, and `open_patches` can only check a local file.
         with tempfile.TemporaryDirectory(prefix="nodules-") as folder:
             path = Path(folder) / PurePosixPath(TEST_PATCHES).name
-            self._files.get_file(TEST_PATCHES, str(path))
+            self._files.get_file(f"/{TEST_PATCHES}", str(path))
             with open_patches(path, labelled=False) as patches:
                 yield patches
+
+
+def compared_names(names: Sequence[str]) -> list[str]:
+    """Return the names of the revisions to compare.
+
+    An empty list stands for HEAD and the workspace. A single name is compared with the workspace.
+
+    Raises
+    ------
+    RevisionError
+        If a name occurs twice.
+    """
+    chosen = list(names) or ["HEAD"]
+    if len(chosen) == 1:
+        chosen.append(WORKSPACE)
+    check_different(chosen)
+    return chosen
 
 
 def read_revisions(names: Sequence[str]) -> list[Revision]:
@@ -191,19 +222,15 @@ def read_revisions(names: Sequence[str]) -> list[Revision]:
     Parameters
     ----------
     names
-        Names as for `read_revision`. An empty list stands for HEAD and the workspace. A single
-        name is compared with the workspace.
+        Names as for `compared_names`.
 
     Raises
     ------
     RevisionError
         As in `read_revision`, or if a name occurs twice.
     """
-    chosen = list(names) or ["HEAD"]
-    if len(chosen) == 1:
-        chosen.append(WORKSPACE)
-    check_different(chosen)
-    return [read_revision(name) for name in chosen]
+    command = shlex.join(["nodules", "compare", *names, "--make"])
+    return [read_revision(name, command=command) for name in compared_names(names)]
 
 
 def check_different(names: Sequence[str]) -> None:
@@ -219,20 +246,9 @@ def check_different(names: Sequence[str]) -> None:
             raise RevisionError(name, "found twice, expected different revisions")
 
 
-def resolve(name: str) -> str:
-    """Return the full hash of a commit or experiment.
-
-    Raises
-    ------
-    RevisionError
-        If there is no such revision.
-    """
-    _check_name(name)
-    with _revision_errors(name):
-        return _open_revision(name)[1].get_rev()
-
-
-def read_revision(name: str, repository: Path | None = None) -> Revision:
+def read_revision(
+    name: str, repository: Path | None = None, *, command: str | None = None
+) -> Revision:
     """Read the results and parameters of a revision.
 
     Parameters
@@ -241,34 +257,43 @@ def read_revision(name: str, repository: Path | None = None) -> Revision:
         Git revision, name of a DVC experiment, or `workspace`.
     repository
         Root of the repository; by default, the repository of the current folder.
+    command
+        Command that reproduces the results of a commit, for the message if they are missing; by
+        default, the one that compares it with the workspace.
 
     Raises
     ------
     ResultsMissingError
-        If its predictions or metrics are missing. The message names the command that fetches or
-        recomputes them.
+        If its predictions or metrics are missing. The message names the command that reproduces
+        them.
     RevisionError
         If there is no such revision, or its results are invalid.
+    NodulesError
+        If there is no repository, or git refuses to open it.
     """
-    _check_name(name)
-    if name == WORKSPACE:
-        _check_regular_files(repository or Path(), _WORKSPACE_FILES)
-    root = None if repository is None else str(repository)
-    with _revision_errors(name):
-        files, repo = _open_revision(name, root)
+    check_name(name)
+    with revision_errors(name):
+        repo = open_revision(name, repository)
+        files = DVCFileSystem(repo)
         commit = "" if name == WORKSPACE else repo.get_rev()
-        params = params_show("params.yaml", repo=root, rev=commit or None)
-    command = f"git switch --detach {commit[:7]} && dvc repro" if commit else "dvc repro"
-    text = _read_result(files, name, PREDICTIONS, command, MAX_PREDICTIONS)
-    threshold = _threshold(name, _read_result(files, name, METRICS, command, MAX_METRICS))
+    if name == WORKSPACE:
+        _check_regular_files(Path(repo.root_dir), _WORKSPACE_FILES)
+        command = "dvc repro"
+    elif command is None:
+        command = shlex.join(["nodules", "compare", name, "--make"])
+    advice = f"reproduce it with: {command}"
+    params = _flatten(_read_yaml(files, name, PARAMS))
+    packages = {key: str(version) for key, version in _read_yaml(files, name, PACKAGES).items()}
+    text = _read_result(files, repo, name, PREDICTIONS, advice, MAX_PREDICTIONS)
+    threshold = _threshold(name, _read_result(files, repo, name, METRICS, advice, MAX_METRICS))
     predictions = parse_predictions(text, f"{name}: {PREDICTIONS}", split="test")
-    with _revision_errors(name):
+    with revision_errors(name):
         if name == WORKSPACE:
             _check_regular_files(Path(repo.root_dir), _tracked_files(repo))
         stale = name == WORKSPACE and bool(repo.status())
         test_hash = scored_patches(repo)
     return Revision(
-        name, commit[:7], predictions, threshold, _flatten(params), stale, test_hash, files
+        name, commit[:7], predictions, threshold, params, packages, stale, test_hash, files
     )
 
 
@@ -427,17 +452,6 @@ def _absolute(repository: Repo, path: str) -> str:
     return repository.fs.join(repository.root_dir, *path.split("/"))
 
 
-def _check_name(name: str) -> None:
-    if not name:
-        raise RevisionError("revision", "found an empty name, expected a commit or a branch")
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # contains bytes that Python could not decode
-        encoding = sys.getfilesystemencoding()
-        problem = f"found characters outside the locale's encoding ({encoding})"
-        raise RevisionError(name, f"{problem}, expected a name in it, or a commit hash") from None
-
-
 def _check_regular_files(folder: Path, paths: Iterable[str]) -> None:
     """Reject pipes and devices in the workspace, which DVC would read forever."""
     for path in paths:
@@ -455,45 +469,48 @@ def _tracked_files(repo: Repo) -> Iterator[str]:
             yield file.relative_to(repo.root_dir).as_posix()
 
 
-def _open_revision(name: str, root: str | None = None) -> tuple[DVCFileSystem, Repo]:
-    """Open the file system and the repository of a revision or the workspace."""
-    try:
-        files = DVCFileSystem(root, rev=None if name == WORKSPACE else name)
-        return files, files.repo  # the repository is opened on access
-    except (AttributeError, ValueError):
-        # Raised by pygit2 if the name is invalid, or refers to a file or folder of a commit.
-        raise RevError(name) from None
-
-
-@contextmanager
-def _revision_errors(name: str) -> Iterator[None]:
-    """Convert the exceptions of DVC for a missing or unreadable revision to `RevisionError`."""
-    try:
-        yield
-    except RevError:
-        problem = "no such revision, expected a commit, a branch, a tag, an experiment"
-        raise RevisionError(name, f"{problem} (`dvc exp list`) or {WORKSPACE}") from None
-    except (SCMError, DvcException) as error:
-        raise RevisionError(name, _first_line(error)) from None
-
-
-def _read_result(files: FileSystem, name: str, path: str, command: str, max_bytes: int) -> str:
+def _read_result(
+    files: FileSystem, repo: Repo, name: str, path: str, advice: str, max_bytes: int
+) -> str:
+    remote = default_remote(repo)
     try:
         return _read_text(files, name, path, max_bytes)
     except FileNotFoundError:
-        places = "in DVC's cache nor on a remote"
-        if name == WORKSPACE and Repo().config["core"].get("remote"):
-            command = f"dvc pull {path}, or {command}"
-        problem = f"{path} is neither {places}"
-        raise ResultsMissingError(name, f"{problem}; get it with: {command}") from None
+        # DVC also raises this if the remote does not answer.
+        stores = f"{'the workspace' if name == WORKSPACE else 'git'} or DVC's cache"
+        elsewhere = f", nor on the remote {remote}" if remote else " (no remote is configured)"
+        found = f"not found in {stores}{elsewhere}"
     except _READ_ERRORS as error:
-        problem = f"{path} cannot be read ({_first_line(error)})"
-        raise ResultsMissingError(name, f"{problem}; get it with: dvc pull, or {command}") from None
+        found = f"cannot be read ({first_line(error)})"
+    if remote:
+        fetch = f"dvc pull {path}" if name == WORKSPACE else "dvc fetch --all-commits"
+        advice = f"get it with: {fetch}, or {advice}"
+    problem = f"{found}, expected the file of `dvc repro`"
+    raise ResultsMissingError(name, f"{path}: {problem}; {advice}")
+
+
+def _read_yaml(files: FileSystem, name: str, path: str) -> dict[Any, Any]:
+    """Read a mapping, or return an empty one if there is no such file."""
+    try:
+        with revision_errors(name):
+            content = parse_yaml(_read_text(files, name, path, MAX_YAML), path)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:  # such as a date in month 13
+        problem = f"{path}: cannot be read ({first_line(error)}), expected YAML"
+        raise RevisionError(name, problem) from None
+    if not isinstance(content, dict):
+        problem = f"{path}: found a {type(content).__name__}, expected `name: value` per line"
+        raise RevisionError(name, problem)
+    return content
 
 
 def _read_text(files: FileSystem, name: str, path: str, max_bytes: int) -> str:
-    """Read a text file of limited size, keeping its line endings."""
-    with files.open(path, "rb") as file:
+    """Read a text file of limited size, keeping its line endings.
+
+    The path is relative to the folder of DVC.
+    """
+    with files.open(f"/{path}", "rb") as file:
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise RevisionError(
@@ -527,7 +544,3 @@ def _flatten(params: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
         name = f"{prefix}{key}"
         flat |= _flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
     return flat
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -33,6 +33,14 @@ class Verdict(StrEnum):
     NO_EVIDENCE = "no evidence of a difference"
 
 
+class Obstacle(StrEnum):
+    """Why there is no evidence of a difference."""
+
+    TOO_FEW_GROUPS = "too few groups"
+    NOT_SIGNIFICANT = "not significant"
+    INTERVAL_INCLUDES_ZERO = "the bootstrap interval includes 0"
+
+
 class Classifier(NamedTuple):
     """A classifier's (N,) predicted probabilities of a nodule, and its decision threshold."""
 
@@ -71,6 +79,8 @@ class PairedComparison:
     verdict
         `NO_EVIDENCE` unless the adjusted test is significant and the group bootstrap interval
         excludes zero. Always `NO_EVIDENCE` if there are groups, but too few for Obuchowski's test.
+    obstacle
+        The first reason for `NO_EVIDENCE`; None for the other verdicts.
     """
 
     auc: TestedDifference
@@ -82,6 +92,7 @@ class PairedComparison:
     only_candidate_right: int
     required_sample: int | None
     verdict: Verdict
+    obstacle: Obstacle | None
 
 
 @dataclass(frozen=True)
@@ -157,6 +168,11 @@ def compare_classifiers(
     comparisons = []
     for position, (index, test) in enumerate(zip(candidates, tests, strict=True)):
         differences = {name: difference(name, index) for name in observed}
+        obstacle = _obstacle(
+            p_holm[position],
+            differences["auc"],
+            too_few_groups=groups is not None and not clustered,
+        )
         comparisons.append(
             PairedComparison(
                 auc=TestedDifference(test.difference, test.p_value, p_holm[position]),
@@ -175,22 +191,24 @@ def compare_classifiers(
                     alpha=ALPHA / len(candidates),
                     power=POWER,
                 ),
-                verdict=_verdict(
-                    test.difference.value,
-                    p_holm[position],
-                    differences["auc"],
-                    too_few_groups=groups is not None and not clustered,
-                ),
+                verdict=_verdict(test.difference.value, obstacle),
+                obstacle=obstacle,
             )
         )
     scores = [{name: score(name, index) for name in observed} for index in range(len(classifiers))]
     return ComparedClassifiers(clustered, scores, comparisons)
 
 
-def _verdict(
-    difference: float, p_value: float, bootstrap: Estimate, *, too_few_groups: bool
-) -> Verdict:
+def _obstacle(p_value: float, bootstrap: Estimate, *, too_few_groups: bool) -> Obstacle | None:
     # With one group the bootstrap interval has zero width, and DeLong's test ignores groups.
-    if too_few_groups or p_value >= ALPHA or not bootstrap.excludes_zero:
+    if too_few_groups:
+        return Obstacle.TOO_FEW_GROUPS
+    if p_value >= ALPHA:
+        return Obstacle.NOT_SIGNIFICANT
+    return None if bootstrap.excludes_zero else Obstacle.INTERVAL_INCLUDES_ZERO
+
+
+def _verdict(difference: float, obstacle: Obstacle | None) -> Verdict:
+    if obstacle is not None:
         return Verdict.NO_EVIDENCE
     return Verdict.BETTER if difference > 0 else Verdict.WORSE

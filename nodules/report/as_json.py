@@ -31,6 +31,7 @@ def as_json(report: Report) -> str:
                 "baseline": report.baseline.name,
                 "candidate": candidate.name,
                 "verdict": str(comparison.verdict),
+                "reason": None if comparison.obstacle is None else str(comparison.obstacle),
                 "patches_to_see": comparison.required_sample,
                 "obuchowski": _test_values(comparison.auc) if report.compared.clustered else None,
                 "delong": _test_values(comparison.delong),
@@ -44,7 +45,8 @@ def as_json(report: Report) -> str:
                     name: difference._asdict()
                     for name, difference in comparison.differences.items()
                 },
-                "params": _changed_params(report.baseline.params, candidate.params),
+                "params": _changed_values(report.baseline.params, candidate.params),
+                "environment": _changed_packages(report.baseline.packages, candidate.packages),
             }
             for candidate, comparison in report.pairs
         ],
@@ -60,7 +62,18 @@ def _test_values(difference: TestedDifference) -> dict[str, float]:
     }
 
 
-def _changed_params(
+def _changed_packages(
+    baseline: dict[str, str], candidate: dict[str, str]
+) -> dict[str, dict[str, str]]:
+    """Return the versions of the packages that both record, where they differ."""
+    both = baseline.keys() & candidate.keys()
+    return _changed_values(
+        {package: baseline[package] for package in both},
+        {package: candidate[package] for package in both},
+    )
+
+
+def _changed_values(
     baseline: dict[str, Any], candidate: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     return {

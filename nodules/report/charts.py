@@ -13,6 +13,15 @@ COLOURS = ["#3b8fd0", "#e69f00", "#1fa27c", "#cc6fa8", "#e0662a", "#8f8f8f"]
 CALIBRATION_BINS = 10
 LEGEND_CHARACTERS = 40
 
+# Titles of the training charts by metric and by the splits of their curves.
+TRAINING_TITLES = {
+    ("loss", "train", "val"): "Loss per epoch (train: augmented, class-weighted; val: neither)",
+    ("accuracy", "train", "val"): "Accuracy per epoch (train: augmented; val: not)",
+    ("loss", "val"): "Validation loss per epoch",
+    ("accuracy", "val"): "Validation accuracy per epoch",
+    ("auc", "val"): "Validation AUC per epoch",
+}
+
 Spec = dict[str, Any]
 Rows = list[dict[str, Any]]
 
@@ -104,7 +113,9 @@ def _training(report: Report) -> dict[str, Spec]:
     for metric in sorted(rows):
         name = "AUC" if metric == "auc" else printable(metric)
         y = {"field": "value", "type": "quantitative", "title": name, "scale": {"zero": False}}
-        specs[f"Training: {name}"] = _chart(report, rows[metric], x, y, tooltip=["split"])
+        splits = sorted({row["split"] for row in rows[metric]})
+        title = TRAINING_TITLES.get((metric, *splits), f"Training: {name} ({', '.join(splits)})")
+        specs[title] = _chart(report, rows[metric], x, y, tooltip=["split"])
     return specs
 
 

@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 
 from nodules.comparison.revisions import Revision, check_same_test_set
 from nodules.comparison.verdict import (
+    ALPHA,
     CONFIDENCE,
     POWER,
     Classifier,
     ComparedClassifiers,
+    Obstacle,
     PairedComparison,
     TestedDifference,
     Verdict,
@@ -100,9 +102,42 @@ def make_report(revisions: Sequence[Revision], *, resamples: int) -> Report:
     return Report(list(revisions), compared, all(same_pixels))
 
 
-def versus(baseline: str, *candidates: str) -> str:
+def check_none_worse(report: Report) -> None:
+    """Check that no candidate is worse than the baseline.
+
+    Raises
+    ------
+    RevisionError
+        If the verdict on any of them is worse.
+    """
+    worse = [
+        candidate.name
+        for candidate, comparison in report.pairs
+        if comparison.verdict is Verdict.WORSE
+    ]
+    if worse:
+        problem = f"found a worse AUC than {report.baseline.name}, expected none"
+        raise RevisionError(", ".join(worse), problem)
+
+
+def versus(baseline: str, candidate: str) -> str:
+    """Return the names of a candidate and the baseline."""
+    return f"{candidate} vs. {baseline}"
+
+
+def comparison_of(baseline: str, *candidates: str) -> str:
     """Return a title for the comparison of the candidates with the baseline."""
-    return f"{', '.join(candidates)} vs. {baseline}"
+    *others, last = candidates
+    listed = f"{', '.join(others)} and {last}" if others else last
+    return f"Comparison of {listed} with {baseline}"
+
+
+def title(report: Report) -> str:
+    """Return a title with the conclusion, if there is one candidate."""
+    heading = comparison_of(*(revision.name for revision in report.revisions))
+    if len(report.pairs) > 1:
+        return heading
+    return f"{heading}: {_conclusion(report.pairs[0][1])}"
 
 
 def subject(report: Report) -> str:
@@ -115,18 +150,47 @@ def subject(report: Report) -> str:
     counts = f"nodules: {int(predictions.labels.sum()):,}"
     if predictions.groups is not None:
         counts += f", groups: {len(set(predictions.groups)):,}"
-    return f"{versus(*names)} on the same {len(predictions.labels):,} test patches ({counts})"
+    return (
+        f"{comparison_of(*names)} on the same {len(predictions.labels):,} test patches ({counts})"
+    )
 
 
 def verdict(report: Report, candidate: Revision, comparison: PairedComparison) -> str:
-    """Return the verdict on a candidate's AUC, with the difference, interval and p-value."""
+    """Return the verdict on a candidate's AUC, with the difference, interval and p-value.
+
+    If these alone suggest another verdict, the reason follows.
+    """
     p_value = p_text(comparison.auc.p_holm, "adjusted p" if len(report.pairs) > 1 else "p")
     estimate = comparison.auc.estimate
-    interval = f"{CONFIDENCE:.0%} CI {estimate.low:+.3f} to {estimate.high:+.3f}"
+    interval = f"{CONFIDENCE:.0%} CI {_interval_text(estimate)}"
     difference = f"{estimate.value:+.3f}, {interval}, {p_value}"
+    names = versus(report.baseline.name, candidate.name)
+    reason = _reason(report, comparison)
+    return f"{names}: {_conclusion(comparison)} ({difference}){f': {reason}' if reason else ''}"
+
+
+def _conclusion(comparison: PairedComparison) -> str:
     found = comparison.verdict
-    conclusion = f"{found} in AUC" if found is Verdict.NO_EVIDENCE else f"{found} AUC"
-    return f"{versus(report.baseline.name, candidate.name)}: {conclusion} ({difference})"
+    return f"{found} in AUC" if found is Verdict.NO_EVIDENCE else f"{found} AUC"
+
+
+def _reason(report: Report, comparison: PairedComparison) -> str:
+    """Return why there is no evidence although the p-value or the interval suggests some."""
+    test = auc_test(report)
+    if comparison.obstacle is Obstacle.TOO_FEW_GROUPS:
+        return "too few groups for Obuchowski's test, and DeLong's ignores groups"
+    if comparison.obstacle is Obstacle.INTERVAL_INCLUDES_ZERO:
+        bootstrap = _interval_text(comparison.differences["auc"])
+        return f"{test}'s test is significant, but the bootstrap interval {bootstrap} includes 0"
+    if comparison.obstacle is Obstacle.NOT_SIGNIFICANT and comparison.auc.p_value < ALPHA:
+        unadjusted = p_text(comparison.auc.p_value, "p")
+        return f"{unadjusted} before the adjustment for {len(report.pairs)} comparisons"
+    return ""
+
+
+def auc_test(report: Report) -> str:
+    """Return the name of the test that determines the verdicts."""
+    return "Obuchowski" if report.compared.clustered else "DeLong"
 
 
 def revision_warning(revision: Revision) -> str | None:
@@ -180,8 +244,7 @@ def comparison_table(report: Report, candidate: Revision, comparison: PairedComp
         ]
         bootstrap = _difference_cells(comparison.differences[name])
         if name == "auc":
-            test = "Obuchowski" if report.compared.clustered else "DeLong"
-            rows.append([*values, *_tested_cells(comparison.auc), test])
+            rows.append([*values, *_tested_cells(comparison.auc), auc_test(report)])
             if report.compared.clustered:
                 rows.append(["", "", "", *_tested_cells(comparison.delong), "DeLong"])
             rows.append(["", "", "", *bootstrap, "", "bootstrap"])
@@ -192,7 +255,8 @@ def comparison_table(report: Report, candidate: Revision, comparison: PairedComp
             rows.append([*values, *bootstrap, "", "bootstrap"])
     head = ["", report.baseline.name, candidate.name, "difference", f"{CONFIDENCE:.0%} CI"]
     head += ["p (Holm)" if several else "p", "method"]
-    return Table(versus(report.baseline.name, candidate.name), head, rows)
+    names = versus(report.baseline.name, candidate.name)
+    return Table(f"{names}: scores on the test patches", head, rows)
 
 
 def _tested_cells(tested: TestedDifference) -> list[str]:
@@ -200,7 +264,11 @@ def _tested_cells(tested: TestedDifference) -> list[str]:
 
 
 def _difference_cells(estimate: Estimate) -> list[str]:
-    return [f"{estimate.value:+.3f}", f"{estimate.low:+.3f} to {estimate.high:+.3f}"]
+    return [f"{estimate.value:+.3f}", _interval_text(estimate)]
+
+
+def _interval_text(estimate: Estimate) -> str:
+    return f"{estimate.low:+.3f} to {estimate.high:+.3f}"
 
 
 def scores_table(report: Report) -> Table:
@@ -219,13 +287,19 @@ def _score_text(score: Estimate) -> str:
 
 
 def params_table(report: Report) -> Table:
-    """Return a table of the parameters that differ between revisions."""
-    keys = sorted({key for revision in report.revisions for key in revision.params})
+    """Return a table of the parameters and package versions that differ between revisions.
+
+    A package is compared between the revisions that record its version.
+    """
     rows = []
-    for key in keys:
+    for key in sorted({key for revision in report.revisions for key in revision.params}):
         values = [_value_text(revision.params, key) for revision in report.revisions]
         if len(set(values)) > 1:
             rows.append([key, *values])
+    for package in sorted({key for revision in report.revisions for key in revision.packages}):
+        recorded = [revision.packages.get(package) for revision in report.revisions]
+        if len({*recorded} - {None}) > 1:
+            rows.append([f"environment: {package}", *(version or "-" for version in recorded)])
     head = ["parameter", *(revision.name for revision in report.revisions)]
     return Table("Changed parameters", head, rows)
 

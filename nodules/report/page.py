@@ -20,8 +20,8 @@ from nodules.report.content import (
     required_sample_text,
     scores_table,
     subject,
+    title,
     verdict,
-    versus,
     warnings,
 )
 from nodules.report.vega import vega_bundle
@@ -43,7 +43,7 @@ def write_page(report: Report, path: Path) -> None:
         HTML file to write. It embeds the scripts and images and loads no other file.
     """
     page = _page_template().render(
-        title=versus(*(revision.name for revision in report.revisions)),
+        title=title(report),
         subject=subject(report),
         verdicts=[
             (
@@ -110,12 +110,12 @@ def _disagreements(baseline: Revision, candidate: Revision) -> tuple[Table, list
         for row in largest
     ]
     head = ["row", "group", "class", baseline.name, candidate.name]
-    title = f"Largest disagreements between {candidate.name} and {baseline.name}"
+    heading = f"Largest disagreements between {candidate.name} and {baseline.name}"
     patches = baseline.test_patches(before.index[largest])
     if patches is None:
         patches = candidate.test_patches(before.index[largest])
     images = None if patches is None else [_data_uri(patch) for patch in patches]
-    return Table(title, head, rows), images
+    return Table(heading, head, rows), images
 
 
 def _data_uri(patch: Patches) -> str:

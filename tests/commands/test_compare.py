@@ -1,5 +1,6 @@
 """Comparing revisions from the command line, in a repository with a trivial pipeline."""
 
+import html
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dvc.config import Config
 from dvc.lock import LockError
 from dvc.repo import Repo
 from sklearn.metrics import roc_auc_score
@@ -20,23 +22,29 @@ from sklearn.metrics import roc_auc_score
 from nodules.comparison.revisions import (
     PREDICTIONS,
     TEST_PATCHES,
+    Revision,
+    TrainingPoint,
     parse_predictions,
     read_revision,
     read_revisions,
     scored_patches,
 )
+from nodules.comparison.verdict import Obstacle, TestedDifference
 from nodules.errors import RevisionError, TestSetError
 from nodules.report.as_json import as_json
-from nodules.report.content import make_report, notes
+from nodules.report.charts import charts
+from nodules.report.content import make_report, notes, p_text, params_table, title, verdict
 from nodules.report.markdown import as_markdown, escaped
 from nodules.report.page import write_page
 from nodules.report.text import as_text
+from nodules.report.vega import make_plots_offline
+from nodules.statistics.estimate import Estimate
 from tests.support import REPOSITORY
 from tests.support.browser import needs_chromium, open_offline
 from tests.support.tiny_project import PARAMS, Project, data_taken_away
 
-# URL from which the page of `dvc plots` loads Vega.
-VEGA = ".dvc/tmp/vega.js"
+# Template with which the page of `dvc plots` holds Vega.
+OFFLINE = ".dvc/plots/offline.html"
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +84,95 @@ def test_another_seed_is_no_evidence_of_a_difference() -> None:
     text = printed("HEAD", "lucky")
     assert "lucky vs. HEAD: no evidence of a difference in AUC" in text
     assert "test patches in groups of similar size; this test set has 400." in text
+
+
+@pytest.mark.usefixtures("inside")
+@pytest.mark.parametrize(
+    ("obstacle", "p_value", "p_holm", "reason"),
+    [
+        (
+            Obstacle.INTERVAL_INCLUDES_ZERO,
+            0.01,
+            0.02,
+            ": Obuchowski's test is significant, but the bootstrap interval -0.010 to +0.090 "
+            "includes 0",
+        ),
+        (
+            Obstacle.TOO_FEW_GROUPS,
+            0.01,
+            0.02,
+            ": too few groups for Obuchowski's test, and DeLong's ignores groups",
+        ),
+        (
+            Obstacle.NOT_SIGNIFICANT,
+            0.03,
+            0.06,
+            ": p = 0.030 before the adjustment for 2 comparisons",
+        ),
+        (Obstacle.NOT_SIGNIFICANT, 0.3, 0.6, ""),
+    ],
+)
+def test_no_evidence_next_to_a_small_p_value_has_a_reason(
+    obstacle: Obstacle, p_value: float, p_holm: float, reason: str
+) -> None:
+    report = make_report(read_revisions(["HEAD", "lucky", "second"]), resamples=100)
+    lucky, comparison = report.pairs[0]
+    comparison = replace(
+        comparison,
+        auc=TestedDifference(Estimate(0.04, 0.001, 0.08), p_value, p_holm),
+        differences={"auc": Estimate(0.04, -0.01, 0.09)},
+        obstacle=obstacle,
+    )
+    line = verdict(report, lucky, comparison)
+    start = "lucky vs. HEAD: no evidence of a difference in AUC (+0.040, 95% CI +0.001 to +0.080, "
+    assert line == f"{start}adjusted p = {p_text(p_holm)}){reason}"
+
+
+@pytest.mark.usefixtures("inside")
+def test_titles_say_what_a_page_compares() -> None:
+    one = make_report(read_revisions(["HEAD", "second"]), resamples=100)
+    assert title(one) == "Comparison of second with HEAD: better AUC"
+    two = make_report(read_revisions(["HEAD", "second", "lucky"]), resamples=100)
+    assert title(two) == "Comparison of second and lucky with HEAD"
+
+
+@pytest.mark.usefixtures("inside")
+def test_training_charts_say_which_split_they_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = {"loss": ("train", "val"), "accuracy": ("train", "val"), "auc": ("val",)}
+    points = [
+        TrainingPoint(split, metric, 0, 0.5) for metric, names in splits.items() for split in names
+    ]
+    report = make_report(read_revisions(["HEAD", "second"]), resamples=100)
+    monkeypatch.setattr(Revision, "training_curves", lambda _: points)
+    assert list(charts(report))[3:] == [
+        "Accuracy per epoch (train: augmented; val: not)",
+        "Validation AUC per epoch",
+        "Loss per epoch (train: augmented, class-weighted; val: neither)",
+    ]
+
+
+@pytest.mark.usefixtures("inside")
+def test_changed_package_versions_are_listed_where_both_record_them() -> None:
+    first, second, lucky = read_revisions(["HEAD", "second", "lucky"])
+    assert first.packages == {"numpy": "2.0.0", "scipy": "1.10"}
+    changed = replace(second, packages={"numpy": "2.1.0", "scipy": "1.10", "keras": "3"})
+    unknown = replace(lucky, packages={})
+    report = make_report([first, changed, unknown], resamples=100)
+    rows = [row for row in params_table(report).rows if row[0].startswith("environment")]
+    assert rows == [["environment: numpy", "2.0.0", "2.1.0", "-"]]
+    one, other = json.loads(as_json(report))["comparisons"]
+    assert one["environment"] == {"numpy": {"baseline": "2.0.0", "candidate": "2.1.0"}}
+    assert other["environment"] == {}
+
+
+def test_a_worse_candidate_fails_only_where_that_is_asked_for(project: Project) -> None:
+    compare = ("python", "-m", "nodules", "compare", "--resamples", "100")
+    assert project(*compare, "second", "HEAD").returncode == 0
+    assert project(*compare, "HEAD", "second", "lucky", "--fail-if-worse").returncode == 0
+    failed = project(*compare, "second", "HEAD", "--fail-if-worse")
+    assert failed.returncode == 1
+    assert "HEAD vs. second: worse AUC" in failed.stdout
+    assert failed.stderr == "error: HEAD: found a worse AUC than second, expected none\n"
 
 
 def test_the_workspace_is_compared_with_head_where_nothing_is_named(project: Project) -> None:
@@ -304,27 +401,58 @@ def emptied(inside: Project, tmp_path: Path) -> Iterator[Project]:
         yield inside
 
 
-def test_missing_predictions_are_named_with_the_command_that_fetches_them(emptied: Project) -> None:
-    commit = emptied.run("git", "rev-parse", "--short=7", "HEAD").strip()
+def test_missing_predictions_are_named_with_the_command_that_reproduces_them(
+    emptied: Project,
+) -> None:
+    # Uncommitted parameters are not carried along.
+    (emptied.path / "params.yaml").write_text(PARAMS.replace("luck: 1", "luck: 9"))
     with pytest.raises(RevisionError) as missing:
-        read_revision("HEAD")
-    expected = "HEAD: data/predictions.csv is neither in DVC's cache nor on a remote; get it with: "
-    assert str(missing.value) == expected + f"git switch --detach {commit} && dvc repro"
-    with pytest.raises(RevisionError, match=r"get it with: dvc repro$"):
-        read_revision("workspace")
+        read_revisions(["HEAD", "second"])
+    message, command = str(missing.value).split("; reproduce it with: ")
+    assert message == (
+        "HEAD: data/predictions.csv: not found in git or DVC's cache (no remote is configured), "
+        "expected the file of `dvc repro`"
+    )
+    assert command == "nodules compare HEAD second --make"
     # Following the message resolves the error.
-    emptied.run("dvc", "repro", "--quiet", "--force")
+    result = emptied("python", "-m", *command.split(), "--resamples", "500")
+    (emptied.path / "params.yaml").write_text(PARAMS)
+    assert "second vs. HEAD: better AUC" in result.stdout
+    assert ["luck", "1", "2"] in [line.split() for line in result.stdout.splitlines()]
+    notes = [line for line in result.stderr.splitlines() if line.startswith("note: ")]
+    assert [note.split()[1] for note in notes] == ["HEAD", "second"]
     assert len(read_revision("HEAD").predictions.index) == 400
+
+
+def test_missing_predictions_of_the_workspace_are_not_reproduced_elsewhere(
+    emptied: Project,
+) -> None:
+    with pytest.raises(RevisionError, match=r"reproduce it with: dvc repro$"):
+        read_revision("workspace")
+    result = emptied("python", "-m", "nodules", "compare", "--make")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: workspace: data/predictions.csv: not found in the ")
+    assert result.stderr.count("\n") == 1
 
 
 def test_predictions_are_read_from_a_remote(emptied: Project, tmp_path: Path) -> None:
     emptied.run("dvc", "config", "--local", "core.remote", "shared")
     emptied.run("dvc", "remote", "add", "--local", "shared", str(tmp_path / "remote"))
     try:
-        with pytest.raises(RevisionError, match=r"get it with: dvc pull .*, or dvc repro$"):
+        missing = (
+            r"DVC's cache, nor on the remote shared, expected .*; get it with: dvc pull "
+            r"data/predictions\.csv, or reproduce it with: dvc repro$"
+        )
+        with pytest.raises(RevisionError, match=missing):
             read_revision("workspace")
         shutil.copytree(tmp_path / "cache", tmp_path / "remote")
         assert len(read_revision("second").predictions.index) == 400
+        # A remote that does not answer.
+        url = "http://127.0.0.1:9/store"
+        emptied.run("dvc", "remote", "add", "--local", "--force", "shared", url)
+        unread = r"get it with: dvc fetch --all-commits, or reproduce it with: nodules compare"
+        with pytest.raises(RevisionError, match=unread):
+            read_revision("second")
     finally:
         (emptied.path / ".dvc" / "config.local").unlink()
 
@@ -367,6 +495,13 @@ def test_the_page_draws_every_curve_without_a_network(inside: Project, tmp_path:
 
 
 @needs_chromium
+def test_on_a_phone_no_cell_of_the_page_is_out_of_sight(inside: Project, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    inside.compare("HEAD", "second", "lucky", "--html", str(page))
+    assert widest_drawing(page, tmp_path) <= 390
+
+
+@needs_chromium
 def test_names_and_values_cannot_become_markup(inside: Project, tmp_path: Path) -> None:
     hostile = "</script><script>document.title='hit'</script><img src=x onerror=alert(1)>"
     first, second = read_revisions(["HEAD", "second"])
@@ -402,24 +537,62 @@ def test_patches_without_pixels_are_listed(inside: Project, tmp_path: Path) -> N
         write_page(make_report(revisions, resamples=100), page)
     text = page.read_text()
     assert "data:image/png" not in text
-    listed = text.split("Largest disagreements between second and HEAD")[1]
+    listed = re.sub(r' data-label="[^"]*"', "", text)
+    listed = listed.split("Largest disagreements between second and HEAD")[1]
     first, second = (each.predictions for each in revisions)
     farthest = int(np.argmax(np.abs(first.probabilities - second.probabilities)))
     assert f"<td>{first.index[farthest]}</td>" in listed.split("</tr>")[1]
 
 
 @needs_chromium
-def test_dvcs_own_page_draws_without_a_network(project: Project, tmp_path: Path) -> None:
-    project.run("dvc", "plots", "diff", "HEAD", "second")
-    page = project.path / "dvc_plots" / "index.html"
-    assert "run `make setup`" in open_offline(page, tmp_path / "before").document.split("<div")[0]
-    project.run("python", "-m", "nodules.report.vega", VEGA)
-    opened = open_offline(page, tmp_path / "profile")
+def test_dvcs_own_page_draws_without_a_network_wherever_it_is(
+    project: Project, tmp_path: Path
+) -> None:
+    plots = ("dvc", "plots", "diff", "HEAD", "second", "--out")
+    project.run(*plots, str(tmp_path / "before"))
+    before = open_offline(tmp_path / "before" / "index.html", tmp_path / "profile")
+    assert "after `make setup`" in before.document.split("<div")[0]
+    project.run("python", "-m", "nodules.report.vega", ".dvc")
+    project.run(*plots, str(tmp_path / "after"))
+    opened = open_offline(tmp_path / "after" / "index.html", tmp_path / "profile")
     assert [line for line in opened.console if "WARN" not in line] == []
     assert len(opened.curves()) == 2
 
 
-def test_setting_up_writes_what_that_page_draws_with() -> None:
+@needs_chromium
+def test_dvcs_own_page_fits_a_phone(project: Project, tmp_path: Path) -> None:
+    project.run("python", "-m", "nodules.report.vega", ".dvc")
+    project.run("dvc", "plots", "diff", "HEAD", "second", "--out", str(tmp_path / "plots"))
+    assert widest_drawing(tmp_path / "plots" / "index.html", tmp_path) <= 390
+
+
+def widest_drawing(page: Path, folder: Path) -> float:
+    """Return the right edge of the widest chart or table of a page on a screen of 390 pixels.
+
+    Chromium's own windows are at least 500 pixels wide, so the page is put into a frame.
+    """
+    content = html.escape(page.read_text(encoding="utf-8"))
+    frame = f'<iframe id="page" srcdoc="{content}" style="width: 390px; border: 0"></iframe>'
+    (folder / "phone.html").write_text(f"{frame}<script>{MEASURE}</script>", encoding="utf-8")
+    opened = open_offline(folder / "phone.html", folder / "profile")
+    edges = re.search(r"<output>(\[.+?\])</output>", opened.document)
+    assert edges
+    return max(json.loads(edges[1]))
+
+
+# Writes the right edges of all charts and tables in the frame, once they are drawn.
+MEASURE = """\
+setTimeout(() => {
+  const drawn = document.getElementById("page").contentDocument.querySelectorAll("svg, table");
+  const edges = [...drawn].map((each) => each.getBoundingClientRect().right);
+  document.body.insertAdjacentHTML("beforeend", `<output>${JSON.stringify(edges)}</output>`);
+}, 3000);
+"""
+
+
+def test_setting_up_makes_that_page_draw_offline_and_keeps_another_choice(
+    tmp_path: Path,
+) -> None:
     listed = subprocess.run(
         ["make", "--dry-run", "--always-make", "setup"],
         cwd=REPOSITORY,
@@ -427,9 +600,23 @@ def test_setting_up_writes_what_that_page_draws_with() -> None:
         text=True,
         check=True,
     )
-    assert f"python -m nodules.report.vega {VEGA}" in listed.stdout
-    ignored = subprocess.run(["git", "check-ignore", "--quiet", VEGA], cwd=REPOSITORY, check=False)
-    assert ignored.returncode == 0
+    assert "python -m nodules.report.vega .dvc\n" in listed.stdout
+    for path in (OFFLINE, ".dvc/config.local"):
+        ignored = ["git", "check-ignore", "--quiet", path]
+        assert subprocess.run(ignored, cwd=REPOSITORY, check=False).returncode == 0
+    folder = tmp_path / ".dvc"
+    shutil.copytree(REPOSITORY / ".dvc" / "plots", folder / "plots")
+    (folder / "config.local").write_text("[core]\n    remote = mine\n")
+    make_plots_offline(folder)
+    assert Config(str(folder))["plots"]["html_template"] == "plots/offline.html"
+    assert Config(str(folder))["core"]["remote"] == "mine"
+    text = (tmp_path / OFFLINE).read_text(encoding="utf-8")
+    # DVC replaces these, so they may not be a part of Vega.
+    for placeholder in ("{refresh_tag}", "{scripts}", "{plot_divs}"):
+        assert text.count(placeholder) == 1
+    (folder / "config.local").write_text("[plots]\n    html_template = plots/mine.html\n")
+    make_plots_offline(folder)
+    assert Config(str(folder))["plots"]["html_template"] == "plots/mine.html"
 
 
 def test_comparing_needs_no_tensorflow(inside: Project) -> None:

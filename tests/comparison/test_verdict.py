@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nodules.comparison.verdict import Classifier, Verdict, compare_classifiers
+from nodules.comparison.verdict import Classifier, Obstacle, Verdict, compare_classifiers
 from tests.support.predictions import draw_binormal
 
 
@@ -24,6 +24,8 @@ def test_a_verdict_needs_the_groups_to_agree() -> None:
     assert grouped.comparisons[0].delong.p_value < 0.05
     assert grouped.comparisons[0].auc.p_value > 0.05
     assert grouped.comparisons[0].verdict == Verdict.NO_EVIDENCE
+    assert grouped.comparisons[0].obstacle == Obstacle.NOT_SIGNIFICANT
+    assert alone.comparisons[0].obstacle is None
 
 
 def test_a_single_group_is_no_evidence_however_small_delongs_p_value() -> None:
@@ -33,6 +35,7 @@ def test_a_single_group_is_no_evidence_however_small_delongs_p_value() -> None:
     compared = compare_classifiers(labels, groups, classifiers, resamples=100)
     assert compared.comparisons[0].auc.p_value < 0.001
     assert compared.comparisons[0].verdict == Verdict.NO_EVIDENCE
+    assert compared.comparisons[0].obstacle == Obstacle.TOO_FEW_GROUPS
 
 
 def test_with_more_candidates_the_required_sample_grows() -> None:

@@ -56,6 +56,7 @@ with h5py.File("data/splits/test.h5", "w") as file:
 """
 
 PARAMS = "model: first\nskill: 1.0\nluck: 1\npatches: 400\npixels: 1\ncompression: null\n"
+PACKAGES = 'numpy: "2.0.0"\nscipy: "1.10"\n'
 
 
 def commands_environment() -> dict[str, str]:
@@ -70,18 +71,28 @@ class Project:
     """A git and DVC repository."""
 
     @classmethod
-    def create(cls, path: Path) -> "Project":
-        """Create a repository with one commit and a reproduced pipeline."""
+    def create(cls, path: Path, *, git_folder: Path | None = None) -> "Project":
+        """Create a repository with one commit and a reproduced pipeline.
+
+        Parameters
+        ----------
+        path
+            Existing folder of the project.
+        git_folder
+            Folder of the git repository that the project is a part of; by default, `path`.
+        """
         project = cls(path)
-        project.run("git", "init", "--quiet", "--initial-branch", "main")
-        project.run("dvc", "init", "--quiet")
+        top = git_folder or path
+        project.run("git", "init", "--quiet", "--initial-branch", "main", str(top))
+        project.run("dvc", "init", "--quiet", *([] if top == path else ["--subdir"]))
         shutil.copy(REPOSITORY / ".dvc" / "config", path / ".dvc" / "config")
         shutil.copytree(REPOSITORY / ".dvc" / "plots", path / ".dvc" / "plots")
         for name, text in (
             ("dvc.yaml", PIPELINE),
             ("evaluate.py", EVALUATE),
             ("params.yaml", PARAMS),
-            (".gitignore", "/data\n__pycache__\n/dvc_plots\n"),
+            ("environment.yaml", PACKAGES),
+            (".gitignore", "/data\n__pycache__\n/dvc_plots\n/report\n"),
         ):
             (path / name).write_text(text)
         project.run("dvc", "repro", "--quiet")
@@ -90,13 +101,13 @@ class Project:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._environment = commands_environment() | {"PYTHONPATH": str(REPOSITORY)}
+        self.environment = commands_environment() | {"PYTHONPATH": str(REPOSITORY)}
 
     def __call__(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             command,
             cwd=self.path,
-            env=self._environment,
+            env=self.environment,
             capture_output=True,
             text=True,
             check=False,
