@@ -157,7 +157,7 @@ def test_pictures_show_the_splits_the_predictions_and_the_metrics(
     figures.hardest(
         *splits["test"],
         probabilities,
-        [f"#{row}" for row in index],
+        index,
         metrics["threshold"],
         params.evaluate.hardest,
         tmp_path / "hardest.png",

@@ -93,8 +93,8 @@ def test_the_hardest_patches_are_the_most_confident_mistakes_with_their_captions
     # Rows 0 to 14 are false positives, the last the most confident; 15 and 16 false negatives.
     probabilities = np.array([*np.linspace(0.6, 0.95, 15), 0.3, 0.1, 0.9, 0.2])
     labels = np.array([0] * 15 + [1, 1] + [1, 0], np.uint8)
-    captions = [f"#{row}" for row in range(1000, 1019)]
-    hardest(plain(19), labels, probabilities, captions, 0.5, 14, tmp_path / "hardest.png")
+    index = 1000 + np.arange(19)
+    hardest(plain(19), labels, probabilities, index, 0.5, 14, tmp_path / "hardest.png")
     figure = drawn["hardest.png"]
     assert figure.get_suptitle().startswith("Test patches misclassified at the threshold 0.500: ")
     shown = greys(patches_in(figure, SAMPLES_PER_ROW))
@@ -107,7 +107,7 @@ def test_the_hardest_patches_are_the_most_confident_mistakes_with_their_captions
 
 def test_without_mistakes_the_picture_says_so(drawn: Drawn, tmp_path: Path) -> None:
     path = tmp_path / "hardest.png"
-    hardest(plain(2), np.array([0, 1], np.uint8), np.array([0.1, 0.9]), ["#0", "#1"], 0.5, 24, path)
+    hardest(plain(2), np.array([0, 1], np.uint8), np.array([0.1, 0.9]), np.arange(2), 0.5, 24, path)
     assert patches_in(drawn["hardest.png"], SAMPLES_PER_ROW) == [[], []]
     assert texts_in(drawn["hardest.png"], SAMPLES_PER_ROW) == [
         ["false\npositives\n(0 of 0)"],
