@@ -6,7 +6,7 @@
 #   make test                      run the tests and print the coverage
 #   make test COVERAGE=            run the tests without measuring, which is faster
 #   make docs                      build the documentation in docs/_build/html
-#   make table                    list experiments in columns that fit a terminal
+#   make table                    list experiments: what they changed and how they did on test
 #   make environment               record the installed versions of what decides results
 #   make lint                      run the linters
 #   make fuzz SECONDS=60           read damaged models, scans and DICOM files for a minute each
@@ -49,9 +49,9 @@ export PIP_PREFIX :=
 DEMO := --set-param phantom.scans=48 --set-param recipes.tuned.epochs=12
 
 # `dvc exp show` has a column for each file, parameter and metric. SHOWN stay; of the others, only the
-# parameters that differ between the rows.
-SHOWN := (Experiment|model|recipe|test\.(auc|auc_low|auc_high))$$
-DROPPED := .*/|(Created|threshold|leaks|training|validation|train|val|test|step|epochs|best_epoch|parameters|multiply_adds)\b
+# parameters that differ between the rows. In Markdown, since DVC cuts off its own table.
+SHOWN := (Experiment|model|recipe|dataset|test\.(auc|auc_low|auc_high|sensitivity|specificity))$$
+DROPPED := .*/|(Created|State|Executor|rev|typ|parent|threshold|leaks|training|validation|train|val|test|step|epochs|best_epoch|parameters|multiply_adds)\b
 
 .PHONY: help demo install repro test docs fuzz lint table report verify setup environment lock $(FUZZED:%=fuzz-%)
 
@@ -92,7 +92,7 @@ lint: setup
 	zizmor --quiet --offline .github
 
 table: setup
-	dvc exp show --only-changed --no-pager --keep '$(SHOWN)' --drop '$(DROPPED)'
+	dvc exp show --only-changed --no-pager --md --precision 3 --keep '$(SHOWN)' --drop '$(DROPPED)'
 
 report: setup
 	@python -m nodules.report.pull_request -- "$$BASE"

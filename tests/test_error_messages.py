@@ -433,7 +433,7 @@ GIT = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.com"]
 @case("results that DVC has nowhere", None)
 @case("results that the remote lacks", None, remote="store")
 @case("no such revision", branch="others")
-@case("different test patches", extra=["test,89,,1,0.9", "test,88,,0,0.1"])
+@case("different test patches", extra=["test,80,,0,0.1", "test,81,,1,0.9"])
 @case(
     "worse verdict with `--fail-if-worse`", other=(0.9, 0.1), command=[*COMPARE, "--fail-if-worse"]
 )

@@ -350,7 +350,8 @@ def test_another_model_is_an_experiment_and_is_compared(
     (dropped,) = re.findall(r"(?m)^DROPPED := (.*)$", makefile)
     options = ("--only-changed", "--keep", kept.replace("$$", "$"), "--drop", dropped)
     header, *rows = csv.reader(reproduced("dvc", "exp", "show", "--csv", *options).splitlines())
-    assert {"Experiment", "model", "recipe", "test.auc"} <= set(header)
+    assert {"Experiment", "model", "recipe", "dataset", "test.auc", "test.auc_low"} <= set(header)
+    assert {"test.auc_high", "test.sensitivity", "test.specificity"} <= set(header)
     assert len(header) <= 12
     assert any("mobile" in row for row in rows)
 

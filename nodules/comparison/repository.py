@@ -133,10 +133,12 @@ def first_line(error: Exception) -> str:
 
 def _files(repository: Repo, name: str) -> GitFileSystem:
     try:
-        return GitFileSystem(scm=repository.scm, rev=resolve_rev(repository.scm, name))
+        files = GitFileSystem(scm=repository.scm, rev=resolve_rev(repository.scm, name))
+        _ = files.fs  # the commit is opened on access
     except (AttributeError, ValueError):
         # Raised by pygit2 if the name is invalid, or refers to a file or folder of a commit.
         raise RevError(name) from None
+    return files
 
 
 def _folder_in_git(repository: Repo) -> Path:

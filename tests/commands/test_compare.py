@@ -29,7 +29,7 @@ from nodules.comparison.revisions import (
     read_revisions,
     scored_patches,
 )
-from nodules.comparison.verdict import Obstacle, TestedDifference
+from nodules.comparison.verdict import Obstacle
 from nodules.errors import RevisionError, TestSetError
 from nodules.report.as_json import as_json
 from nodules.report.charts import charts
@@ -119,7 +119,9 @@ def test_no_evidence_next_to_a_small_p_value_has_a_reason(
     lucky, comparison = report.pairs[0]
     comparison = replace(
         comparison,
-        auc=TestedDifference(Estimate(0.04, 0.001, 0.08), p_value, p_holm),
+        auc=comparison.auc._replace(
+            estimate=Estimate(0.04, 0.001, 0.08), p_value=p_value, p_holm=p_holm
+        ),
         differences={"auc": Estimate(0.04, -0.01, 0.09)},
         obstacle=obstacle,
     )
