@@ -24,6 +24,7 @@ from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
 
 from nodules.__main__ import main
+from nodules.commands.next_steps import next_steps
 from nodules.errors import FileError, NodulesError, TableError
 from nodules.importers import metaimage
 from nodules.importers.luna16 import cluster
@@ -586,10 +587,8 @@ def test_the_command_says_what_to_do_next(
     run(monkeypatch, *needed, "--jobs", 1)
     assert capsys.readouterr().out.splitlines() == [
         f"wrote {out}: 3 nodules and 15 others from 4 scans",
-        "next:",
-        f"  dvc add {out}",
-        f"  git add {out}.dvc {tmp_path}/.gitignore",
-        f"  dvc exp run --set-param dataset={out}",
+        "groups (scans or patients): 4 of 3 to 6 patches",
+        *next_steps(out, labelled=True),
     ]
     default = contents(out)
     run(monkeypatch, *needed, "--jobs", 1, "--negatives", "all", "--window", -1400, 200)

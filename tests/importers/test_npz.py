@@ -229,7 +229,7 @@ def test_the_command_says_what_to_do_next(
     main()
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == f"wrote {out}: train 7, val 4, test 3; 8 nodules (label 0)"
-    assert shown[-1] == f"  dvc exp run --set-param dataset={out}"
+    assert shown[-1] == "  dvc exp run --set-param dataset=data/out.h5"
     cut(path)
     with pytest.raises(SystemExit) as stop:
         main()
