@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,14 +90,20 @@ def _run(arguments: argparse.Namespace) -> None:
 
     be_deterministic()
 
-    from nodules.evaluation.predict_file import NewPatches, predict, predict_file
+    from nodules.evaluation.predict_file import NewPatches, open_new_patches, predict
 
-    options = {"views": arguments.views, "threshold": threshold.value if threshold else None}
-    if images is None:
-        scored = predict_file(arguments.model, arguments.sources[0], arguments.out, **options)
-    else:
-        new = NewPatches(len(images), images.blocks(), {"file": images.names})
-        scored = predict(arguments.model, new, arguments.out, **options)
+    with ExitStack() as stack:
+        if images is None:
+            patches = stack.enter_context(open_new_patches(arguments.sources[0]))
+        else:
+            patches = NewPatches(len(images), images.blocks(), {"file": images.names})
+        scored = predict(
+            arguments.model,
+            patches,
+            arguments.out,
+            views=arguments.views,
+            threshold=threshold.value if threshold else None,
+        )
     noun = "patches" if images is None else "images"
     called = "" if scored.nodules is None else f", {scored.nodules:,} called nodules"
     print(f"wrote {printable(arguments.out)}: {scored.patches:,} {noun}{called}")

@@ -1,7 +1,7 @@
 """Score new patches with a trained model."""
 
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,15 +46,8 @@ class Scored:
     nodules: int | None
 
 
-def predict_file(
-    model_path: Path,
-    patches_path: Path,
-    out: Path,
-    *,
-    views: Views = 1,
-    threshold: float | None = None,
-) -> Scored:
-    """Score the patches of a patch file, for which `Y` is optional; see `predict`.
+def predict_file(model_path: Path, patches_path: Path, out: Path, *, views: Views = 1) -> int:
+    """Score the patches of a patch file without a decision and return their number; see `predict`.
 
     Raises
     ------
@@ -64,12 +57,18 @@ def predict_file(
         If `out` is one of the input files, or cannot be written.
     """
     check_output(out, [model_path, patches_path])
-    with open_patches(patches_path, labelled=False) as patches:
+    with open_new_patches(patches_path) as patches:
+        return predict(model_path, patches, out, views=views).patches
+
+
+@contextmanager
+def open_new_patches(path: Path) -> Iterator[NewPatches]:
+    """Open a patch file, for which `Y` is optional, to score its patches."""
+    with open_patches(path, labelled=False) as patches:
         columns: dict[str, NDArray] = dict(patches.read_sources())
         if patches.groups is not None:
             columns["group"] = patches.groups
-        new = NewPatches(len(patches), patches.blocks(), columns)
-        return predict(model_path, new, out, views=views, threshold=threshold)
+        yield NewPatches(len(patches), patches.blocks(), columns)
 
 
 def predict(
