@@ -41,12 +41,12 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Two installations into one folder would ruin each other.
 ONE_AT_A_TIME := "$$PYTHON" -c 'import fcntl, subprocess, sys; lock = open("Makefile"); \
 	fcntl.flock(lock, fcntl.LOCK_EX); sys.exit(subprocess.call(sys.argv[1:]))'
-# pip is to install into $(VENV), whatever a person has set for other projects.
+# pip is to install into $(VENV), whatever these variables are set to for other projects.
 export PIP_USER := 0
 export PIP_TARGET :=
 export PIP_PREFIX :=
 
-DEMO := --set-param phantom.scans=48 --set-param recipes.tuned.epochs=12
+DEMO := --set-param dataset=data/phantom.h5 --set-param recipe=tuned --set-param phantom.scans=48 --set-param recipes.tuned.epochs=12
 
 # `dvc exp show` has a column for each file, parameter and metric. SHOWN stay; of the others, only the
 # parameters that differ between the rows. In Markdown, since DVC cuts off its own table.
@@ -65,7 +65,7 @@ demo: setup environment
 	dvc exp run --temp --force --name demo-squeezenet --set-param model=squeezenet $(DEMO)
 	dvc exp run --temp --force --name demo-mobilenet --set-param model=mobilenet $(DEMO)
 	nodules compare demo-squeezenet demo-mobilenet --html report/demo.html
-	@echo 'Wrote report/demo.html. With a third of the scans and a fifth of the epochs, both networks are worse than in full.'
+	@echo 'Wrote report/demo.html. With a third of the scans and a fifth of the epochs, both networks score lower than after full training.'
 
 # Also prints which modules the tests hardly run; measuring takes time before Python 3.12.
 test: setup

@@ -1,7 +1,7 @@
 """The command line alongside DVC: `nodules compare | predict | inspect | import`."""
 
 import argparse
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
 
 from nodules.commands import compare, importing, inspect, predict
@@ -36,6 +36,13 @@ def main() -> None:
         arguments.run(arguments)
 
 
+def _version() -> str:
+    try:
+        return version("nodules")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="nodules",
@@ -44,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version('nodules')}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (inspect, importing, predict, compare):
         command.add_to(commands)

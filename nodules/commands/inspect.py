@@ -58,6 +58,8 @@ def describe(path: Path) -> str:
         if patches.split is not None:
             counts = (f"{name} {(patches.split == name).sum():,}" for name in SPLITS)
             lines["split"] = ", ".join(counts)
+        if sources := patches.read_sources():
+            lines["sources"] = f"{' and '.join(sources)} of each patch"
         if warning := levels.warning():
             lines["warning"] = warning
     return "\n".join(

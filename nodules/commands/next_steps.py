@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+from itertools import count
 from pathlib import Path
 
 import nodules
@@ -12,7 +13,7 @@ DATA = Path("data")
 
 
 def next_steps(out: Path, *, labelled: bool) -> list[str]:
-    """Return the lines that say how to go on with a new patch file.
+    """Return the commands to run next with a new patch file, one per line.
 
     Parameters
     ----------
@@ -21,11 +22,12 @@ def next_steps(out: Path, *, labelled: bool) -> list[str]:
     labelled
         Whether it has labels, so that a network can be trained on it.
     """
-    if not labelled:
-        command = f"nodules predict models/model.keras {shell_word(out)} --out scores.csv"
-        return ["next:", f"  {command}"]
     root = project_root()
     here = Path.cwd().resolve()
+    if not labelled:
+        model = Path("models/model.keras") if root == here else root / "models/model.keras"
+        command = f"nodules predict {shell_word(model)} {shell_word(out)} --out scores.csv"
+        return ["next:", f"  {command}"]
     place = out.parent.resolve() / out.name
     lines, commands = ["next:"], []
     if root != here:
@@ -58,11 +60,12 @@ def project_root() -> Path:
 
 
 def _free_name(root: Path, name: str) -> Path:
-    """Return a path of this name in the data folder that does not exist yet."""
+    """Return a path of this name in the data folder that is neither a file nor tracked by DVC."""
     stem, suffix = Path(name).stem, Path(name).suffix
-    names = [name, *(f"{stem}_{number}{suffix}" for number in range(2, 100))]
-    paths = (DATA / each for each in names)
-    return next((path for path in paths if not (root / path).exists()), DATA / name)
+    paths = (DATA / (f"{stem}_{number}{suffix}" if number > 1 else name) for number in count(1))
+    return next(
+        path for path in paths if not (root / path).exists() and not (root / f"{path}.dvc").exists()
+    )
 
 
 def shell_word(text: str | Path) -> str:

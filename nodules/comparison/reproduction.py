@@ -26,6 +26,20 @@ from nodules.errors import ResultsMissingError, RevisionError
 from nodules.system.environment import ENVIRONMENT_FILE, update_environment
 from nodules.system.streams import printable
 
+# Variables that direct git to a repository other than that of the current folder.
+_OF_A_REPOSITORY = {
+    f"GIT_{name}"
+    for name in (
+        "DIR",
+        "WORK_TREE",
+        "INDEX_FILE",
+        "COMMON_DIR",
+        "OBJECT_DIRECTORY",
+        "ALTERNATE_OBJECT_DIRECTORIES",
+        "PREFIX",
+    )
+}
+
 
 @dataclass(frozen=True)
 class LoadedRevision:
@@ -163,7 +177,8 @@ def _reproduce(name: str, commit: str, clone: Path, stage: str) -> None:
     process = subprocess.run(
         [sys.executable, "-m", "dvc", "repro", stage],
         cwd=clone,
-        env={k: v for k, v in os.environ.items() if k not in VARIABLES_SET} | {"PATH": search_path},
+        env={k: v for k, v in _environment().items() if k not in VARIABLES_SET}
+        | {"PATH": search_path},
         stdin=subprocess.DEVNULL,
         # stdout is reserved for the report; the progress of `dvc repro` goes to stderr.
         stdout=sys.stderr.fileno(),
@@ -174,15 +189,24 @@ def _reproduce(name: str, commit: str, clone: Path, stage: str) -> None:
         raise RevisionError(name, f"{problem} (its output is above)")
 
 
+def _environment() -> dict[str, str]:
+    """Return the environment without the repository that git names to its hooks."""
+    return {name: value for name, value in os.environ.items() if name not in _OF_A_REPOSITORY}
+
+
 def _git(name: str, folder: Path, *arguments: str) -> str:
-    process = subprocess.run(
-        ["git", *arguments],
-        cwd=folder,
-        check=False,
-        capture_output=True,
-        encoding="utf-8",
-        errors="surrogateescape",
-    )
+    try:
+        process = subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            env=_environment(),
+            check=False,
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+        )
+    except FileNotFoundError:
+        raise RevisionError(name, "found no command git, expected it on the PATH") from None
     if process.returncode:
         reason = next(iter(process.stderr.splitlines()[-1:]), f"status {process.returncode}")
         raise RevisionError(name, f"`git {arguments[0]}` failed ({reason}), expected a clone")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,13 +44,13 @@ def chosen_threshold(model: Path, views: int) -> Threshold:
     model
         Model file.
     views
-        Number of views with which new patches are scored; `origin` says so if the threshold was
-        chosen with another one.
+        Number of views with which new patches are scored.
 
     Raises
     ------
     NoThresholdError
-        If there is no such repository, or dvc.lock records another model or other metrics.
+        If there is no such repository, dvc.lock records another model or other metrics, or the
+        threshold was chosen with another number of views.
     """
     place = Path(os.path.abspath(model))  # noqa: PTH100 - links, as DVC makes them, must stay
     if place.parts[-2:] != MODEL.parts:
@@ -115,8 +114,9 @@ def _rule(stage: Mapping[str, Any], views: int) -> str:
         return "chosen on val"
     if fixed:
         return "fixed in params.yaml"
-    other = "" if chosen_with == views else f" with --views {printable(chosen_with, 20)}"
-    return f"chosen on val{other}"
+    if chosen_with != views:
+        raise NoThresholdError(f"evaluate chose it with --views {printable(chosen_with, 20)}")
+    return "chosen on val"
 
 
 def _threshold(path: Path, metrics: bytes) -> float:
@@ -124,6 +124,6 @@ def _threshold(path: Path, metrics: bytes) -> float:
         found = json.loads(metrics)["threshold"]
     except (ValueError, KeyError, TypeError, RecursionError):
         found = None
-    if isinstance(found, bool) or not isinstance(found, float | int) or not math.isfinite(found):
+    if isinstance(found, bool) or not isinstance(found, float | int) or not 0 <= found <= 1:
         raise NoThresholdError(f"{printable(path)} holds no threshold")
     return float(found)

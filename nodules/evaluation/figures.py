@@ -15,10 +15,10 @@ from nodules.patches.layout import Labels, Patches
 from nodules.patches.reader import PatchRows
 from nodules.system.streams import printable
 
-# Blue and orange of Okabe and Ito's palette, which colour-blind readers can distinguish.
 # As many as fit below a patch.
 CAPTION_CHARACTERS = 22
 
+# Blue and orange of Okabe and Ito's palette, which colour-blind readers can distinguish.
 COLOURS = {"test": "#0072B2", "val": "#E69F00"}
 
 

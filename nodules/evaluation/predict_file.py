@@ -127,7 +127,9 @@ def predict(
                 # The same comparison as in `evaluate`, in single precision.
                 called = probabilities >= threshold
                 nodules += int(called.sum())
-                cells += [[probability_text(threshold)] * len(block), called.astype(int).tolist()]
+                # As compared, so that the columns agree.
+                value = probability_text(float(probabilities.dtype.type(threshold)))
+                cells += [[value] * len(block), called.astype(int).tolist()]
             for row, values in enumerate(zip(*cells, strict=True), start):
                 group = "" if groups is None else group_cell(groups[row - start])
                 table.writerow((row, group, *values))

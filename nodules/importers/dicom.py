@@ -102,7 +102,8 @@ def holds_image(path: Path) -> bool:
     """
     with open_image(path) as file:
         try:
-            head = dcmread(file, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
+            tags = ["Rows", "Columns", "SOPClassUID"]
+            head = dcmread(file, stop_before_pixels=True, specific_tags=tags)
         except MemoryError:
             raise
         except Exception:  # pydicom may raise almost any
@@ -110,7 +111,11 @@ def holds_image(path: Path) -> bool:
         if head.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
             return True
         # `stop_before_pixels` stops at the pixels, so that the end of the file means none.
-        return "Rows" in head or "Columns" in head or bool(file.read(1))
+        if "Rows" in head or "Columns" in head or file.read(1):
+            return True
+        kind = head.get("SOPClassUID") or head.file_meta.get("MediaStorageSOPClassUID")
+        # Of the classes, those of images are called so: "CT Image Storage".
+        return kind is None or "Image" in UID(kind).name
 
 
 def _parse(path: Path, file: BinaryIO) -> FileDataset:

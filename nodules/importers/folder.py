@@ -183,7 +183,7 @@ def _match(image: Path, below: str, pattern: re.Pattern[str]) -> str:
 def _top(image: Path, below: str) -> str:
     top, slash, _ = below.partition("/")
     if not slash:
-        problem = "found no folder other than that of its class, expected one named after its scan"
+        problem = "found no folder besides that of a class, expected one named after its scan"
         raise FileError(image, f"{problem} or patient (--group-from folder)")
     return _printable_group(image, top, "--group-from")
 

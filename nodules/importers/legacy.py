@@ -5,9 +5,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nodules.errors import PatchFileError
+from nodules.patches.layout import SOURCES
 from nodules.patches.reader import PatchFile, open_patches
 from nodules.patches.writer import new_patch_file
 from nodules.system.atomic import check_output
@@ -43,17 +45,28 @@ def import_legacy(files: Mapping[str, Path], out: Path) -> dict[str, int]:
         }
         counts = {name: len(part) for name, part in parts.items()}
         total = sum(counts.values())
-        columns = {"split": np.dtype(object)} | _group_column(parts)
+        sources = {name: part.read_sources() for name, part in parts.items()}
+        columns = {"split": np.dtype(object)} | _group_column(parts) | _source_columns(sources)
         joined = stack.enter_context(new_patch_file(out, total, columns))
         progress = stack.enter_context(tqdm(total=total, desc="import", unit="patch"))
         for name, part in parts.items():
             for start, block in part.blocks():
                 rows = slice(start, start + len(block))
                 extra = {} if part.groups is None else {"group": part.groups[rows]}
+                extra |= {kind: sources[name][kind][rows] for kind in SOURCES if kind in columns}
                 split = np.full(len(block), name, dtype=object)
                 joined.append(block, part.labels[rows], split=split, **extra)
                 progress.update(len(block))
     return counts
+
+
+def _source_columns(sources: Mapping[str, Mapping[str, NDArray]]) -> dict[str, np.dtype]:
+    """Return the types of `file` and `candidate`, if all parts have them."""
+    return {
+        kind: np.result_type(*(part[kind] for part in sources.values()))
+        for kind in SOURCES
+        if all(kind in part for part in sources.values())
+    }
 
 
 def _group_column(parts: Mapping[str, PatchFile]) -> dict[str, np.dtype]:

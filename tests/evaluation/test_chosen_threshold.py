@@ -62,9 +62,8 @@ def test_a_model_linked_to_the_cache_belongs_to_its_repository(model: Path) -> N
     ("rule", "views", "asked", "origin"),
     [
         ("youden", 8, 8, "chosen on val"),
-        ("youden", 8, 1, "chosen on val with --views 8"),
-        ("youden", 1, 8, "chosen on val with --views 1"),
         ("fixed", 1, 1, "fixed in params.yaml"),
+        ("fixed", 1, 8, "fixed in params.yaml"),
     ],
 )
 def test_the_origin_says_how_it_was_chosen(
@@ -72,6 +71,15 @@ def test_the_origin_says_how_it_was_chosen(
 ) -> None:
     write_lock(Path(), rule, views)
     assert chosen_threshold(model, asked).origin == f"{origin}, metrics/evaluate/metrics.json"
+
+
+@pytest.mark.parametrize(("views", "asked"), [(8, 1), (1, 8)])
+def test_a_threshold_for_another_number_of_views_is_not_used(
+    model: Path, views: int, asked: int
+) -> None:
+    write_lock(Path(), "youden", views)
+    with pytest.raises(NoThresholdError, match=f"evaluate chose it with --views {views}"):
+        chosen_threshold(model, asked)
 
 
 def rewrite(name: str, content: str) -> Callable[[], object]:
