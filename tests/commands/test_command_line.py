@@ -95,6 +95,17 @@ def test_groups_of_a_legacy_pair_are_carried_and_checked(
     assert_one_line_error(result, str(without), "group: found none, expected it in all")
 
 
+def test_files_of_a_legacy_pair_are_carried(patch_file, random_patches, tmp_path: Path) -> None:
+    out = tmp_path / "joined.h5"
+    names = ["a.png", "b.png", "c.png"]
+    train = patch_file("train.h5", X=random_patches(2), Y=[0, 1], file=names[:2])
+    val = patch_file("val.h5", X=random_patches(1), Y=[1], file=names[2:], candidate=[7])
+    assert nodules("import", "legacy", train, val, "--out", out).returncode == 0
+    with open_patches(out) as joined:
+        sources = joined.read_sources()
+    assert {name: values.tolist() for name, values in sources.items()} == {"file": names}
+
+
 def test_an_output_in_the_wrong_place_is_refused_at_once(
     patch_file, random_patches, tmp_path: Path
 ) -> None:

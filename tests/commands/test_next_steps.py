@@ -36,6 +36,8 @@ def test_a_file_outside_the_project_is_first_copied_into_it(project: Path, tmp_p
     assert next_steps(out, labelled=True) == lines
     (project / "data/x.h5").touch()
     assert f"  cp {out} data/x_2.h5" in next_steps(out, labelled=True)
+    (project / "data/x_2.h5.dvc").touch()  # tracked, and not pulled
+    assert f"  cp {out} data/x_3.h5" in next_steps(out, labelled=True)
 
 
 def test_a_link_out_of_the_project_leads_outside(project: Path, tmp_path: Path) -> None:
@@ -59,8 +61,13 @@ def test_without_a_project_the_checkout_is_used(
     assert lines[1:4] == ["next:", f"  cd {REPOSITORY}", f"  cp {tmp_path}/x.h5 data/x.h5"]
 
 
-def test_patches_without_labels_can_only_be_scored(project: Path) -> None:
+def test_patches_without_labels_can_only_be_scored(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert next_steps(Path("my x.h5"), labelled=False) == [
         "next:",
         "  nodules predict models/model.keras 'my x.h5' --out scores.csv",
     ]
+    monkeypatch.chdir(project / "data")
+    (command,) = next_steps(Path("x.h5"), labelled=False)[1:]
+    assert command == f"  nodules predict {project}/models/model.keras x.h5 --out scores.csv"

@@ -61,6 +61,25 @@ def test_in_a_subfolder_missing_results_are_reproduced(part: Project, tmp_path: 
         assert "second vs. main: better AUC" in part.compare("main", "second", "--make")
 
 
+def test_in_a_git_hook_the_clone_is_reproduced_and_not_the_repository(
+    copied: Project, tmp_path: Path
+) -> None:
+    top = copied.path.parents[1]
+    hook = {"GIT_DIR": str(top / ".git"), "GIT_WORK_TREE": str(top)}
+    head = (top / ".git/HEAD").read_text()
+    shutil.rmtree(copied.path / ".dvc/cache")
+    process = subprocess.run(
+        ["python", "-m", "nodules", "compare", "main", "second", "--make", "--resamples", "100"],
+        cwd=copied.path,
+        env=copied.environment | hook,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "second vs. main: better AUC" in process.stdout
+    assert (top / ".git/HEAD").read_text() == head
+
+
 def test_a_commit_without_dvc_in_the_same_folder_is_refused_in_one_line(copied: Project) -> None:
     copied.run("git", "rm", "-r", "--quiet", "--cached", ".")
     copied.run("git", "commit", "--quiet", "--message", "moved")

@@ -694,6 +694,17 @@ def test_dicom_files_without_an_image_are_left_out(
     ]
 
 
+@pytest.mark.parametrize("length", [200, 400, 700])
+def test_a_truncated_dicom_image_is_not_left_out(
+    images: Path, tmp_path: Path, draw: Draw, length: int
+) -> None:
+    scan = images / "nodule/scan.dcm"
+    write_dicom(scan, draw(), RescaleSlope=1, RescaleIntercept=0, Modality="CT")
+    scan.write_bytes(scan.read_bytes()[:length])
+    with pytest.raises(FileError, match=r"scan\.dcm: "):
+        import_folder(images, tmp_path / "out.h5")
+
+
 def test_the_command_warns_of_missing_groups(
     images: Path,
     tmp_path: Path,
