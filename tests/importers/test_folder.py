@@ -654,7 +654,7 @@ def test_folders_without_two_clear_classes_are_refused(
 
 
 def test_an_image_without_a_patient_folder_is_refused(images: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"p1_a\.png: found no folder other than that of its class"):
+    with pytest.raises(FileError, match=r"p1_a\.png: found no folder besides that of a class"):
         import_folder(images, tmp_path / "out.h5", group_from_folder=True)
     assert not (tmp_path / "out.h5").exists()
 
