@@ -64,19 +64,6 @@ AXES = {
 }
 
 
-def real_patches(rows: Rows) -> Figure:
-    """AUC and sensitivity of each training, with one view and with eight."""
-    figure, axes = _figure(3.4, 2)
-
-    def label(row: dict[str, str]) -> str:
-        views = "1 view" if row["views"] == "1" else f"{row['views']} views"
-        return f"{row['network']}, seed {row['seed']}, {views}"
-
-    for each, x in zip(axes, ("auc_all", "sensitivity_all"), strict=True):
-        _dots(each, rows, x, label)
-    return figure
-
-
 def published_squeezenet(rows: Rows) -> Figure:
     """AUC by epoch for each seed."""
     figure, (axes,) = _figure(2.8)
@@ -114,7 +101,6 @@ def throughput(rows: Rows) -> Figure:
 
 FIGURES: dict[str, Callable[[Rows], Figure]] = {
     "published-squeezenet": published_squeezenet,
-    "real-patches": real_patches,
     "running-statistics": running_statistics,
     "throughput": throughput,
 }
