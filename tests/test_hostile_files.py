@@ -209,8 +209,8 @@ def test_hdf5_files_from_outside_are_probed_before_opening(
 def test_only_the_probing_module_opens_hdf5_to_read() -> None:
     modules = [*REPOSITORY.glob("nodules/**/*.py"), *REPOSITORY.glob("stages/*.py")]
     opening = [path.name for path in modules for _ in path.read_text().split("h5py.File(")[1:]]
-    # Exceptions: a writer, its own output without labels, and weights in memory.
-    assert sorted(opening) == ["archive.py", "hdf5.py", "hdf5_file.py", "writer.py"]
+    # Exceptions: a writer, and weights in memory.
+    assert sorted(opening) == ["archive.py", "hdf5_file.py", "writer.py"]
 
 
 def test_no_module_reads_pickles() -> None:

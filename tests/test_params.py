@@ -59,7 +59,7 @@ def test_the_published_recipe_is_as_published() -> None:
         ("seed", "ten", "seed: found 'ten', expected a valid integer"),
         ("seed", 1.5, "seed: found 1.5, expected a valid integer"),
         ("model", "resnet", "model: found 'resnet', expected one of squeezenet, mobilenet"),
-        ("recipe", "mine", "recipe: found 'mine', expected one of tuned, published"),
+        ("recipe", "mine", "recipe: found 'mine', expected one of tuned, no_aug"),
         (
             "phantom.nodule_fraction",
             1.2,

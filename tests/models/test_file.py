@@ -27,7 +27,8 @@ from nodules.models import registry
 from nodules.models.archive import MAX_METADATA_BYTES, check_archive
 from nodules.models.feature_maps import largest_feature_map
 from nodules.models.file import load_model, save_model
-from nodules.models.registry import build_model, register
+from nodules.models.registry import build_from_spec, build_model, register
+from nodules.models.spec import ModelSpec
 from nodules.params import read_params
 from tests.support.small_training import REPOSITORY, SMALLEST_CONFIG, write_discs
 
@@ -504,7 +505,10 @@ def test_outputs_that_are_no_probabilities_are_refused_and_nothing_is_written(
     new_builder, patch_file, random_patches, tmp_path: Path, builder: Callable, found: str
 ) -> None:
     model, patches = tmp_path / "model.keras", random_patches(5)
-    save_model(build_model("mine", new_builder(builder), {}, seed=0), model)
+    # `build_model` refuses most of them; a network may also become one in training.
+    name = new_builder(builder)
+    spec = ModelSpec(entry="mine", builder=name, config={}, seed=0, precision="float32")
+    save_model(build_from_spec(spec), model)
     with pytest.raises(ScoringError, match=re.escape(found)):
         nodule_probabilities(load_model(model), patches)
     out, data = tmp_path / "scores.csv", patch_file(X=patches)
