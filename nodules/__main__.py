@@ -1,7 +1,6 @@
 """The command line alongside DVC: `nodules compare | predict | inspect | import`."""
 
 import argparse
-from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
 
 from nodules.commands import compare, importing, inspect, predict
@@ -29,18 +28,22 @@ class _Parser(argparse.ArgumentParser):
         super().error(printable(message))
 
 
+class _PrintVersion(argparse.Action):
+    """Print the version, which is looked up only if it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print it and exit."""
+        from nodules.system.environment import installed_version
+
+        print(f"{parser.prog} {installed_version('nodules')}")
+        parser.exit()
+
+
 def main() -> None:
     """Run the command given on the command line."""
     with one_line_errors():
         arguments = _parser().parse_args()
         arguments.run(arguments)
-
-
-def _version() -> str:
-    try:
-        return version("nodules")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
+    parser.add_argument(
+        "--version", action=_PrintVersion, nargs=0, help="print the version and exit"
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (inspect, importing, predict, compare):
         command.add_to(commands)

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from nodules.errors import FileError, ScoringError
-from nodules.evaluation.predictions import group_cell, new_table, probability_text
+from nodules.evaluation.predictions import group_cell, group_cells, new_table, probability_text
 from nodules.inference.folding import fold_batch_norm
 from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.file import load_model
-from nodules.patches.layout import Patches
+from nodules.patches.layout import SOURCES, Patches
 from nodules.patches.reader import open_patches
 from nodules.patches.symmetry import Views
 from nodules.system.atomic import check_output
@@ -104,7 +104,7 @@ def predict(
     FileError
         If `out` cannot be written.
     """
-    sources = [name for name in ("file", "candidate") if name in patches.columns]
+    sources = [name for name in SOURCES if name in patches.columns]
     decision = () if threshold is None else ("threshold", "nodule")
     nodules = 0
     with ExitStack() as stack:
@@ -118,10 +118,12 @@ def predict(
             except ScoringError as error:
                 raise FileError(model_path, str(error)) from None
             rows = slice(start, start + len(block))
-            groups = patches.columns["group"][rows] if "group" in patches.columns else None
-            cells = [
-                [probability_text(each) for each in probabilities],
-                *([group_cell(each) for each in patches.columns[name][rows]] for name in sources),
+            of_block = {name: column[rows] for name, column in patches.columns.items()}
+            columns: list[Iterable[object]] = [
+                range(rows.start, rows.stop),
+                group_cells(of_block.get("group"), len(block)),
+                map(probability_text, probabilities),
+                *(map(group_cell, of_block[name]) for name in sources),
             ]
             if threshold is not None:
                 # The same comparison as in `evaluate`, in single precision.
@@ -129,9 +131,7 @@ def predict(
                 nodules += int(called.sum())
                 # As compared, so that the columns agree.
                 value = probability_text(float(probabilities.dtype.type(threshold)))
-                cells += [[value] * len(block), called.astype(int).tolist()]
-            for row, values in enumerate(zip(*cells, strict=True), start):
-                group = "" if groups is None else group_cell(groups[row - start])
-                table.writerow((row, group, *values))
+                columns += [[value] * len(block), called.astype(int)]
+            table.writerows(zip(*columns, strict=True))
             progress.update(len(block))
     return Scored(patches.count, None if threshold is None else nodules)

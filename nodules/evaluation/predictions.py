@@ -28,7 +28,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
 class _Table(Protocol):
-    def writerow(self, row: Iterable[object], /) -> object: ...
+    def writerows(self, rows: Iterable[Iterable[object]], /) -> object: ...
 
 
 @contextmanager
@@ -66,6 +66,11 @@ def group_cell(group: object) -> str:
     """
     name = str(group)
     return f"'{name}" if _looks_like_formula(name) else name
+
+
+def group_cells(groups: Groups | None, count: int) -> Iterable[str]:
+    """Return the cells of the groups of `count` patches; empty ones if there are no groups."""
+    return [""] * count if groups is None else map(group_cell, groups)
 
 
 def group_of(cell: str) -> str:
@@ -114,13 +119,15 @@ def write_split(
     sources
         (N,) each: further columns, in the order of the table.
     """
-    named = [""] * len(labels) if groups is None else groups
-    # Row by row, all further cells of a patch.
-    origins = zip(*(sources or {}).values(), strict=True) if sources else [()] * len(labels)
-    rows = zip(index, named, labels, probabilities, origins, strict=True)
-    for row, group, label, probability, origin in rows:
-        cells = (split, row, group_cell(group), label, probability_text(probability))
-        table.writerow((*cells, *map(group_cell, origin)))
+    columns = [
+        [split] * len(labels),
+        index,
+        group_cells(groups, len(labels)),
+        labels,
+        map(probability_text, probabilities),
+        *(map(group_cell, column) for column in (sources or {}).values()),
+    ]
+    table.writerows(zip(*columns, strict=True))
 
 
 def source_name(file: str, candidate: str) -> str:

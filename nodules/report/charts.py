@@ -15,8 +15,8 @@ LEGEND_CHARACTERS = 40
 
 # Titles of the training charts by metric and by the splits of their curves.
 TRAINING_TITLES = {
-    ("loss", "train", "val"): "Loss per epoch (train: augmented, class-weighted; val: neither)",
-    ("accuracy", "train", "val"): "Accuracy per epoch (train: augmented; val: not)",
+    ("loss", "train", "val"): "Loss per epoch (train: as trained; val: plain)",
+    ("accuracy", "train", "val"): "Accuracy per epoch (train: as trained; val: plain)",
     ("loss", "val"): "Validation loss per epoch",
     ("accuracy", "val"): "Validation accuracy per epoch",
     ("auc", "val"): "Validation AUC per epoch",

@@ -17,6 +17,7 @@ from nodules.models.file import load_model, save_model
 from nodules.models.registry import build_model
 from nodules.patches.reader import open_patches
 from tests.support import REPOSITORY
+from tests.support.messages import assert_one_line_error
 
 LABELS = np.array([0, 1, 0, 1, 0])
 
@@ -24,15 +25,6 @@ LABELS = np.array([0, 1, 0, 1, 0])
 def nodules(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "nodules", *map(str, arguments)]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-
-
-def assert_one_line_error(result: subprocess.CompletedProcess[str], *parts: str) -> None:
-    assert result.returncode == 1
-    assert result.stdout == ""
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    for part in parts:
-        assert part in result.stderr
 
 
 def test_inspect_says_what_a_file_holds(patch_file, random_patches) -> None:

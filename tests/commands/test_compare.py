@@ -147,9 +147,9 @@ def test_training_charts_say_which_split_they_show(monkeypatch: pytest.MonkeyPat
     report = make_report(read_revisions(["HEAD", "second"]), resamples=100)
     monkeypatch.setattr(Revision, "training_curves", lambda _: points)
     assert list(charts(report))[3:] == [
-        "Accuracy per epoch (train: augmented; val: not)",
+        "Accuracy per epoch (train: as trained; val: plain)",
         "Validation AUC per epoch",
-        "Loss per epoch (train: augmented, class-weighted; val: neither)",
+        "Loss per epoch (train: as trained; val: plain)",
     ]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from nodules.comparison.repository import open_revision
 from nodules.errors import NodulesError
+from tests.support.messages import assert_one_line_error
 from tests.support.tiny_project import Project, data_taken_away
 
 
@@ -89,15 +90,6 @@ def test_a_commit_without_dvc_in_the_same_folder_is_refused_in_one_line(copied: 
     assert result.stderr.count("\n") == 1
 
 
-def assert_one_line(result: subprocess.CompletedProcess[str], *parts: str) -> None:
-    assert result.returncode == 1
-    assert result.stdout == ""
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    for part in parts:
-        assert part in result.stderr
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
 def test_the_repository_of_another_user_is_refused_with_gits_advice(
     copied: Project, tmp_path: Path
@@ -108,9 +100,9 @@ def test_the_repository_of_another_user_is_refused_with_gits_advice(
     advice = f"git config --global --add safe.directory {top}"
     refusal = f"{top}: found a git repository that belongs to another user, expected your own; "
     compare = ("python", "-m", "nodules", "compare", "HEAD", "second", "--resamples", "100")
-    assert_one_line(copied(*compare), f"{refusal}if you trust it: {advice}\n")
+    assert_one_line_error(copied(*compare), f"{refusal}if you trust it: {advice}\n")
     report = ("python", "-m", "nodules.report.pull_request", "main", "second")
-    assert_one_line(copied(*report), refusal)
+    assert_one_line_error(copied(*report), refusal)
     # Following the advice resolves the error.
     copied.environment["HOME"] = str(tmp_path)
     copied.run(*advice.split())
@@ -137,11 +129,11 @@ def test_damaged_repositories_are_refused_in_one_line(copied: Project) -> None:
     git = copied.path.parents[1] / ".git"
     config = (git / "config").read_text()
     (git / "config").write_text("[core")
-    assert_one_line(copied(*compare), f"{copied.path}: found no readable repository (")
+    assert_one_line_error(copied(*compare), f"{copied.path}: found no readable repository (")
     (git / "config").write_text(config)
     for path in git.glob("objects/??/*"):
         path.chmod(0o600)
         path.write_bytes(b"damaged")
-    assert_one_line(copied(*compare))
+    assert_one_line_error(copied(*compare))
     shutil.rmtree(git)
-    assert_one_line(copied(*compare), f"{copied.path}: found no readable repository (")
+    assert_one_line_error(copied(*compare), f"{copied.path}: found no readable repository (")

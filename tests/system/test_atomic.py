@@ -45,7 +45,7 @@ def write_patches(path: Path, count: int = 1000) -> None:
 def write_rows(path: Path) -> None:
     with new_table(path, ("index", "probability")) as table:
         for row in range(200_000):
-            table.writerow((row, 0.123456789))
+            table.writerows([(row, 0.123456789)])
 
 
 def write_noise(path: Path) -> None:
