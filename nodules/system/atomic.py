@@ -227,17 +227,25 @@ def _lock(file: int) -> bool | None:
 @contextmanager
 def _begun(target: Path) -> Iterator[_Pending]:
     """Hold a locked temporary file for the target; remove it at the end if it still exists."""
-    pending = _begin(target)
+    # Named before it is created: a signal may raise an exception at any moment after that.
+    names: list[Path] = []
+    pending = None
     try:
+        pending = _begin(target, names)
         yield pending
     finally:
-        with suppress(OSError):
-            pending.temporary.unlink(missing_ok=True)
-        os.close(pending.lock)
+        for name in names:
+            with suppress(OSError):
+                name.unlink(missing_ok=True)
+        if pending:
+            os.close(pending.lock)
 
 
-def _begin(target: Path) -> _Pending:
-    """Create a locked temporary file; remove those of killed processes for the same target."""
+def _begin(target: Path, names: list[Path]) -> _Pending:
+    """Create a locked temporary file; remove those of killed processes for the same target.
+
+    Its name is added to `names` before it is created.
+    """
     place = place_of(target)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -252,7 +260,12 @@ def _begin(target: Path) -> _Pending:
         while True:
             name = f".{label}.{_host()}.{secrets.token_hex(4)}.tmp{suffix}"
             temporary = place.with_name(name)
-            file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
+            names.append(temporary)
+            try:
+                file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
+            except FileExistsError:  # of another process, which must keep it
+                names.remove(temporary)
+                continue
             # Before it was locked, another process may have removed it as abandoned.
             if _lock(file) is not False and temporary.exists():
                 return _Pending(target, place, temporary, file)

@@ -27,6 +27,7 @@ from nodules.patches.writer import new_patch_file
 from nodules.splitting.params import SplitParams
 from nodules.splitting.split import split_patches
 from nodules.system.atomic import ABANDONED_S, check_output, replacing, replacing_all, write_json
+from nodules.system.signals import Interruption
 from tests.support import REPOSITORY
 from tests.support.limits import max_file_size
 
@@ -164,6 +165,19 @@ def test_nan_in_the_last_row_leaves_all_three_splits_as_they_were(
     with pytest.raises(PatchFileError, match="X: row 4199: found NaN"):
         split_patches(broken, folder, SHARES, seed=1, search=False)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_an_interruption_while_the_temporary_file_is_created_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(file: int) -> bool:
+        assert len(list(tmp_path.iterdir())) == 1
+        raise Interruption(signal.SIGTERM)
+
+    monkeypatch.setattr("nodules.system.atomic._lock", interrupted)
+    with pytest.raises(Interruption), replacing(tmp_path / "out.json"):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_files_that_belong_together_appear_together(tmp_path: Path) -> None:
