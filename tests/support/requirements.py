@@ -1,6 +1,7 @@
-"""What a test needs of the machine: skipped where it is missing, but not in CI.
+"""What a test needs of the machine: where it is missing, the test is skipped.
 
-A skip in CI would go unnoticed, so there (`CI` is set) a test runs without what it needs and fails.
+Our workflows install everything, and a skip there would go unnoticed. So they set `REQUIRE_TOOLS`:
+then a test runs without what it needs, and fails.
 """
 
 import os
@@ -9,7 +10,7 @@ import pytest
 
 
 def needs(found: object, reason: str) -> pytest.MarkDecorator:
-    """Skip a test if what it needs was not found, except in CI.
+    """Skip a test if what it needs was not found, unless `REQUIRE_TOOLS` is set.
 
     Parameters
     ----------
@@ -18,4 +19,4 @@ def needs(found: object, reason: str) -> pytest.MarkDecorator:
     reason
         What is missing, for the summary.
     """
-    return pytest.mark.skipif(not found and not os.environ.get("CI"), reason=reason)
+    return pytest.mark.skipif(not found and not os.environ.get("REQUIRE_TOOLS"), reason=reason)
