@@ -95,6 +95,33 @@ def can_be_clustered(labels: Labels, groups: Groups | None) -> bool:
     return min(len(set(groups[labels == 1])), len(set(groups[labels == 0]))) > 1
 
 
+def degrees_of_freedom(labels: Labels, groups: Groups | None) -> int:
+    """Return the degrees of freedom of the t distribution for an AUC or a difference of AUCs.
+
+    An AUC is a mean over nodules and over other patches. The class with fewer independent units,
+    which are groups or else patches, decides how well its variance is known.
+
+    Parameters
+    ----------
+    labels
+        (N,) labels 0 and 1.
+    groups
+        (N,) group of each patch, or None for independent patches.
+
+    Returns
+    -------
+    int
+        The smaller number of units that hold a class, minus 1.
+
+    Examples
+    --------
+    >>> degrees_of_freedom(np.array([1, 0, 0, 1]), np.array([7, 7, 8, 7]))
+    0
+    """
+    units = np.arange(len(labels)) if groups is None else groups
+    return min(len(np.unique(units[labels == label])) for label in (0, 1)) - 1
+
+
 def _sums(units: NDArray[np.intp], values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     """Sum (K, n) values of patches within each group into (K, count)."""
     return np.stack([np.bincount(units, row, count) for row in values])
