@@ -4,9 +4,9 @@ python -m benchmarks.ablation queue data/luna16.h5
 dvc queue start
 python -m benchmarks.ablation table data/luna16.h5
 
-Add the data set with `dvc add` and commit its .dvc file. It must define its own split; otherwise
-each seed would draw a different one. The table shows the experiments of the checked-out commit. The
-tuned and published recipes are trained in full, the ablations for fewer epochs.
+Add the data set with `dvc add` and commit its .dvc file. The table shows the experiments of the
+checked-out commit. The tuned and published recipes are trained in full, the ablations for fewer
+epochs.
 """
 
 import statistics
@@ -29,7 +29,7 @@ SEEDS = (1, 2, 3)
 
 
 class Run(NamedTuple):
-    """One experiment: its table row, model, seed and other parameter changes."""
+    """One experiment: its table row, model, training seed and other parameter changes."""
 
     row: str
     model: str
@@ -106,7 +106,8 @@ def queue(dataset: Path, models: Sequence[str]) -> None:
         name = run.name(dataset)
         if name in done:
             continue
-        settings = (f"dataset={dataset}", f"model={run.model}", f"seed={run.seed}", *run.changes)
+        chosen = (f"dataset={dataset}", f"model={run.model}", f"training_seed={run.seed}")
+        settings = (*chosen, *run.changes)
         options = [word for setting in settings for word in ("--set-param", setting)]
         command = [sys.executable, "-m", "dvc", "exp", "run", "--queue", "--name", name]
         subprocess.run([*command, *options], check=True)
@@ -121,9 +122,8 @@ def _experiments(*states: str) -> dict[str, dict[str, Any]]:
 def table(dataset: Path, models: Sequence[str]) -> None:
     """Print the finished experiments on a data set as a Markdown table, one row per ingredient.
 
-    Values are means over seeds, with the lowest and highest AUC. The seed changes the initial
-    weights, order, augmentation and dropout. A recipe may select its epoch on the val split, never
-    on the test split.
+    Values are means over training seeds, with the lowest and highest AUC. A recipe may select its
+    epoch on the val split, never on the test split.
     """
     found = _experiments("Success")
     print("| model | recipe | seeds | val AUC | test AUC | test sensitivity | test ECE |")

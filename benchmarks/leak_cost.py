@@ -94,6 +94,7 @@ def _params(seed: int, mode: str, epochs: int) -> Params:
     return params.model_copy(
         update={
             "seed": seed,
+            "training_seed": seed,
             "model": "small",
             "recipe": "tuned",
             "models": {"small": SMALL},

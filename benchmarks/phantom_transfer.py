@@ -42,7 +42,8 @@ def main() -> None:
 def _params(arguments: argparse.Namespace, seed: int) -> Params:
     params = read_params()
     phantom = params.phantom.model_copy(update={"scans": arguments.scans})
-    return params.model_copy(update={"seed": seed, "model": arguments.model, "phantom": phantom})
+    seeds = {"seed": seed, "training_seed": seed}
+    return params.model_copy(update=seeds | {"model": arguments.model, "phantom": phantom})
 
 
 def _transfer(params: Params, real: Path) -> float:

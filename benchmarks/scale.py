@@ -232,7 +232,7 @@ def _shuffling(work: Path) -> None:
     places = np.arange(len(labels))
     before = places
     for epoch in range(3):
-        order = epoch_order(len(labels), seed=params.seed, epoch=epoch)
+        order = epoch_order(len(labels), seed=params.training_seed, epoch=epoch)
         with_file = spearmanr(places, order).statistic
         with_last = spearmanr(np.argsort(before), np.argsort(order)).statistic
         nodules = labels[order[: steps * size]].reshape(steps, size).sum(axis=1)

@@ -55,9 +55,9 @@ def main() -> None:
                 for recipe in arguments.recipes:
                     for seed in arguments.seeds:
                         model = f"{network}_published" if recipe == "published" else network
-                        chosen = {"model": model, "recipe": recipe, "seed": seed}
-                        chosen["phantom"] = phantom
-                        _print_row(read_params().model_copy(update=chosen))
+                        chosen = {"model": model, "recipe": recipe, "phantom": phantom}
+                        seeds = {"seed": seed, "training_seed": seed}
+                        _print_row(read_params().model_copy(update=chosen | seeds))
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -60,7 +60,8 @@ def main() -> None:
     parser.add_argument("--target", type=float, default=0.97, help="target AUC")
     arguments = parser.parse_args()
     be_deterministic()
-    print(f"On {usable_processors()} processors, {arguments.dataset.name}, seed {params.seed}:")
+    place = f"On {usable_processors()} processors"
+    print(f"{place}, {arguments.dataset.name}, training seed {params.training_seed}:")
     curves: dict[tuple[str, str], Curve] = {}
     with one_line_errors():
         for recipe in arguments.recipes:

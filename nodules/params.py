@@ -27,6 +27,7 @@ class Params(Block):
     recipe: str
     dataset: str
     seed: Seed
+    training_seed: Seed
     strategy: Literal["one_device", "mirrored"]
     phantom: PhantomParams
     split: SplitParams
@@ -71,13 +72,13 @@ class Params(Block):
 
     @property
     def chosen_training(self) -> TrainingParams:
-        """The chosen model and recipe, the seed and the strategy."""
+        """The chosen model and recipe, the training seed and the strategy."""
         return TrainingParams(
             model_name=self.model,
             model=self.chosen_model,
             recipe_name=self.recipe,
             recipe=self.chosen_recipe,
-            seed=self.seed,
+            seed=self.training_seed,
             strategy=self.strategy,
         )
 

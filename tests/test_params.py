@@ -58,6 +58,7 @@ def test_the_published_recipe_is_as_published() -> None:
     [
         ("seed", "ten", "seed: found 'ten', expected a valid integer"),
         ("seed", 1.5, "seed: found 1.5, expected a valid integer"),
+        ("training_seed", -1, "training_seed: found -1, expected greater than or equal to 0"),
         ("model", "resnet", "model: found 'resnet', expected one of squeezenet, mobilenet"),
         ("recipe", "mine", "recipe: found 'mine', expected one of tuned, no_aug"),
         (

@@ -98,6 +98,13 @@ def test_a_stage_depends_on_the_packages_that_decide_its_outputs_and_on_no_other
     assert set(listed) == packages - UNTRACKED_PACKAGES
 
 
+@pytest.mark.parametrize(
+    ("seed", "stages"), [("seed", {"phantom", "split", "evaluate"}), ("training_seed", {"train"})]
+)
+def test_another_training_seed_keeps_data_and_split(seed: str, stages: set[str]) -> None:
+    assert {stage for stage, each in PIPELINE.items() if seed in each["params"]} == stages
+
+
 def test_the_environment_is_the_installed_one_and_the_lock_holds_the_same_versions() -> None:
     environment = YAML(typ="base").load(REPOSITORY / "environment.yaml")
     for package, version in environment.items():

@@ -102,7 +102,11 @@ def _measure(params: Params, arguments: argparse.Namespace) -> None:
 
     def build(precision: str = "float32") -> keras.Model:
         return build_model(
-            params.model, entry.builder, entry.config, seed=params.seed, precision=precision
+            params.model,
+            entry.builder,
+            entry.config,
+            seed=params.training_seed,
+            precision=precision,
         )
 
     model = build()

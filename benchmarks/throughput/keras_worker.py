@@ -44,7 +44,9 @@ class _BareFit:
 
     def __init__(self, params: Params, count: int) -> None:
         entry, recipe = params.chosen_model, params.chosen_recipe
-        self._model = build_model(params.model, entry.builder, entry.config, seed=params.seed)
+        self._model = build_model(
+            params.model, entry.builder, entry.config, seed=params.training_seed
+        )
         optimizer = keras.optimizers.AdamW(recipe.learning_rate, weight_decay=recipe.weight_decay)
         self._model.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"])
         self._batch_size = recipe.batch_size

@@ -17,7 +17,7 @@ class TrainingParams:
     recipe_name, recipe
         Entry of `recipes` in params.yaml, with the model's changes applied.
     seed
-        Seed of the initial weights, dropout, order and augmentation.
+        `training_seed` of params.yaml: decides initial weights, dropout, order and augmentation.
     strategy
         `one_device` or `mirrored`.
     """
