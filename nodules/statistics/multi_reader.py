@@ -1,12 +1,12 @@
 """Comparison of networks over several trainings, each of which counts as a reader.
 
 A multi-reader multi-case analysis asks whether a difference holds for other readers and other
-patients. Here the readers are trainings with different seeds, and the cases are grouped by scan. The
-model is that of Obuchowski and Rockette (1995), "Hypothesis testing of diagnostic accuracy for
-multiple readers and multiple tests", Communications in Statistics 24:285-308, with the F test and
-degrees of freedom of Hillis (2014), "A marginal-mean ANOVA approach for analyzing multireader
-multicase radiological imaging data", Statistics in Medicine 33:330-360, for random readers and
-random cases.
+patients. Here the readers are trainings with different seeds, and the cases are patches, grouped
+by scan. The model is that of Obuchowski and Rockette (1995), "Hypothesis testing of diagnostic
+accuracy for multiple readers and multiple tests", Communications in Statistics 24:285-308, with
+the F test and degrees of freedom of Hillis (2014), "A marginal-mean ANOVA approach for analyzing
+multireader multicase radiological imaging data", Statistics in Medicine 33:330-360, for random
+readers and random cases.
 """
 
 from dataclasses import dataclass

@@ -6,7 +6,7 @@ import pytest
 from nodules.statistics.auc_tests import correlated_aucs
 from nodules.statistics.multi_reader import multi_reader_test
 
-# Ratings of 69 patients without and 45 with aortic dissection, by five readers with each of two kinds
+# Ratings of 69 patients without and 45 with aortic dissection by five readers, each with two kinds
 # of MRI, from Van Dyke et al. (1993): the standard example of the method.
 READERS = 5
 RATINGS = (
