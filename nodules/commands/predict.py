@@ -1,7 +1,6 @@
 """`nodules predict`: predict the probability of a nodule for patches or images."""
 
 import argparse
-import math
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,7 +60,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def _threshold(text: str) -> float:
     value = float(text)
-    if not 0 <= value <= 1 or math.isnan(value):
+    if not 0 <= value <= 1:  # which NaN is not
         raise argparse.ArgumentTypeError(f"found {text}, expected a number in 0..1")
     return value
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from nodules.statistics.decision import is_threshold
 from nodules.system.regular_file import open_regular
 from nodules.system.streams import printable
 
@@ -124,6 +125,6 @@ def _threshold(path: Path, metrics: bytes) -> float:
         found = json.loads(metrics)["threshold"]
     except (ValueError, KeyError, TypeError, RecursionError):
         found = None
-    if isinstance(found, bool) or not isinstance(found, float | int) or not 0 <= found <= 1:
-        raise NoThresholdError(f"{printable(path)} holds no threshold")
+    if not is_threshold(found):
+        raise NoThresholdError(f"{printable(path)} holds no threshold in 0..1")
     return float(found)

@@ -27,6 +27,7 @@ from nodules.models.file import load_model
 from nodules.patches.layout import CLASSES, SPLITS, Groups, Labels
 from nodules.patches.reader import PatchRows, open_patches
 from nodules.statistics.bootstrap import auc_interval
+from nodules.statistics.decision import called
 
 # Predictions on the train split are of little use and would make the table five times as long.
 PREDICTED_SPLITS = ("val", "test")
@@ -217,7 +218,7 @@ def _points(**columns: list[float | None]) -> list[dict[str, float | None]]:
 
 
 def _log_confusion(live: Live, split: ScoredSplit, threshold: float) -> None:
-    predicted = (split.probabilities >= threshold).astype(int)
+    predicted = called(split.probabilities, threshold).astype(int)
     points = [
         {"actual": CLASSES[actual], "predicted": CLASSES[call]}
         for actual, call in zip(split.labels, predicted, strict=True)

@@ -13,6 +13,7 @@ from sklearn.metrics import roc_curve
 from nodules.patches.grid import SAMPLES_PER_ROW, patch_grid, row_title, save_figure, show_patch
 from nodules.patches.layout import Labels, Patches
 from nodules.patches.reader import PatchRows
+from nodules.statistics.decision import called
 from nodules.system.streams import printable
 
 # As many as fit below a patch.
@@ -53,8 +54,8 @@ def roc(curves: Mapping[str, RocCurve], threshold: float, confidence: float, pat
         interval = "{:g}% interval {:.3f} to {:.3f}".format(100 * confidence, *curve.interval)
         label = f"{name}: AUC {curve.auc:.3f} ({interval})"
         axes.plot(fpr, tpr, color=COLOURS[name], label=label)
-        called = curve.probabilities >= threshold
-        point = called[curve.labels == 0].mean(), called[curve.labels == 1].mean()
+        calls = called(curve.probabilities, threshold)
+        point = calls[curve.labels == 0].mean(), calls[curve.labels == 1].mean()
         axes.plot(*point, "o", color=COLOURS[name], markeredgecolor="white", clip_on=False)
     axes.plot([], [], "o", color="0.5", label=f"threshold {threshold:.3f}")
     axes.set(
@@ -122,11 +123,11 @@ def hardest(
     names
         (N,) names of the patches, shortened to fit in the captions; None for none.
     """
-    called = probabilities >= threshold
+    calls = called(probabilities, threshold)
     order = np.argsort(probabilities, kind="stable")
     kinds = {
-        "false\npositives": order[called[order] & (labels[order] == 0)][::-1],
-        "false\nnegatives": order[~called[order] & (labels[order] == 1)],
+        "false\npositives": order[calls[order] & (labels[order] == 0)][::-1],
+        "false\nnegatives": order[~calls[order] & (labels[order] == 1)],
     }
     shown = {title: worst[:count] for title, worst in kinds.items()}
     rows = [max(1, -(-len(worst) // SAMPLES_PER_ROW)) for worst in shown.values()]

@@ -20,6 +20,7 @@ from dvc.repo import Repo
 from sklearn.metrics import roc_auc_score
 
 from nodules.comparison.revisions import (
+    METRICS,
     PREDICTIONS,
     TEST_PATCHES,
     Revision,
@@ -480,6 +481,19 @@ def test_broken_predictions_are_refused_with_their_line(text: str, sentence: str
         parse_predictions(table, "HEAD: data/predictions.csv", split="test")
     assert str(refused.value).startswith("HEAD: data/predictions.csv: ")
     assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize("found", ["NaN", "Infinity", "true", "2", "-0.1", '"0.5"'])
+def test_a_threshold_that_is_no_probability_is_refused(inside: Project, found: str) -> None:
+    path = inside.path / METRICS
+    before = path.read_text()
+    path.write_text(f'{{"threshold": {found}}}')
+    expected = rf"^workspace: {METRICS}: threshold: found .+, expected a number in 0\.\.1$"
+    try:
+        with pytest.raises(RevisionError, match=expected):
+            read_revision("workspace")
+    finally:
+        path.write_text(before)
 
 
 @needs_chromium

@@ -112,7 +112,19 @@ def test_no_threshold_is_taken_for_another_model(
     assert problem in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"threshold": "a"}', '{"threshold": NaN}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "{",
+        '{"threshold": "a"}',
+        '{"threshold": NaN}',
+        '{"threshold": Infinity}',
+        '{"threshold": true}',
+        '{"threshold": 2}',
+        '{"threshold": -0.1}',
+    ],
+)
 def test_metrics_without_a_number_hold_no_threshold(model: Path, content: str) -> None:
     Path("metrics/evaluate/metrics.json").write_text(content, encoding="utf-8")
     write_lock(Path())
