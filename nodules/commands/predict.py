@@ -112,13 +112,14 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _chosen(arguments: argparse.Namespace) -> "Threshold | None":
     """Return the threshold, and print where it comes from."""
-    from nodules.evaluation.chosen_threshold import NoThresholdError, Threshold, chosen_threshold
+    from nodules.evaluation.chosen_threshold import Threshold, chosen_threshold
+    from nodules.evaluation.dvc_lock import NotRecordedError
 
     if arguments.threshold is not None:
         return Threshold(arguments.threshold, "--threshold")
     try:
         threshold = chosen_threshold(arguments.model, arguments.views)
-    except NoThresholdError as error:
+    except NotRecordedError as error:
         print(f"no threshold: {error}; --threshold adds the decision")
         return None
     print(f"threshold {threshold.value:.3f}: {threshold.origin}")

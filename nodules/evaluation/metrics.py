@@ -19,6 +19,10 @@ from nodules.statistics.decision import called
 
 Probabilities = NDArray[np.floating]
 
+# Good networks differ in a corner of the ROC, which figures enlarge: false positive rates of at
+# most this, and true positive rates of at least 1 minus this.
+ROC_CORNER = 0.2
+
 
 class Scores(NamedTuple):
     """The scores of one split, each in 0..1; higher is better except for `brier` and `ece`.
