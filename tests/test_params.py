@@ -86,6 +86,10 @@ def test_the_published_recipe_is_as_published() -> None:
             "best",
             "evaluate.threshold.rule: found 'best', expected 'youden'",
         ),
+        *(
+            ("evaluate.threshold.value", value, f"evaluate.threshold.value: found {value!r}, exp")
+            for value in (float("nan"), float("inf"), True, 2.0, -0.1)
+        ),
         ("class_weights", {"published": "none"}, "class_weights: found 'tuned', expected one of"),
         ("models.squeezenet.recipes", {"tuned": {"epoch": 3}}, "recipes.tuned.epoch: unknown key"),
         (

@@ -152,7 +152,13 @@ def test_pictures_show_the_splits_the_predictions_and_the_metrics(
         auc, *interval = (metrics[name][key] for key in ("auc", "auc_low", "auc_high"))
         probabilities = np.array(mine, np.float32)
         curves[name] = RocCurve(splits[name][1], probabilities, auc, tuple(interval))
-    figures.roc(curves, metrics["threshold"], params.evaluate.confidence, tmp_path / "roc.png")
+    figures.roc(
+        curves,
+        metrics["threshold"],
+        params.evaluate.confidence,
+        f"{params.model}, recipe {params.recipe}",
+        tmp_path / "roc.png",
+    )
     figures.samples(splits, params.seed, tmp_path / "samples.png")
     figures.hardest(
         *splits["test"],
@@ -343,8 +349,10 @@ def test_another_model_is_an_experiment_and_is_compared(
     assert {"ROC", "Precision-recall", "Calibration", "Confusion matrix", "Loss"} <= set(
         plots["data"]
     )
-    curves = plots["data"]["ROC"]
-    assert {revision for curve in curves for revision in curve["revisions"]} == {"HEAD", "mobile"}
+    for name in ("ROC", "ROC, upper left corner"):
+        curves = plots["data"][name]
+        revisions = {revision for curve in curves for revision in curve["revisions"]}
+        assert revisions == {"HEAD", "mobile"}
     makefile = (REPOSITORY / "Makefile").read_text()
     (kept,) = re.findall(r"(?m)^SHOWN := (.*)$", makefile)
     (dropped,) = re.findall(r"(?m)^DROPPED := (.*)$", makefile)

@@ -1,7 +1,6 @@
 """`nodules predict`: predict the probability of a nodule for patches or images."""
 
 import argparse
-import math
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,7 +60,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def _threshold(text: str) -> float:
     value = float(text)
-    if not 0 <= value <= 1 or math.isnan(value):
+    if not 0 <= value <= 1:  # which NaN is not
         raise argparse.ArgumentTypeError(f"found {text}, expected a number in 0..1")
     return value
 
@@ -113,13 +112,14 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _chosen(arguments: argparse.Namespace) -> "Threshold | None":
     """Return the threshold, and print where it comes from."""
-    from nodules.evaluation.chosen_threshold import NoThresholdError, Threshold, chosen_threshold
+    from nodules.evaluation.chosen_threshold import Threshold, chosen_threshold
+    from nodules.evaluation.dvc_lock import NotRecordedError
 
     if arguments.threshold is not None:
         return Threshold(arguments.threshold, "--threshold")
     try:
         threshold = chosen_threshold(arguments.model, arguments.views)
-    except NoThresholdError as error:
+    except NotRecordedError as error:
         print(f"no threshold: {error}; --threshold adds the decision")
         return None
     print(f"threshold {threshold.value:.3f}: {threshold.origin}")

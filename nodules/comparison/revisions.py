@@ -37,6 +37,7 @@ from nodules.errors import PatchFileError, ResultsMissingError, RevisionError, T
 from nodules.evaluation.predictions import COLUMNS, group_of, source_name
 from nodules.patches.layout import SOURCES, Labels, Patches
 from nodules.patches.reader import PatchFile, open_patches
+from nodules.statistics.decision import is_threshold
 from nodules.system.environment import ENVIRONMENT_FILE
 from nodules.system.regular_file import irregular_kind
 from nodules.system.streams import printable
@@ -527,9 +528,11 @@ def _threshold(name: str, metrics: str) -> float:
     try:
         found = json.loads(metrics)["threshold"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise RevisionError(name, f"{METRICS}: found no threshold, expected a number") from None
-    if isinstance(found, bool) or not isinstance(found, float | int) or not -1e9 < found < 1e9:
-        problem = f"threshold: found {printable(repr(found), 60)}, expected a number"
+        raise RevisionError(
+            name, f"{METRICS}: found no threshold, expected a number in 0..1"
+        ) from None
+    if not is_threshold(found):
+        problem = f"threshold: found {printable(repr(found), 60)}, expected a number in 0..1"
         raise RevisionError(name, f"{METRICS}: {problem}")
     return float(found)
 

@@ -16,6 +16,7 @@ from nodules.statistics.auc_tests import (
     required_sample_size,
 )
 from nodules.statistics.bootstrap import PairedScores, percentile_estimate
+from nodules.statistics.decision import called
 from nodules.statistics.estimate import Estimate
 from nodules.statistics.significance import holm, mcnemar
 
@@ -140,7 +141,7 @@ def compare_classifiers(
     """
     probabilities = np.stack([each.probabilities for each in classifiers])
     thresholds = np.array([each.threshold for each in classifiers])
-    correct = (probabilities >= thresholds[:, None]) == (labels == 1)
+    correct = called(probabilities, thresholds[:, None]) == (labels == 1)
     independent = correlated_aucs(labels, probabilities)
     clustered = can_be_clustered(labels, groups)
     measured = correlated_aucs(labels, probabilities, groups) if clustered else independent

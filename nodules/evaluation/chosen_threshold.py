@@ -7,19 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-from nodules.system.regular_file import open_regular
+from nodules.evaluation.dvc_lock import (
+    LOCK,
+    MODEL,
+    NotRecordedError,
+    content,
+    md5,
+    recorded_md5,
+    recorded_stage,
+)
+from nodules.statistics.decision import is_threshold
 from nodules.system.streams import printable
 
-# Place of the model and the metrics in a repository of the pipeline.
-MODEL = Path("models/model.keras")
+# Place of the metrics in a repository of the pipeline.
 METRICS = Path("metrics/evaluate/metrics.json")
-LOCK = Path("dvc.lock")
-
-# Far more than any real file of these has.
-MAX_BYTES = 1_000_000
 
 
 class Threshold(NamedTuple):
@@ -27,10 +28,6 @@ class Threshold(NamedTuple):
 
     value: float
     origin: str
-
-
-class NoThresholdError(Exception):
-    """There is no threshold for a model; the message says why."""
 
 
 def chosen_threshold(model: Path, views: int) -> Threshold:
@@ -48,61 +45,27 @@ def chosen_threshold(model: Path, views: int) -> Threshold:
 
     Raises
     ------
-    NoThresholdError
+    NotRecordedError
         If there is no such repository, dvc.lock records another model or other metrics, or the
         threshold was chosen with another number of views.
     """
     place = Path(os.path.abspath(model))  # noqa: PTH100 - links, as DVC makes them, must stay
     if place.parts[-2:] != MODEL.parts:
-        raise NoThresholdError(f"{printable(model)} is not {MODEL} of a repository")
+        raise NotRecordedError(f"{printable(model)} is not {MODEL} of a repository")
     # Parent folders as the user gave them, for the message.
     root = Path(os.path.relpath(place.parents[1]))
     if len(root.parts) and root.parts[0] == "..":
         root = place.parents[1]
-    stage = _evaluate_stage(root / LOCK)
-    if _recorded(stage, "deps", MODEL) != _md5(model):
-        raise NoThresholdError(f"evaluate scored another model, says {printable(root / LOCK)}")
-    metrics = _content(root / METRICS)
-    if _recorded(stage, "outs", METRICS) != hashlib.md5(metrics, usedforsecurity=False).hexdigest():
+    stage = recorded_stage(root / LOCK, "evaluate")
+    if recorded_md5(stage, "deps", MODEL) != md5(model):
+        raise NotRecordedError(f"evaluate scored another model, says {printable(root / LOCK)}")
+    metrics = content(root / METRICS)
+    found = hashlib.md5(metrics, usedforsecurity=False).hexdigest()
+    if recorded_md5(stage, "outs", METRICS) != found:
         problem = f"{printable(root / METRICS)} is not the file that evaluate wrote"
-        raise NoThresholdError(f"{problem}, says {printable(root / LOCK)}")
+        raise NotRecordedError(f"{problem}, says {printable(root / LOCK)}")
     origin = f"{_rule(stage, views)}, {printable(root / METRICS)}"
     return Threshold(_threshold(root / METRICS, metrics), origin)
-
-
-def _content(path: Path) -> bytes:
-    try:
-        with open_regular(path) as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError:
-        raise NoThresholdError(f"{printable(path)} is missing or cannot be read") from None
-    if len(content) > MAX_BYTES:
-        raise NoThresholdError(f"{printable(path)} has more than {MAX_BYTES:,} bytes")
-    return content
-
-
-def _evaluate_stage(lock: Path) -> Mapping[str, Any]:
-    try:
-        stage = YAML(typ="safe").load(_content(lock))["stages"]["evaluate"]
-    except (YAMLError, KeyError, TypeError, ValueError, RecursionError):
-        stage = None
-    if not isinstance(stage, Mapping):
-        raise NoThresholdError(f"{printable(lock)} records no evaluate")
-    return stage
-
-
-def _recorded(stage: Mapping[str, Any], kind: str, path: Path) -> str | None:
-    """Return the MD5 that dvc.lock records for a dependency or an output of `evaluate`."""
-    entries = stage.get(kind)
-    for entry in entries if isinstance(entries, list) else []:
-        if isinstance(entry, Mapping) and entry.get("path") == path.as_posix():
-            return str(entry.get("md5"))
-    return None
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _rule(stage: Mapping[str, Any], views: int) -> str:
@@ -115,7 +78,7 @@ def _rule(stage: Mapping[str, Any], views: int) -> str:
     if fixed:
         return "fixed in params.yaml"
     if chosen_with != views:
-        raise NoThresholdError(f"evaluate chose it with --views {printable(chosen_with, 20)}")
+        raise NotRecordedError(f"evaluate chose it with --views {printable(chosen_with, 20)}")
     return "chosen on val"
 
 
@@ -124,6 +87,6 @@ def _threshold(path: Path, metrics: bytes) -> float:
         found = json.loads(metrics)["threshold"]
     except (ValueError, KeyError, TypeError, RecursionError):
         found = None
-    if isinstance(found, bool) or not isinstance(found, float | int) or not 0 <= found <= 1:
-        raise NoThresholdError(f"{printable(path)} holds no threshold")
+    if not is_threshold(found):
+        raise NotRecordedError(f"{printable(path)} holds no threshold in 0..1")
     return float(found)

@@ -11,6 +11,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from nodules.errors import FileError, ScoringError
 from nodules.evaluation import figures
+from nodules.evaluation.dvc_lock import trained_recipe
 from nodules.evaluation.metrics import (
     calibration_curve,
     choose_threshold,
@@ -23,10 +24,12 @@ from nodules.evaluation.predictions import COLUMNS, new_table, source_name, writ
 from nodules.inference.constant_predictions import constant_predictions
 from nodules.inference.folding import fold_batch_norm
 from nodules.inference.probabilities import nodule_probabilities
+from nodules.models.archive import read_archive
 from nodules.models.file import load_model
 from nodules.patches.layout import CLASSES, SPLITS, Groups, Labels
 from nodules.patches.reader import PatchRows, open_patches
 from nodules.statistics.bootstrap import auc_interval
+from nodules.statistics.decision import called
 
 # Predictions on the train split are of little use and would make the table five times as long.
 PREDICTED_SPLITS = ("val", "test")
@@ -130,7 +133,8 @@ def evaluate(params: EvaluateParams, seed: int, files: EvaluationFiles) -> None:
         )
         for name in PREDICTED_SPLITS
     }
-    figures.roc(curves, threshold, params.confidence, files.figures / "roc.png")
+    title = _training_text(files.model)
+    figures.roc(curves, threshold, params.confidence, title, files.figures / "roc.png")
     samples = {name: (split.patches, split.labels) for name, split in scored.items()}
     figures.samples(samples, seed, files.figures / "samples.png")
     figures.hardest(
@@ -159,6 +163,12 @@ def evaluate(params: EvaluateParams, seed: int, files: EvaluationFiles) -> None:
         f"{metrics['test/sensitivity']:.3f}, specificity {metrics['test/specificity']:.3f}; "
         f"curves in {files.figures / 'roc.png'}"
     )
+
+
+def _training_text(model: Path) -> str:
+    """Return the network of a model file, and the recipe of its training if dvc.lock says so."""
+    recipe = trained_recipe(model)
+    return read_archive(model).spec.entry + (f", recipe {recipe}" if recipe else "")
 
 
 def _score_splits(files: EvaluationFiles, params: EvaluateParams) -> dict[str, ScoredSplit]:
@@ -217,7 +227,7 @@ def _points(**columns: list[float | None]) -> list[dict[str, float | None]]:
 
 
 def _log_confusion(live: Live, split: ScoredSplit, threshold: float) -> None:
-    predicted = (split.probabilities >= threshold).astype(int)
+    predicted = called(split.probabilities, threshold).astype(int)
     points = [
         {"actual": CLASSES[actual], "predicted": CLASSES[call]}
         for actual, call in zip(split.labels, predicted, strict=True)

@@ -10,9 +10,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
+from nodules.evaluation.metrics import ROC_CORNER
 from nodules.patches.grid import SAMPLES_PER_ROW, patch_grid, row_title, save_figure, show_patch
 from nodules.patches.layout import Labels, Patches
 from nodules.patches.reader import PatchRows
+from nodules.statistics.decision import called
 from nodules.system.streams import printable
 
 # As many as fit below a patch.
@@ -31,8 +33,12 @@ class RocCurve(NamedTuple):
     interval: tuple[float, float]
 
 
-def roc(curves: Mapping[str, RocCurve], threshold: float, confidence: float, path: Path) -> None:
+def roc(
+    curves: Mapping[str, RocCurve], threshold: float, confidence: float, title: str, path: Path
+) -> None:
     """Draw ROC curves with their AUC, its confidence interval, and the operating point.
+
+    The second panel enlarges the upper left corner.
 
     Parameters
     ----------
@@ -42,30 +48,38 @@ def roc(curves: Mapping[str, RocCurve], threshold: float, confidence: float, pat
         Threshold of the operating point.
     confidence
         Level of the intervals.
+    title
+        Title of the figure.
     path
         PNG file to write.
     """
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], color="0.8", linewidth=1, linestyle="--")
+    figure = Figure(figsize=(10, 5.3), layout="constrained")
+    figure.suptitle(title, parse_math=False)
+    whole, corner = figure.subplots(1, 2)
+    whole.plot([0, 1], [0, 1], color="0.8", linewidth=1, linestyle="--")
     for name, curve in curves.items():
         fpr, tpr, _ = roc_curve(curve.labels, curve.probabilities)
         interval = "{:g}% interval {:.3f} to {:.3f}".format(100 * confidence, *curve.interval)
         label = f"{name}: AUC {curve.auc:.3f} ({interval})"
-        axes.plot(fpr, tpr, color=COLOURS[name], label=label)
-        called = curve.probabilities >= threshold
-        point = called[curve.labels == 0].mean(), called[curve.labels == 1].mean()
-        axes.plot(*point, "o", color=COLOURS[name], markeredgecolor="white", clip_on=False)
-    axes.plot([], [], "o", color="0.5", label=f"threshold {threshold:.3f}")
-    axes.set(
-        xlabel="False positive rate (1 - specificity)",
-        ylabel="True positive rate (sensitivity)",
-        xlim=(0, 1),
-        ylim=(0, 1.01),
-        aspect="equal",
-    )
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", frameon=False, fontsize=8)
+        calls = called(curve.probabilities, threshold)
+        point = calls[curve.labels == 0].mean(), calls[curve.labels == 1].mean()
+        in_corner = point[0] <= ROC_CORNER and point[1] >= 1 - ROC_CORNER
+        for axes in (whole, corner):
+            axes.plot(fpr, tpr, color=COLOURS[name], label=label)
+            if axes is whole or in_corner:  # unclipped, to be whole at the edge
+                axes.plot(*point, "o", color=COLOURS[name], markeredgecolor="white", clip_on=False)
+    whole.plot([], [], "o", color="0.5", label=f"threshold {threshold:.3f}")
+    for axes, size in ((whole, 1), (corner, ROC_CORNER)):
+        axes.set(
+            xlabel="False positive rate (1 - specificity)",
+            ylabel="True positive rate (sensitivity)",
+            xlim=(0, size),
+            ylim=(1 - size, 1 + size / 100),
+            aspect="equal",
+        )
+        axes.spines[["top", "right"]].set_visible(False)
+    corner.set_title("upper left corner, enlarged", fontsize=10)
+    whole.legend(loc="lower right", frameon=False, fontsize=8)
     save_figure(figure, path)
 
 
@@ -122,11 +136,11 @@ def hardest(
     names
         (N,) names of the patches, shortened to fit in the captions; None for none.
     """
-    called = probabilities >= threshold
+    calls = called(probabilities, threshold)
     order = np.argsort(probabilities, kind="stable")
     kinds = {
-        "false\npositives": order[called[order] & (labels[order] == 0)][::-1],
-        "false\nnegatives": order[~called[order] & (labels[order] == 1)],
+        "false\npositives": order[calls[order] & (labels[order] == 0)][::-1],
+        "false\nnegatives": order[~calls[order] & (labels[order] == 1)],
     }
     shown = {title: worst[:count] for title, worst in kinds.items()}
     rows = [max(1, -(-len(worst) // SAMPLES_PER_ROW)) for worst in shown.values()]

@@ -1,5 +1,6 @@
 """Metrics of predictions, the same for every split."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -8,15 +9,19 @@ from sklearn.metrics import (
     average_precision_score,
     brier_score_loss,
     confusion_matrix,
-    precision_recall_curve,
+    confusion_matrix_at_thresholds,
     roc_auc_score,
-    roc_curve,
 )
 
 from nodules.evaluation.params import ThresholdParams
 from nodules.patches.layout import Labels
+from nodules.statistics.decision import called
 
 Probabilities = NDArray[np.floating]
+
+# Good networks differ in a corner of the ROC, which figures enlarge: false positive rates of at
+# most this, and true positive rates of at least 1 minus this.
+ROC_CORNER = 0.2
 
 
 class Scores(NamedTuple):
@@ -65,7 +70,8 @@ def score(
     -------
     Scores
     """
-    (tn, fp), (fn, tp) = confusion_matrix(labels, probabilities >= threshold, labels=[0, 1])
+    calls = called(probabilities, threshold)
+    (tn, fp), (fn, tp) = confusion_matrix(labels, calls, labels=[0, 1])
     bins = calibration_curve(labels, probabilities, calibration_bins)
     return Scores(
         auc=float(roc_auc_score(labels, probabilities)),
@@ -98,7 +104,8 @@ def calibration_curve(
     list of CalibrationBin
         Non-empty bins in order of probability.
     """
-    position = np.minimum((probabilities * bins).astype(int), bins - 1)
+    # In double precision, like the probabilities that are read back from a table.
+    position = np.minimum((probabilities.astype(np.float64) * bins).astype(int), bins - 1)
     return [
         CalibrationBin(
             probability=float(np.mean(probabilities[mine], dtype=np.float64)),
@@ -141,22 +148,21 @@ def choose_threshold(
     """
     if params.rule == "fixed":
         return params.value
-    if params.rule == "f1":
-        precision, recall, thresholds = precision_recall_curve(labels, probabilities)
-        f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
-        best = np.flatnonzero(f1[:-1] == f1[:-1].max())[-1]
-        return float(thresholds[best])
-    fpr, tpr, thresholds = roc_curve(labels, probabilities, drop_intermediate=False)
-    # Drop the first threshold, which is infinite: nothing is called a nodule.
-    fpr, tpr, thresholds = fpr[1:], tpr[1:], thresholds[1:]
+    true, false, thresholds = _called_at_each_threshold(labels, probabilities)
+    nodules, others = true[-1], false[-1]
     match params.rule:
         case "youden":
-            best = int(np.argmax(tpr - fpr))
+            # Sensitivity - false positive rate, times both denominators, which keeps it whole.
+            best = np.argmax(true * others - false * nodules)
+        case "f1":
+            # One division of whole numbers rounds equal ratios alike, unlike sums of ratios.
+            best = np.argmax(2 * true / (true + false + nodules))
         case "sensitivity":
-            best = int(np.argmax(_reaches(tpr, params.value)))
+            best = np.argmax(true >= _fewest(params.value, nodules))
         case "specificity":
             # If the highest probability belongs to a non-nodule, it is the closest choice.
-            best = int(np.argmax(np.where(_reaches(1 - fpr, params.value), tpr, -1)))
+            reached = others - false >= _fewest(params.value, others)
+            best = np.argmax(np.where(reached, true, -1))
     return float(thresholds[best])
 
 
@@ -196,13 +202,23 @@ def sensitivity_at_specificity(
         Sensitivity in 0..1. It is slightly optimistic, since the threshold is chosen on the same
         patches.
     """
-    fpr, tpr, _ = roc_curve(labels, probabilities, drop_intermediate=False)
-    return float(tpr[_reaches(1 - fpr, specificity)].max())
+    true, false, _ = _called_at_each_threshold(labels, probabilities)
+    nodules, others = int(true[-1]), int(false[-1])
+    reached = others - false >= _fewest(specificity, others)
+    return _ratio(int(true[reached].max(initial=0)), nodules)
 
 
-def _reaches(rates: NDArray[np.floating], wanted: float) -> NDArray[np.bool_]:
-    """Return whether rates reach a value up to rounding: in floats, 1 - 0.07 is below 0.93."""
-    return rates >= wanted * (1 - 1e-12)
+def _called_at_each_threshold(
+    labels: Labels, probabilities: Probabilities
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Probabilities]:
+    """Return the numbers of nodules and of others called, at each threshold from the highest."""
+    _, false, _, true, thresholds = confusion_matrix_at_thresholds(labels, probabilities)
+    return true.astype(np.int64), false.astype(np.int64), thresholds
+
+
+def _fewest(rate: float, whole: int) -> int:
+    """Return the fewest of `whole` that reach a rate up to its rounding: 0.93 of 100 is 93."""
+    return math.ceil(rate * whole * (1 - 1e-12))
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -7,6 +7,8 @@ from pydantic import Field
 from nodules.patches.symmetry import Views
 from nodules.schema import Block, Count, Fraction, Probability
 
+CalibrationBins = Annotated[int, Field(ge=2, le=1000)]
+
 
 class ThresholdParams(Block):
     """The rule that selects the operating point on the validation split.
@@ -52,7 +54,7 @@ class EvaluateParams(Block):
     threshold: ThresholdParams
     bootstrap_resamples: Annotated[int, Field(ge=100)]
     confidence: Fraction
-    calibration_bins: Annotated[int, Field(ge=2)]
+    calibration_bins: CalibrationBins
     hardest: Count
     views: Views
     at_specificity: Fraction

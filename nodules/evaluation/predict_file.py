@@ -16,6 +16,7 @@ from nodules.models.file import load_model
 from nodules.patches.layout import SOURCES, Patches
 from nodules.patches.reader import open_patches
 from nodules.patches.symmetry import Views
+from nodules.statistics.decision import called
 from nodules.system.atomic import check_output
 
 
@@ -126,12 +127,9 @@ def predict(
                 *(map(group_cell, of_block[name]) for name in sources),
             ]
             if threshold is not None:
-                # The same comparison as in `evaluate`, in single precision.
-                called = probabilities >= threshold
-                nodules += int(called.sum())
-                # As compared, so that the columns agree.
-                value = probability_text(float(probabilities.dtype.type(threshold)))
-                columns += [[value] * len(block), called.astype(int)]
+                calls = called(probabilities, threshold)
+                nodules += int(calls.sum())
+                columns += [[probability_text(threshold)] * len(block), calls.astype(int)]
             table.writerows(zip(*columns, strict=True))
             progress.update(len(block))
     return Scored(patches.count, None if threshold is None else nodules)

@@ -2,15 +2,19 @@
 
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from nodules.evaluation.metrics import calibration_curve
+from nodules.comparison.revisions import Revision
+from nodules.errors import RevisionError
+from nodules.evaluation.metrics import ROC_CORNER, calibration_curve
+from nodules.evaluation.params import CalibrationBins
 from nodules.report.content import Report
+from nodules.schema import PARAMS_FILE, first_problem
 from nodules.system.streams import printable
 
 # Colour-blind safe, on light and dark backgrounds.
 COLOURS = ["#3b8fd0", "#e69f00", "#1fa27c", "#cc6fa8", "#e0662a", "#8f8f8f"]
-CALIBRATION_BINS = 10
 LEGEND_CHARACTERS = 40
 
 # Titles of the training charts by metric and by the splits of their curves.
@@ -34,16 +38,22 @@ def charts(report: Report) -> dict[str, Spec]:
     dict of str to dict
         Vega-Lite specifications by title. Training charts are included if any revision has
         training curves.
+
+    Raises
+    ------
+    RevisionError
+        If the parameters of the baseline hold no valid `evaluate.calibration_bins`.
     """
     specs = {
-        "ROC": _roc(report),
+        **roc_charts(report),
         "Precision-recall": _precision_recall(report),
         "Calibration": _calibration(report),
     }
     return specs | _training(report)
 
 
-def _roc(report: Report) -> Spec:
+def roc_charts(report: Report) -> dict[str, Spec]:
+    """Return the chart of the ROC, and that of its upper left corner, by title."""
     rows: Rows = []
     for revision in report.revisions:
         predictions = revision.predictions
@@ -52,7 +62,7 @@ def _roc(report: Report) -> Spec:
         rows += _rows(
             printable(revision.name), fpr=fpr, tpr=tpr, threshold=[None, *thresholds[1:].tolist()]
         )
-    points = [
+    points: Rows = [
         {
             "revision": printable(revision.name),
             "fpr": 1 - scores["specificity"].value,
@@ -61,12 +71,16 @@ def _roc(report: Report) -> Spec:
         }
         for revision, scores in zip(report.revisions, report.compared.scores, strict=True)
     ]
-    x, y = (
-        _unit_axis("fpr", "False positive rate (1 - specificity)"),
-        _unit_axis("tpr", "Sensitivity"),
-    )
     chance = [{"fpr": 0, "tpr": 0}, {"fpr": 1, "tpr": 1}]
-    return _chart(report, rows, x, y, tooltip=["threshold"], diagonal=chance, points=points)
+
+    def part(size: float, diagonal: Rows | None) -> Spec:
+        x = _axis("fpr", "False positive rate (1 - specificity)", 0, size)
+        y = _axis("tpr", "Sensitivity", 1 - size, 1)
+        shown = [point for point in points if point["fpr"] <= size and point["tpr"] >= 1 - size]
+        tooltip = ["threshold"]
+        return _chart(report, rows, x, y, tooltip=tooltip, diagonal=diagonal, points=shown)
+
+    return {"ROC": part(1, chance), "ROC, upper left corner": part(ROC_CORNER, None)}
 
 
 def _precision_recall(report: Report) -> Spec:
@@ -82,22 +96,33 @@ def _precision_recall(report: Report) -> Spec:
             precision=precision,
             threshold=[*thresholds.tolist(), None],
         )
-    x, y = _unit_axis("recall", "Recall (sensitivity)"), _unit_axis("precision", "Precision")
+    x, y = _axis("recall", "Recall (sensitivity)"), _axis("precision", "Precision")
     return _chart(report, rows, x, y, tooltip=["threshold"])
 
 
 def _calibration(report: Report) -> Spec:
+    bins = _calibration_bins(report.baseline)
     rows = [
         {"revision": printable(revision.name), **bin_._asdict()}
         for revision in report.revisions
         for bin_ in calibration_curve(
-            revision.predictions.labels, revision.predictions.probabilities, CALIBRATION_BINS
+            revision.predictions.labels, revision.predictions.probabilities, bins
         )
     ]
-    x = _unit_axis("probability", "Mean predicted probability")
-    y = _unit_axis("nodule_fraction", "Observed fraction of nodules")
+    x = _axis("probability", "Mean predicted probability")
+    y = _axis("nodule_fraction", "Observed fraction of nodules")
     perfect = [{"probability": 0, "nodule_fraction": 0}, {"probability": 1, "nodule_fraction": 1}]
     return _chart(report, rows, x, y, tooltip=["patches"], diagonal=perfect, dots=True)
+
+
+def _calibration_bins(baseline: Revision) -> int:
+    """Return the number of bins with which `evaluate` drew the baseline, for all curves."""
+    key = "evaluate.calibration_bins"
+    try:
+        return TypeAdapter(CalibrationBins).validate_python(baseline.params.get(key), strict=True)
+    except ValidationError as error:
+        _, problem = first_problem(error)
+        raise RevisionError(baseline.name, f"{PARAMS_FILE}: {key}: {problem}") from None
 
 
 def _training(report: Report) -> dict[str, Spec]:
@@ -130,8 +155,9 @@ def _float_or_none(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def _unit_axis(field: str, title: str) -> Spec:
-    return {"field": field, "type": "quantitative", "title": title, "scale": {"domain": [0, 1]}}
+def _axis(field: str, title: str, low: float = 0, high: float = 1) -> Spec:
+    scale = {"domain": [low, high]}
+    return {"field": field, "type": "quantitative", "title": title, "scale": scale}
 
 
 def _chart(
@@ -171,7 +197,7 @@ def _chart(
             "encoding": encoding | _split_dashes(rows),
         },
         {
-            "mark": {"type": "point", "filled": True, "size": 60},
+            "mark": {"type": "point", "filled": True, "size": 60, "clip": not dots},
             "params": [{"name": "near", "select": pointer}],
             "encoding": encoding
             | details

@@ -25,6 +25,7 @@ from nodules.report.content import (
     warnings,
 )
 from nodules.report.vega import vega_bundle
+from nodules.statistics.decision import called
 from nodules.system.atomic import replacing
 from nodules.system.streams import printable
 
@@ -83,10 +84,10 @@ def _page_template() -> Template:
 
 def _confusion_table(revision: Revision) -> Table:
     labels = revision.predictions.labels
-    called = revision.predictions.probabilities >= revision.threshold
+    calls = called(revision.predictions.probabilities, revision.threshold)
     rows = [
         [f"actual {_CLASS_NAMES[actual]}"]
-        + [f"{int(((labels == actual) & (called == call)).sum()):,}" for call in (0, 1)]
+        + [f"{int(((labels == actual) & (calls == call)).sum()):,}" for call in (0, 1)]
         for actual in (0, 1)
     ]
     return Table(revision.name, ["", *(f"predicted {name}" for name in _CLASS_NAMES)], rows)

@@ -17,6 +17,7 @@ from pathlib import Path
 from nodules.comparison.reproduction import LoadedRevision, fetch_or_reproduce
 from nodules.comparison.revisions import check_different
 from nodules.errors import TestSetError
+from nodules.evaluation.metrics import ROC_CORNER
 from nodules.report.comment import MARKER
 from nodules.report.content import Report, make_report
 from nodules.report.markdown import as_markdown, escaped
@@ -76,7 +77,9 @@ def write_pull_request_report(
 def _comparison_parts(report: Report) -> list[str]:
     baseline, candidate = (escaped(revision.name) for revision in report.revisions)
     legend = f"ROC curves on the test set: {baseline} (blue), {candidate} (orange)."
-    return [as_markdown(report), f"{legend}\n\n{roc_mermaid(report)}"]
+    curves = f"{legend}\n\n{roc_mermaid(report)}"
+    corner = f"Their upper left corner:\n\n{roc_mermaid(report, ROC_CORNER)}"
+    return [as_markdown(report), curves, corner]
 
 
 def _origins(loaded: list[LoadedRevision]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodules.patches.layout import Groups, Labels
+from nodules.statistics.decision import called
 from nodules.statistics.estimate import Estimate
 
 # Resamples are drawn and scored in blocks whose arrays have about this many elements, to fit in the
@@ -83,12 +84,12 @@ class PairedScores:
         units = self._resampling.units
         self._rankings = [_Ranking(labels, units, row) for row in probabilities]
         nodule = labels == 1
-        called = probabilities >= thresholds[:, None]
+        calls = called(probabilities, thresholds[:, None])
         each = np.ones(len(labels))
         parts_and_wholes = {
-            "sensitivity": (called & nodule, nodule),
-            "specificity": (~called & ~nodule, ~nodule),
-            "accuracy": (called == nodule, each),
+            "sensitivity": (calls & nodule, nodule),
+            "specificity": (~calls & ~nodule, ~nodule),
+            "accuracy": (calls == nodule, each),
             "brier": ((probabilities - labels) ** 2, each),
         }
         self._ratios = {

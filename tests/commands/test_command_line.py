@@ -177,16 +177,40 @@ def test_predict_scores_images_and_decides_at_a_threshold(
         "predict", model_path, folder, paths[0], "--threshold", threshold, "--out", out
     )
     assert result.returncode == 0, result.stderr
-    called = (expected >= threshold).tolist()
-    assert f"6 images, {sum(called) + called[0]} called nodules" in result.stdout
+    calls = (expected >= np.float64(threshold)).tolist()
+    assert f"6 images, {sum(calls) + calls[0]} called nodules" in result.stdout
     with out.open() as file:
         rows = list(csv.DictReader(file))
     assert [*rows[0]] == ["index", "group", "probability", "file", "threshold", "nodule"]
     assert [row["file"] for row in rows] == [*map(str, paths), str(paths[0])]
-    assert [row["nodule"] for row in rows] == [str(int(c)) for c in [*called, called[0]]]
+    assert [row["nodule"] for row in rows] == [str(int(c)) for c in [*calls, calls[0]]]
     assert {row["group"] for row in rows} == {""}
     found = np.array([row["probability"] for row in rows], np.float32)
     assert np.array_equal(found, [*expected, expected[0]])
+
+
+def test_predict_compares_with_the_threshold_that_it_writes(
+    patch_file, random_patches, model_path: Path, tmp_path: Path
+) -> None:
+    path, out = patch_file(X=random_patches(20)), tmp_path / "scores.csv"
+    nodules("predict", model_path, path, "--out", out)
+    with out.open() as file:
+        probabilities = [float(row["probability"]) for row in csv.DictReader(file)]
+    # Just above a probability, and equal to it in single precision.
+    threshold = float(np.nextafter(max(probabilities), 1))
+    nodules("predict", model_path, path, "--threshold", repr(threshold), "--out", out)
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["threshold"] for row in rows} == {repr(threshold)}
+    assert {row["nodule"] for row in rows} == {"0"}
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "true", "2", "-0.1"])
+def test_predict_refuses_a_threshold_that_is_no_probability(text: str, tmp_path: Path) -> None:
+    result = nodules("predict", "m.keras", "p.h5", f"--threshold={text}", "--out", tmp_path / "s")
+    assert result.returncode != 0
+    assert text in result.stderr.splitlines()[-1]
+    assert "--threshold" in result.stderr.splitlines()[-1]
 
 
 def test_predict_carries_the_files_of_a_patch_file(

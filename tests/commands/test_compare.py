@@ -20,6 +20,7 @@ from dvc.repo import Repo
 from sklearn.metrics import roc_auc_score
 
 from nodules.comparison.revisions import (
+    METRICS,
     PREDICTIONS,
     TEST_PATCHES,
     Revision,
@@ -31,6 +32,7 @@ from nodules.comparison.revisions import (
 )
 from nodules.comparison.verdict import Obstacle
 from nodules.errors import RevisionError, TestSetError
+from nodules.evaluation.metrics import ROC_CORNER, calibration_curve
 from nodules.report.as_json import as_json
 from nodules.report.charts import charts
 from nodules.report.content import make_report, notes, p_text, params_table, title, verdict
@@ -146,11 +148,47 @@ def test_training_charts_say_which_split_they_show(monkeypatch: pytest.MonkeyPat
     ]
     report = make_report(read_revisions(["HEAD", "second"]), resamples=100)
     monkeypatch.setattr(Revision, "training_curves", lambda _: points)
-    assert list(charts(report))[3:] == [
+    assert list(charts(report))[4:] == [
         "Accuracy per epoch (train: as trained; val: plain)",
         "Validation AUC per epoch",
         "Loss per epoch (train: as trained; val: plain)",
     ]
+
+
+@pytest.mark.usefixtures("inside")
+def test_calibration_has_the_bins_of_the_baselines_parameters() -> None:
+    first, second = read_revisions(["HEAD", "second"])
+    report = make_report([first, second], resamples=100)
+    rows = charts(report)["Calibration"]["data"]["values"]
+    for revision in report.revisions:
+        predictions = revision.predictions
+        bins = calibration_curve(predictions.labels, predictions.probabilities, 8)
+        mine = [row for row in rows if row["revision"] == revision.name]
+        assert mine == [{"revision": revision.name, **bin_._asdict()} for bin_ in bins]
+    for value, found in ((None, "None"), ("many", "'many'"), (True, "True"), (10**9, str(10**9))):
+        params = {**first.params, "evaluate.calibration_bins": value}
+        changed = make_report([replace(first, params=params), second], resamples=100)
+        expected = rf"^HEAD: params.yaml: evaluate.calibration_bins: found {found}, expected "
+        with pytest.raises(RevisionError, match=expected):
+            charts(changed)
+
+
+@pytest.mark.usefixtures("inside")
+def test_the_corner_of_the_roc_holds_the_points_in_it_alone() -> None:
+    report = make_report(read_revisions(["HEAD", "second"]), resamples=100)
+    whole, corner = charts(report)["ROC"], charts(report)["ROC, upper left corner"]
+    assert corner["data"] == whole["data"]
+    domains = [
+        [layer["encoding"][axis]["scale"]["domain"] for axis in "xy"] for layer in corner["layer"]
+    ]
+    assert domains == [[[0, ROC_CORNER], [1 - ROC_CORNER, 1]]] * len(domains)
+    template = json.loads((REPOSITORY / ".dvc/plots/roc_corner.json").read_text())["encoding"]
+    assert [template[axis]["scale"]["domain"] for axis in "xy"] == domains[0]
+    points = whole["layer"][-1]["data"]["values"]
+    inside = [p for p in points if p["fpr"] <= ROC_CORNER and p["tpr"] >= 1 - ROC_CORNER]
+    drawn = [layer["data"]["values"] for layer in corner["layer"] if "data" in layer]
+    assert drawn == ([inside] if inside else [])
+    assert len(inside) < len(points) == 2
 
 
 @pytest.mark.usefixtures("inside")
@@ -482,14 +520,27 @@ def test_broken_predictions_are_refused_with_their_line(text: str, sentence: str
     assert sentence in str(refused.value)
 
 
+@pytest.mark.parametrize("found", ["NaN", "Infinity", "true", "2", "-0.1", '"0.5"'])
+def test_a_threshold_that_is_no_probability_is_refused(inside: Project, found: str) -> None:
+    path = inside.path / METRICS
+    before = path.read_text()
+    path.write_text(f'{{"threshold": {found}}}')
+    expected = rf"^workspace: {METRICS}: threshold: found .+, expected a number in 0\.\.1$"
+    try:
+        with pytest.raises(RevisionError, match=expected):
+            read_revision("workspace")
+    finally:
+        path.write_text(before)
+
+
 @needs_chromium
 def test_the_page_draws_every_curve_without_a_network(inside: Project, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     inside.compare("HEAD", "second", "lucky", "--html", str(page))
     opened = open_offline(page, tmp_path / "profile")
     assert opened.console == []
-    # ROC, precision-recall, calibration and loss curves of three revisions, and two diagonals.
-    assert len(opened.curves()) == 4 * 3 + 2
+    # ROC twice, precision-recall, calibration and loss of three revisions, and two diagonals.
+    assert len(opened.curves()) == 5 * 3 + 2
     assert "second vs. HEAD: better AUC" in opened.document
     assert opened.document.count("data:image/png;base64,") == 2 * 12
     for outside in ('src="http', 'href="http', "url(http", "@import"):
@@ -517,7 +568,7 @@ def test_names_and_values_cannot_become_markup(inside: Project, tmp_path: Path) 
     assert "<title>hit</title>" not in opened.document
     assert all(source.startswith("data:") for source in elements.pictures)
     assert len(elements.pictures) == 12
-    assert len(opened.curves()) == 4 * 2 + 2
+    assert len(opened.curves()) == 5 * 2 + 2
 
 
 class _Elements(HTMLParser):

@@ -1,4 +1,4 @@
-"""The threshold of a model: only the one that `evaluate` chose for exactly this file."""
+"""The threshold and the recipe of a model: only those that dvc.lock records for this file."""
 
 import hashlib
 import json
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from nodules.evaluation.chosen_threshold import NoThresholdError, chosen_threshold
+from nodules.evaluation.chosen_threshold import chosen_threshold
+from nodules.evaluation.dvc_lock import NotRecordedError, trained_recipe
 
 
 def md5(path: Path) -> str:
@@ -24,7 +25,10 @@ def write_lock(root: Path, rule: str = "youden", views: int = 1) -> None:
         )
     }
     params = {"params.yaml": {"evaluate": {"threshold": {"rule": rule}, "views": views}}}
-    lock = {"schema": "2.0", "stages": {"evaluate": {**entries, "params": params}}}
+    outs = [{**entries["deps"][0]}]
+    train = {"outs": outs, "params": {"params.yaml": {"recipe": "tuned"}}}
+    stages = {"train": train, "evaluate": {**entries, "params": params}}
+    lock = {"schema": "2.0", "stages": stages}
     YAML().dump(lock, root / "dvc.lock")
 
 
@@ -78,7 +82,7 @@ def test_a_threshold_for_another_number_of_views_is_not_used(
     model: Path, views: int, asked: int
 ) -> None:
     write_lock(Path(), "youden", views)
-    with pytest.raises(NoThresholdError, match=f"evaluate chose it with --views {views}"):
+    with pytest.raises(NotRecordedError, match=f"evaluate chose it with --views {views}"):
         chosen_threshold(model, asked)
 
 
@@ -107,20 +111,52 @@ def test_no_threshold_is_taken_for_another_model(
     model: Path, change: Callable[[], object], problem: str
 ) -> None:
     change()
-    with pytest.raises(NoThresholdError) as caught:
+    with pytest.raises(NotRecordedError) as caught:
         chosen_threshold(model, 1)
     assert problem in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"threshold": "a"}', '{"threshold": NaN}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "{",
+        '{"threshold": "a"}',
+        '{"threshold": NaN}',
+        '{"threshold": Infinity}',
+        '{"threshold": true}',
+        '{"threshold": 2}',
+        '{"threshold": -0.1}',
+    ],
+)
 def test_metrics_without_a_number_hold_no_threshold(model: Path, content: str) -> None:
     Path("metrics/evaluate/metrics.json").write_text(content, encoding="utf-8")
     write_lock(Path())
-    with pytest.raises(NoThresholdError, match="holds no threshold"):
+    with pytest.raises(NotRecordedError, match="holds no threshold"):
         chosen_threshold(model, 1)
 
 
 def test_a_model_elsewhere_has_no_threshold(model: Path) -> None:
     model.rename("model.keras")
-    with pytest.raises(NoThresholdError, match="is not models/model"):
+    with pytest.raises(NotRecordedError, match="is not models/model"):
         chosen_threshold(Path("model.keras"), 1)
+
+
+def test_the_recipe_of_a_trained_model_is_found(model: Path) -> None:
+    assert trained_recipe(model) == "tuned"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        rewrite("models/model.keras", "other"),
+        rewrite("dvc.lock", "stages: {evaluate: {}}"),
+        rewrite("dvc.lock", "stages: {train: {outs: 3}}"),
+        lambda: Path("dvc.lock").unlink(),
+    ],
+)
+def test_a_model_that_dvc_lock_does_not_record_has_no_recipe(
+    model: Path, change: Callable[[], object]
+) -> None:
+    change()
+    assert trained_recipe(model) is None

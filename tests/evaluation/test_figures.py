@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nodules.evaluation.figures import COLOURS, RocCurve, hardest, roc, samples
+from nodules.evaluation.metrics import ROC_CORNER
 from nodules.patches.grid import SAMPLES_PER_ROW, patch_grid, save_figure, show_patch
 from tests.support.figures import Drawn, patches_in, texts_in
 
@@ -39,8 +40,9 @@ def test_the_roc_figure_draws_each_curve_with_its_auc_and_operating_point(
             np.array([1, 0, 1, 0], np.uint8), np.array([0.8, 0.6, 0.4, 0.2]), 0.75, (0.5, 1.0)
         ),
     }
-    roc(curves, 0.5, 0.95, tmp_path / "roc.png")
-    (axes,) = drawn["roc.png"].axes
+    roc(curves, 0.5, 0.95, "a network, recipe $x$", tmp_path / "roc.png")
+    assert drawn["roc.png"].get_suptitle() == "a network, recipe $x$"
+    axes, _ = drawn["roc.png"].axes
     assert axes.get_xlabel() == "False positive rate (1 - specificity)"
     assert axes.get_ylabel() == "True positive rate (sensitivity)"
     legend = axes.get_legend()
@@ -59,6 +61,29 @@ def test_the_roc_figure_draws_each_curve_with_its_auc_and_operating_point(
     assert np.asarray(test_point.get_xydata()).tolist() == [[0.5, 0.5]]
     for name, lines in (("val", (val, val_point)), ("test", (test, test_point))):
         assert {to_hex(line.get_color()) for line in lines} == {COLOURS[name].lower()}
+
+
+def test_the_roc_figure_enlarges_the_upper_left_corner_with_the_points_in_it(
+    drawn: Drawn, tmp_path: Path
+) -> None:
+    labels = np.array([0] * 10 + [1] * 10)
+    # At 0.5: val calls 9 of 10 nodules and 1 of 10 others, test 9 and 3.
+    val = np.where(labels == 1, 0.9, 0.1)
+    val[[0, 19]] = 0.6, 0.4
+    test = val.copy()
+    test[[1, 2]] = 0.7
+    curves = {
+        name: RocCurve(labels, p, 0.9, (0, 1)) for name, p in {"val": val, "test": test}.items()
+    }
+    roc(curves, 0.5, 0.95, "", tmp_path / "roc.png")
+    whole, corner = drawn["roc.png"].axes
+    assert corner.get_xlim() == (0, ROC_CORNER)
+    assert corner.get_ylim()[0] == 1 - ROC_CORNER
+    enlarged, lines = (
+        [np.asarray(line.get_xydata()).tolist() for line in axes.lines] for axes in (corner, whole)
+    )
+    assert [line for line in enlarged if len(line) > 1] == [line for line in lines if len(line) > 2]
+    assert [line for line in enlarged if len(line) == 1] == [[[0.1, 0.9]]]
 
 
 def test_samples_are_distinct_patches_of_the_class_and_split_that_the_row_names(

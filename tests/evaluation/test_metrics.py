@@ -1,8 +1,10 @@
 """Metrics and thresholds, checked against scikit-learn and by hand."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn import metrics
 
@@ -14,6 +16,8 @@ from nodules.evaluation.metrics import (
     sensitivity_at_specificity,
 )
 from nodules.evaluation.params import ThresholdParams
+from nodules.statistics.bootstrap import PairedScores
+from nodules.statistics.decision import called
 from tests.support.predictions import predictions
 
 # Twelve patches, whose confusion matrix at 0.5 is tn 5, fp 2, fn 1, tp 4.
@@ -143,3 +147,52 @@ def test_the_rules_reach_their_value_at_the_least_cost(case, value: float, rule)
         assert found[other] == max(point[other] for point in reaching)
     else:
         assert found[rule] == max(point[rule] for point in points)
+
+
+def exact_merit(labels: np.ndarray, calls: np.ndarray, rule: str) -> Fraction:
+    """Return Youden's index or F1 without rounding."""
+    nodules, true = int(labels.sum()), int(labels[calls].sum())
+    others, false = len(labels) - nodules, int(calls.sum()) - true
+    if rule == "youden":
+        return Fraction(true, nodules) - Fraction(false, others)
+    return Fraction(2 * true, true + false + nodules)
+
+
+# Labels in ascending order of probability. Sums of rounded rates prefer lower thresholds in both:
+# Youden's index is 1/3 at three of them, F1 2/3 at two.
+@example(labels=[0, 1, 0, 1, 0, 1], rule="youden")
+@example(labels=[1, 0, 0, 1, 0, 1, 0, 1], rule="f1")
+@given(
+    labels=st.lists(st.integers(0, 1), min_size=2, max_size=40).filter(
+        lambda x: 0 < sum(x) < len(x)
+    ),
+    rule=st.sampled_from(["youden", "f1"]),
+)
+def test_of_thresholds_that_are_as_good_the_highest_is_chosen(labels, rule) -> None:
+    truth = np.array(labels, np.uint8)
+    probabilities = np.linspace(0.1, 0.9, len(truth))
+    merits = [exact_merit(truth, probabilities >= t, rule) for t in probabilities]
+    highest = max(i for i, merit in enumerate(merits) if merit == max(merits))
+    chosen = choose_threshold(truth, probabilities, ThresholdParams(rule=rule, value=0))
+    assert chosen == probabilities[highest]
+
+
+def test_a_threshold_between_float32_and_float64_decides_alike_everywhere() -> None:
+    # The network's probability nearest to 0.7 is just below it, the one nearest to 0.3 above.
+    labels = np.array([0, 0, 1, 1], np.uint8)
+    single = np.array([0.1, 0.7, 0.7, 0.9], np.float32)
+    for probabilities in (single, single.astype(np.float64)):
+        assert called(probabilities, 0.7).tolist() == [False, False, False, True]
+        assert called(probabilities, np.array([[0.7], [0.3]])).sum(axis=1).tolist() == [1, 3]
+        found = score(labels, probabilities, threshold=0.7, calibration_bins=2)
+        assert (found.sensitivity, found.specificity) == (1 / 2, 1)
+        paired = PairedScores(labels, None, probabilities[None], np.array([0.7])).observed()
+        assert (paired["sensitivity"], paired["specificity"]) == (1 / 2, 1)
+
+
+def test_a_probability_is_in_one_calibration_bin_before_and_after_it_is_written() -> None:
+    # The float32 nearest to 0.7 is below it. Times 10, it is 7 in single precision.
+    probabilities = np.array([0.7, 0.75], np.float32)
+    labels = np.array([0, 1], np.uint8)
+    for each in (probabilities, probabilities.astype(np.float64)):
+        assert [bin_.patches for bin_ in calibration_curve(labels, each, 10)] == [1, 1]

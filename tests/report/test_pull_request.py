@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import auc, roc_auc_score
 
 from nodules.comparison.revisions import read_revision, read_revisions
@@ -72,22 +73,30 @@ def test_the_comment_holds_verdict_tables_curves_and_where_the_results_are_from(
     assert "| skill | 1.0 | 2.5 |" in comment
     commit = inside.run("git", "rev-parse", "--short=7", "better").strip()
     assert f"- better ({commit}): results recorded in its dvc.lock." in comment
-    assert (tmp_path / "report" / "roc.png").read_bytes().startswith(b"\x89PNG")
+    assert comment.count("```mermaid\n") == 2
+    with Image.open(tmp_path / "report" / "roc.png") as picture:
+        assert picture.width > 1.5 * picture.height  # two panels
     page = (tmp_path / "report" / "comparison.html").read_text()
     assert "better vs. main: better AUC" in page
     assert "data:image/png;base64," in page
 
 
+def mermaid_curves(chart: str) -> list[np.ndarray]:
+    lines = re.findall(r"^  line \[(.*)\]$", chart, re.MULTILINE)
+    return [np.array([float(y) for y in line.split(", ")]) for line in lines]
+
+
 @pytest.mark.usefixtures("inside")
 def test_the_drawn_curves_are_those_of_the_predictions() -> None:
     revisions = read_revisions(["main", "better"])
-    chart = roc_mermaid(make_report(revisions, resamples=100))
-    curves = [
-        np.array([float(y) for y in line.split(", ")])
-        for line in re.findall(r"^  line \[(.*)\]$", chart, re.MULTILINE)
-    ]
-    assert len(curves) == 2
-    for curve, revision in zip(curves, revisions, strict=True):
+    report = make_report(revisions, resamples=100)
+    curves = mermaid_curves(roc_mermaid(report))
+    corner = roc_mermaid(report, 0.2)
+    assert '"False positive rate (1 - specificity)" 0 --> 0.2\n' in corner
+    assert '"Sensitivity" 0.8 --> 1\n' in corner
+    for curve, part, revision in zip(curves, mermaid_curves(corner), revisions, strict=True):
+        # Every fifth point of the corner is at a false positive rate of the whole.
+        assert part[::5].tolist() == np.maximum(curve[:11], 0.8).tolist()
         predictions = revision.predictions
         expected = roc_auc_score(predictions.labels, predictions.probabilities)
         found = auc(np.linspace(0, 1, len(curve)), curve)

@@ -56,6 +56,7 @@ with h5py.File("data/splits/test.h5", "w") as file:
 """
 
 PARAMS = "model: first\nskill: 1.0\nluck: 1\npatches: 400\npixels: 1\ncompression: null\n"
+PARAMS += "evaluate:\n  calibration_bins: 8\n"
 PACKAGES = 'numpy: "2.0.0"\nscipy: "1.10"\n'
 
 
