@@ -27,8 +27,9 @@ SCORE_NAMES = {
     "accuracy": "accuracy",
     "brier": "Brier score",
 }
-# With fewer groups of a class, percentile intervals of the group bootstrap are too narrow.
-FEW_GROUPS = 20
+# With fewer groups, or patches without groups, that hold a class, percentile intervals of the
+# bootstrap are too narrow.
+FEW_UNITS = 20
 
 
 class Table(NamedTuple):
@@ -218,7 +219,7 @@ def power_text(report: Report, comparison: PairedComparison) -> str:
     """Return which AUC differences the test set can show, or why the test cannot say."""
     test, groups = comparison.auc_test, report.baseline.predictions.groups
     if test is None:
-        return f"{_counts_of_groups(report)}. A test needs at least two groups of each class."
+        return f"{_counts_of_units(report)}. A test needs at least two groups of each class."
     if test.standard_error == 0:
         if test.difference.value == 0:
             return "The AUCs are equal."
@@ -247,12 +248,14 @@ def _two_digits(count: int) -> int:
     return int(float(f"{count:.2g}"))
 
 
-def _counts_of_groups(report: Report) -> str:
+def _counts_of_units(report: Report) -> str:
+    """Return the number of independent units that hold each class."""
     predictions = report.baseline.predictions
-    groups = predictions.index if predictions.groups is None else predictions.groups
+    nodule = predictions.labels == 1
+    if predictions.groups is None:
+        return f"There are {nodule.sum():,} nodules and {(~nodule).sum():,} other patches"
     nodules, others = (
-        _plural(len(set(groups[predictions.labels == label])), "group")
-        for label in (1, 0)
+        _plural(len(set(predictions.groups[members])), "group") for members in (nodule, ~nodule)
     )
     return f"Nodules come from {nodules} and other patches from {others}"
 
@@ -281,12 +284,12 @@ def comparison_table(report: Report, candidate: Revision, comparison: PairedComp
     baseline_scores, candidate_scores = report.compared.scores[0], report.compared.scores[position]
     rows = []
     for name, title in SCORE_NAMES.items():
-        p_value, method = None, "bootstrap"
-        if name == "auc":
-            p_value, method = comparison.p_adjusted, auc_test(report)
-        elif name == "accuracy":
-            p_value, method = comparison.mcnemar_p_adjusted, "bootstrap (p: McNemar)"
         estimate = comparison.differences[name]
+        p_value, method = None, "bootstrap" if estimate.has_limits else ""
+        if name == "auc" and comparison.auc_test is not None:
+            p_value, method = comparison.p_adjusted, auc_test(report)
+        elif name == "accuracy" and comparison.mcnemar_p_adjusted is not None:
+            p_value, method = comparison.mcnemar_p_adjusted, "bootstrap (p: McNemar)"
         rows.append(
             [
                 title,
@@ -352,7 +355,7 @@ def notes(report: Report) -> list[str]:
     groups = report.baseline.predictions.groups
     test = report.compared.comparisons[0].auc_test
     if test is None:
-        method = "The bootstrap treats groups as independent."
+        method = "The bootstrap treats groups as independent, so one group gives no interval."
     elif groups is None:
         method = (
             "The data set has no groups, so DeLong's test, McNemar's test and the bootstrap treat "
@@ -382,10 +385,10 @@ def notes(report: Report) -> list[str]:
             f"A candidate is non-inferior if the interval of the AUC difference lies above "
             f"-{margin}, and equivalent if it also lies below +{margin}."
         )
-    if groups is not None and test is not None and test.degrees_of_freedom + 1 < FEW_GROUPS:
+    if test is not None and test.degrees_of_freedom + 1 < FEW_UNITS:
         sentences.append(
-            f"{_counts_of_groups(report)}. The verdict allows for so few, but the bootstrap "
-            "intervals are too narrow."
+            f"{_counts_of_units(report)}. The verdict allows for so few, but the bootstrap "
+            "intervals of the other differences are too narrow."
         )
     if not report.same_pixels:
         sentences.append(
