@@ -46,8 +46,8 @@ def test_where_scans_differ_only_the_clustered_test_keeps_its_level() -> None:
     clustered = exact = 0
     for _ in range(runs):
         test = simulate_test(rng, (0.96, 0.96), scans=23, scan_effect=1)
-        right = (test.scores >= 0.5) == (test.labels == 1)
-        clustered += clustered_mcnemar(*right, test.groups) < 0.05
-        exact += mcnemar(*right) < 0.05
+        baseline, candidate = (test.scores >= 0.5) == (test.labels == 1)
+        clustered += clustered_mcnemar(baseline, candidate, test.groups) < 0.05
+        exact += mcnemar(baseline, candidate) < 0.05
     assert clustered / runs < 0.07
     assert exact / runs > 0.2
