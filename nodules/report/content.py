@@ -128,8 +128,10 @@ def check_none_worse(report: Report) -> None:
             for each, comparison in report.pairs
             if comparison.within_margin is WithinMargin.NOT_SHOWN
         ]
-        problem = f"found no proof of non-inferiority to {baseline}, expected it for the margin "
-        problem += f"{margin:g}"
+        problem = (
+            f"found no evidence that the AUC is non-inferior to that of {baseline}, expected it "
+            f"within a margin of {margin:g}"
+        )
     if failed:
         raise RevisionError(", ".join(revision.name for revision in failed), problem)
 

@@ -216,8 +216,9 @@ def test_with_a_margin_a_candidate_fails_unless_it_is_non_inferior(project: Proj
     failed = project(*compare, "HEAD", "second", "lucky", "--margin", "0.0001")
     assert failed.returncode == 1
     assert "lucky vs. HEAD: no evidence of a difference" in failed.stdout
-    expected = "found no proof of non-inferiority to HEAD, expected it for the margin 0.0001"
-    assert failed.stderr == f"error: lucky: {expected}\n"
+    problem = "found no evidence that the AUC is non-inferior to that of HEAD"
+    expected = "expected it within a margin of 0.0001"
+    assert failed.stderr == f"error: lucky: {problem}, {expected}\n"
 
 
 def test_the_workspace_is_compared_with_head_where_nothing_is_named(project: Project) -> None:
