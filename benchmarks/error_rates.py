@@ -1,6 +1,6 @@
 """False verdicts and power of `compare` on simulated test splits, alongside older methods.
 
-python -m benchmarks.error_rates --runs 2000
+python -m benchmarks.error_rates
 
 The test splits are those of `benchmarks.simulated_scans`: 25 patches per scan, 17% nodules. False
 verdicts are `better` or `worse` for two networks of equal true AUC; power is the fraction of runs
@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks import new_parser
 from benchmarks.simulated_scans import SimulatedTest, simulate_test
-from nodules.comparison.verdict import ALPHA, CONFIDENCE, SEED
+from nodules.comparison.verdict import ALPHA, CONFIDENCE, MIN_UNITS, SEED
 from nodules.statistics.auc_tests import (
     compare_aucs,
     compare_with_baseline,
@@ -78,9 +78,11 @@ def main() -> None:
 
 def rejects_auc(test: SimulatedTest) -> tuple[bool, bool]:
     """Return whether the AUCs differ by the current method and by a normal distribution."""
-    if degrees_of_freedom(test.labels, test.groups) == 0:
+    units = degrees_of_freedom(test.labels, test.groups) + 1
+    if units < 2:
         return False, False
-    current = compare_with_baseline(*test, confidence=CONFIDENCE, seed=SEED)[0].p_value < ALPHA
+    tested = compare_with_baseline(*test, confidence=CONFIDENCE, seed=SEED)[0]
+    current = units >= MIN_UNITS and tested.p_value < ALPHA
     measured = correlated_aucs(test.labels, test.scores, test.groups)
     normal = compare_aucs(measured, 0, 1, degrees_of_freedom=np.inf, confidence=CONFIDENCE)
     # Where the standard error is 0, the older method was certain of any difference.

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from nodules.comparison.revisions import Revision, check_same_test_set
 from nodules.comparison.verdict import (
     CONFIDENCE,
+    MIN_UNITS,
     POWER,
     Classifier,
     ComparedClassifiers,
@@ -221,7 +222,10 @@ def power_text(report: Report, comparison: PairedComparison) -> str:
     """Return which AUC differences the test set can show, or why the test cannot say."""
     test, groups = comparison.auc_test, report.baseline.predictions.groups
     if test is None:
-        return f"{_counts_of_units(report)}. A test needs at least two groups of each class."
+        unit = "patches" if groups is None else "groups"
+        return (
+            f"{_counts_of_units(report)}. A test needs at least {MIN_UNITS} {unit} of each class."
+        )
     if test.standard_error == 0:
         if test.difference.value == 0:
             return "The AUCs are equal."
@@ -357,7 +361,9 @@ def notes(report: Report) -> list[str]:
     groups = report.baseline.predictions.groups
     test = report.compared.comparisons[0].auc_test
     if test is None:
-        method = "The bootstrap treats groups as independent, so one group gives no interval."
+        unit = "patches" if groups is None else "groups"
+        method = f"The bootstrap treats {unit} as independent. With few of them, its intervals are "
+        method += "too narrow."
     elif groups is None:
         method = (
             "The data set has no groups, so DeLong's test, McNemar's test and the bootstrap treat "

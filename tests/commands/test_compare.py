@@ -112,7 +112,7 @@ def test_with_one_group_of_nodules_no_verdict_and_one_reason() -> None:
         line,
     )
     text = as_text(report)
-    reason = "Nodules come from 1 group and other patches from 40 groups. A test needs at least two"
+    reason = "Nodules come from 1 group and other patches from 40 groups. A test needs at least 3"
     assert text.count(reason) == 1
     assert "p =" not in text
     assert "Obuchowski" not in text

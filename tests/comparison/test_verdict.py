@@ -35,17 +35,21 @@ def test_a_verdict_needs_the_groups_to_agree() -> None:
     assert grouped.verdict == Verdict.NO_EVIDENCE
 
 
+@pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("only", [None, 0, 1])
-def test_with_one_group_of_a_class_there_is_no_verdict_and_no_p_value(only: int | None) -> None:
+def test_with_one_or_two_groups_of_a_class_there_is_no_verdict_and_no_p_value(
+    only: int | None, count: int
+) -> None:
     labels, scores = draw_binormal(np.random.default_rng(5), 400, (1.0, 1.6))
-    # All patches, or those of one class, are of one group.
-    groups = np.zeros(400, int) if only is None else np.where(labels == only, 0, np.arange(400))
+    # All patches, or those of one class, are of so few groups.
+    few = np.arange(400) // 4 % count
+    groups = few if only is None else np.where(labels == only, few, np.arange(400))
     found = compared(labels, groups, *scores, margin=0.01)
     assert found.verdict == Verdict.NONE
     assert found.auc_test is found.p_adjusted is found.detectable is found.required_sample is None
     assert not found.differences["auc"].has_limits
     assert found.within_margin == WithinMargin.NOT_SHOWN
-    if only is None:
+    if only is None and count == 1:
         assert not any(each.has_limits for each in found.differences.values())
         assert found.mcnemar_p is None
 
@@ -70,11 +74,20 @@ def test_the_interval_excludes_zero_exactly_where_there_is_a_verdict() -> None:
     assert {Verdict.BETTER, Verdict.NO_EVIDENCE} <= verdicts
 
 
-def test_a_constant_network_is_not_certainly_worse_on_four_patches() -> None:
+def test_two_patches_of_a_class_are_no_verdict() -> None:
     labels = np.array([0, 0, 1, 1], np.uint8)
-    found = compared(labels, None, np.full(4, 0.5), labels.astype(float), margin=0.01)
+    found = compared(labels, None, np.full(4, 0.5), labels.astype(float))
+    assert found.verdict == Verdict.NONE
+    assert found.p_adjusted is found.required_sample is None
+
+
+def test_a_constant_network_is_not_certainly_worse_in_three_scans() -> None:
+    labels = np.array([0, 0, 1, 1] * 3, np.uint8)
+    groups = np.repeat([0, 1, 2], 4)
+    found = compared(labels, groups, np.full(12, 0.5), labels.astype(float), margin=0.01)
     assert found.verdict == Verdict.NO_EVIDENCE
-    assert found.p_adjusted == 0.125
+    # None or all of 8 exchanges leave the difference.
+    assert found.p_adjusted == 2 / 8
     assert found.required_sample is None
     assert found.within_margin == WithinMargin.NOT_SHOWN
 
