@@ -437,6 +437,11 @@ GIT = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.com"]
 @case(
     "worse verdict with `--fail-if-worse`", other=(0.9, 0.1), command=[*COMPARE, "--fail-if-worse"]
 )
+@case(
+    "not shown to be as good, with `--fail-if-worse --margin 0.01`",
+    other=(0.9, 0.1),
+    command=[*COMPARE, "--fail-if-worse", "--margin", "0.01"],
+)
 @case("workspace without results", emptied=True, command=["compare"])
 def _compared(
     first: tuple[float, float] | None = (0.1, 0.9),

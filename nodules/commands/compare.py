@@ -13,8 +13,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         description="Compare revisions on the same test patches: the first with each of the "
         "others. A revision is a commit, a branch, a tag, the name of a DVC experiment, or "
         "workspace. A single revision is compared with workspace; the default is HEAD. "
-        "The exit status is 0 after a comparison, 1 after an error (or a worse verdict, with "
-        "--fail-if-worse) and 2 for invalid arguments.",
+        "The exit status is 0 after a comparison, 1 after an error (or what --fail-if-worse "
+        "rejects) and 2 for invalid arguments.",
     )
     command.add_argument("revisions", nargs="*", metavar="REVISION")
     output = command.add_mutually_exclusive_group()
@@ -39,7 +39,15 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--fail-if-worse",
         action="store_true",
-        help="exit with status 1 if the verdict on any revision is worse",
+        help="exit with status 1 if the verdict on any revision is worse or, with --margin, unless "
+        "all are non-inferior",
+    )
+    command.add_argument(
+        "--margin",
+        type=_margin,
+        metavar="AUC",
+        help="also say whether each revision is non-inferior or equivalent: its AUC is lower by "
+        "less than this, or differs by less, for example 0.01",
     )
     command.set_defaults(run=_run)
 
@@ -48,6 +56,16 @@ def _resamples(text: str) -> int:
     if not text.isdecimal() or int(text) < 100:
         raise argparse.ArgumentTypeError(f"found {text}, expected a whole number, 100 or more")
     return int(text)
+
+
+def _margin(text: str) -> float:
+    try:
+        margin = float(text)
+    except ValueError:
+        margin = 0.0
+    if not 0 < margin < 1:
+        raise argparse.ArgumentTypeError(f"found {text}, expected a number between 0 and 1")
+    return margin
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -71,7 +89,7 @@ def _compare(arguments: argparse.Namespace, clones: ExitStack) -> None:
         from nodules.comparison.revisions import read_revisions
 
         revisions = read_revisions(arguments.revisions)
-    report = make_report(revisions, resamples=arguments.resamples)
+    report = make_report(revisions, resamples=arguments.resamples, margin=arguments.margin)
     if arguments.html:
         from nodules.report.page import write_page
 

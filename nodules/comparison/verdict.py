@@ -10,20 +10,24 @@ from numpy.typing import NDArray
 
 from nodules.patches.layout import Groups, Labels
 from nodules.statistics.auc_tests import (
-    can_be_clustered,
-    compare_aucs,
-    correlated_aucs,
+    AucTest,
+    compare_with_baseline,
+    degrees_of_freedom,
+    detectable_difference,
     required_sample_size,
 )
 from nodules.statistics.bootstrap import PairedScores, percentile_estimate
 from nodules.statistics.decision import called
 from nodules.statistics.estimate import Estimate
-from nodules.statistics.significance import holm, mcnemar
+from nodules.statistics.significance import clustered_mcnemar, mcnemar
 
 ALPHA = 0.05
 CONFIDENCE = 1 - ALPHA
 POWER = 0.8
 SEED = 0
+# With two groups of a class, one degree of freedom, a difference is shown no more often than one
+# that does not exist, and more than 6% of the latter are where scans differ much.
+MIN_UNITS = 3
 
 
 class Verdict(StrEnum):
@@ -32,14 +36,15 @@ class Verdict(StrEnum):
     BETTER = "better"
     WORSE = "worse"
     NO_EVIDENCE = "no evidence of a difference"
+    NONE = "no verdict"
 
 
-class Obstacle(StrEnum):
-    """Why there is no evidence of a difference."""
+class WithinMargin(StrEnum):
+    """Whether a candidate's AUC is shown to be as good as the baseline's, within a margin."""
 
-    TOO_FEW_GROUPS = "too few groups"
-    NOT_SIGNIFICANT = "not significant"
-    INTERVAL_INCLUDES_ZERO = "the bootstrap interval includes 0"
+    EQUIVALENT = "equivalent"
+    NON_INFERIOR = "non-inferior"
+    NOT_SHOWN = "not shown to be non-inferior"
 
 
 class Classifier(NamedTuple):
@@ -49,51 +54,49 @@ class Classifier(NamedTuple):
     threshold: float
 
 
-class TestedDifference(NamedTuple):
-    """A difference in AUC with its p-value, unadjusted and Holm-adjusted for all candidates."""
-
-    estimate: Estimate
-    p_value: float
-    p_holm: float
-
-
 @dataclass(frozen=True)
 class PairedComparison:
     """Comparison of a candidate with the baseline. Differences are candidate minus baseline.
 
     Attributes
     ----------
-    auc
-        AUC difference by the test that determines the verdict: Obuchowski's if at least two groups
-        have nodules and at least two have other patches, otherwise DeLong's.
-    delong
-        AUC difference by DeLong's test, which assumes independent patches.
+    verdict
+        `NONE` if fewer than `MIN_UNITS` groups, or patches without groups, hold a class.
+        Otherwise `NO_EVIDENCE` unless `p_adjusted` is below `ALPHA`.
+    auc_test
+        The test that the verdict is from, Obuchowski's or, without groups, DeLong's. None without
+        a verdict.
+    p_adjusted
+        Its p-value times the number of candidates.
+    within_margin
+        Conclusion from the interval of the AUC difference and the margin; None without a margin.
+    detectable
+        Smallest AUC difference that this test set shows with power `POWER`, or None if it is 1 or
+        more or cannot be estimated.
+    required_sample
+        Limits of the number of test patches, in groups of the same sizes, that shows the observed
+        AUC difference with power `POWER`. None if the AUCs are equal or it cannot be estimated.
     differences
-        Difference of each score by name, including `auc`, with a paired group bootstrap interval.
-    mcnemar_p, mcnemar_p_holm
-        Unadjusted and Holm-adjusted p-value of McNemar's test of equal accuracy.
+        Difference of each score by name with an interval: that of the test for `auc`, a paired
+        group bootstrap interval for the others. Their confidence is that of `ComparedClassifiers`.
+    mcnemar_p, mcnemar_p_adjusted
+        Unadjusted and adjusted p-value of McNemar's test of equal accuracy, in groups if there are
+        any. None if there is one group.
     only_baseline_right, only_candidate_right
         Number of patches that only one of the two classifies correctly.
-    required_sample
-        Number of test patches, in groups of the same sizes, needed to detect this AUC difference
-        with power `POWER` at the first level of Holm's procedure. None if the AUCs are equal.
-    verdict
-        `NO_EVIDENCE` unless the adjusted test is significant and the group bootstrap interval
-        excludes zero. Always `NO_EVIDENCE` if there are groups, but too few for Obuchowski's test.
-    obstacle
-        The first reason for `NO_EVIDENCE`; None for the other verdicts.
     """
 
-    auc: TestedDifference
-    delong: TestedDifference
+    verdict: Verdict
+    auc_test: AucTest | None
+    p_adjusted: float | None
+    within_margin: WithinMargin | None
+    detectable: float | None
+    required_sample: tuple[int, int] | None
     differences: dict[str, Estimate]
-    mcnemar_p: float
-    mcnemar_p_holm: float
+    mcnemar_p: float | None
+    mcnemar_p_adjusted: float | None
     only_baseline_right: int
     only_candidate_right: int
-    required_sample: int | None
-    verdict: Verdict
-    obstacle: Obstacle | None
 
 
 @dataclass(frozen=True)
@@ -102,15 +105,18 @@ class ComparedClassifiers:
 
     Attributes
     ----------
-    clustered
-        Whether the verdicts use Obuchowski's test.
+    confidence
+        Confidence level of the intervals of differences: for all candidates together, `CONFIDENCE`.
+    margin
+        Largest decrease in AUC that counts as as good, or None.
     scores
         Scores by name with bootstrap intervals, one dict per classifier, the baseline first.
     comparisons
         One comparison per candidate.
     """
 
-    clustered: bool
+    confidence: float
+    margin: float | None
     scores: list[dict[str, Estimate]]
     comparisons: list[PairedComparison]
 
@@ -121,8 +127,12 @@ def compare_classifiers(
     classifiers: Sequence[Classifier],
     *,
     resamples: int,
+    margin: float | None = None,
 ) -> ComparedClassifiers:
     """Compare the first classifier with each of the others.
+
+    For several candidates, p-values and intervals are adjusted by Bonferroni's method: unlike
+    Holm's, it has intervals, which exclude 0 exactly where the adjusted p-value is below `ALPHA`.
 
     Parameters
     ----------
@@ -134,6 +144,8 @@ def compare_classifiers(
         Baseline, then the candidates, with predictions on the same N patches.
     resamples
         Number of bootstrap resamples.
+    margin
+        Largest decrease in AUC that counts as as good, in 0..1, or None.
 
     Returns
     -------
@@ -142,9 +154,6 @@ def compare_classifiers(
     probabilities = np.stack([each.probabilities for each in classifiers])
     thresholds = np.array([each.threshold for each in classifiers])
     correct = called(probabilities, thresholds[:, None]) == (labels == 1)
-    independent = correlated_aucs(labels, probabilities)
-    clustered = can_be_clustered(labels, groups)
-    measured = correlated_aucs(labels, probabilities, groups) if clustered else independent
     paired = PairedScores(labels, groups, probabilities, thresholds)
     observed, resampled = paired.observed(), paired.resampled(resamples, SEED)
 
@@ -153,63 +162,80 @@ def compare_classifiers(
             observed[name][index], resampled[name][index], confidence=CONFIDENCE
         )
 
-    def difference(name: str, index: int) -> Estimate:
-        replicates = resampled[name][index] - resampled[name][0]
-        value = observed[name][index] - observed[name][0]
-        return percentile_estimate(value, replicates, confidence=CONFIDENCE)
-
     candidates = range(1, len(classifiers))
-    tests, delong = (
-        [compare_aucs(aucs, 0, index, confidence=CONFIDENCE) for index in candidates]
-        for aucs in (measured, independent)
-    )
-    p_holm, delong_p_holm = (holm([test.p_value for test in family]) for family in (tests, delong))
-    mcnemar_p = [mcnemar(correct[0], correct[index]) for index in candidates]
-    mcnemar_p_holm = holm(mcnemar_p)
-    comparisons = []
-    for position, (index, test) in enumerate(zip(candidates, tests, strict=True)):
-        differences = {name: difference(name, index) for name in observed}
-        obstacle = _obstacle(
-            p_holm[position],
-            differences["auc"],
-            too_few_groups=groups is not None and not clustered,
+    alpha = ALPHA / len(candidates)
+
+    def adjusted(p_value: float) -> float:
+        return min(p_value * len(candidates), 1.0)
+
+    def difference(name: str, index: int) -> Estimate:
+        value = observed[name][index] - observed[name][0]
+        if name == "auc":
+            return Estimate.without_limits(value)
+        replicates = resampled[name][index] - resampled[name][0]
+        interval = percentile_estimate(value, replicates, confidence=1 - alpha)
+        # All resamples of a single group are equal, which says nothing about other groups.
+        return Estimate.without_limits(value) if interval.low == interval.high != 0 else interval
+
+    tests: Sequence[AucTest | None] = [None] * len(candidates)
+    if degrees_of_freedom(labels, groups) + 1 >= MIN_UNITS:
+        tests = compare_with_baseline(
+            labels, groups, probabilities, confidence=1 - alpha, seed=SEED
         )
+    comparisons = []
+    for index, test in zip(candidates, tests, strict=True):
+        differences = {name: difference(name, index) for name in observed}
+        if test is not None:
+            differences["auc"] = test.difference
+        mcnemar_p = _equal_accuracy(correct[0], correct[index], groups)
         comparisons.append(
             PairedComparison(
-                auc=TestedDifference(test.difference, test.p_value, p_holm[position]),
-                delong=TestedDifference(
-                    delong[position].difference, delong[position].p_value, delong_p_holm[position]
+                verdict=_verdict(test, alpha),
+                auc_test=test,
+                p_adjusted=None if test is None else adjusted(test.p_value),
+                within_margin=None if margin is None else _within(margin, differences["auc"]),
+                detectable=(
+                    None if test is None else detectable_difference(test, alpha=alpha, power=POWER)
+                ),
+                required_sample=(
+                    None
+                    if test is None
+                    else required_sample_size(
+                        test, len(labels), alpha=alpha, power=POWER, confidence=CONFIDENCE
+                    )
                 ),
                 differences=differences,
-                mcnemar_p=mcnemar_p[position],
-                mcnemar_p_holm=mcnemar_p_holm[position],
+                mcnemar_p=mcnemar_p,
+                mcnemar_p_adjusted=None if mcnemar_p is None else adjusted(mcnemar_p),
                 only_baseline_right=int((correct[0] & ~correct[index]).sum()),
                 only_candidate_right=int((correct[index] & ~correct[0]).sum()),
-                required_sample=required_sample_size(
-                    test.difference.value,
-                    test.standard_error,
-                    len(labels),
-                    alpha=ALPHA / len(candidates),
-                    power=POWER,
-                ),
-                verdict=_verdict(test.difference.value, obstacle),
-                obstacle=obstacle,
             )
         )
     scores = [{name: score(name, index) for name in observed} for index in range(len(classifiers))]
-    return ComparedClassifiers(clustered, scores, comparisons)
+    return ComparedClassifiers(1 - alpha, margin, scores, comparisons)
 
 
-def _obstacle(p_value: float, bootstrap: Estimate, *, too_few_groups: bool) -> Obstacle | None:
-    # With one group the bootstrap interval has zero width, and DeLong's test ignores groups.
-    if too_few_groups:
-        return Obstacle.TOO_FEW_GROUPS
-    if p_value >= ALPHA:
-        return Obstacle.NOT_SIGNIFICANT
-    return None if bootstrap.excludes_zero else Obstacle.INTERVAL_INCLUDES_ZERO
-
-
-def _verdict(difference: float, obstacle: Obstacle | None) -> Verdict:
-    if obstacle is not None:
+def _verdict(test: AucTest | None, alpha: float) -> Verdict:
+    if test is None:
+        return Verdict.NONE
+    if test.p_value >= alpha:
         return Verdict.NO_EVIDENCE
-    return Verdict.BETTER if difference > 0 else Verdict.WORSE
+    return Verdict.BETTER if test.difference.value > 0 else Verdict.WORSE
+
+
+def _within(margin: float, difference: Estimate) -> WithinMargin:
+    """Conclude from two one-sided tests, which the limits of the interval decide."""
+    # Limits that are unknown compare as false.
+    if not difference.low > -margin:
+        return WithinMargin.NOT_SHOWN
+    return WithinMargin.EQUIVALENT if difference.high < margin else WithinMargin.NON_INFERIOR
+
+
+def _equal_accuracy(
+    baseline_right: NDArray[np.bool_], candidate_right: NDArray[np.bool_], groups: Groups | None
+) -> float | None:
+    if groups is None:
+        return mcnemar(baseline_right, candidate_right)
+    if len(set(groups)) < 2:
+        return None
+    return clustered_mcnemar(baseline_right, candidate_right, groups)

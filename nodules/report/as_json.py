@@ -3,8 +3,9 @@
 import json
 from typing import Any
 
-from nodules.comparison.verdict import ALPHA, POWER, TestedDifference
-from nodules.report.content import Report, revision_warning
+from nodules.comparison.verdict import ALPHA, POWER, PairedComparison
+from nodules.report.content import Report, auc_test, revision_warning
+from nodules.statistics.estimate import Estimate
 
 
 def as_json(report: Report) -> str:
@@ -16,13 +17,15 @@ def as_json(report: Report) -> str:
         "groups": None if predictions.groups is None else len(set(predictions.groups)),
         "alpha": ALPHA,
         "power": POWER,
+        "confidence_of_differences": report.compared.confidence,
+        "margin": report.compared.margin,
         "revisions": [
             {
                 "name": revision.name,
                 "commit": revision.commit or None,
                 "threshold": revision.threshold,
                 "warning": revision_warning(revision),
-                "scores": {name: score._asdict() for name, score in scores.items()},
+                "scores": {name: _estimate(score) for name, score in scores.items()},
             }
             for revision, scores in zip(report.revisions, report.compared.scores, strict=True)
         ],
@@ -31,18 +34,18 @@ def as_json(report: Report) -> str:
                 "baseline": report.baseline.name,
                 "candidate": candidate.name,
                 "verdict": str(comparison.verdict),
-                "reason": None if comparison.obstacle is None else str(comparison.obstacle),
-                "patches_to_see": comparison.required_sample,
-                "obuchowski": _test_values(comparison.auc) if report.compared.clustered else None,
-                "delong": _test_values(comparison.delong),
+                "within_margin": comparison.within_margin and str(comparison.within_margin),
+                "auc_test": _auc_test(report, comparison),
+                "detectable_difference": comparison.detectable,
+                "required_patches": comparison.required_sample,
                 "mcnemar": {
                     "only_baseline_right": comparison.only_baseline_right,
                     "only_candidate_right": comparison.only_candidate_right,
                     "p": comparison.mcnemar_p,
-                    "p_holm": comparison.mcnemar_p_holm,
+                    "p_adjusted": comparison.mcnemar_p_adjusted,
                 },
-                "bootstrap": {
-                    name: difference._asdict()
+                "differences": {
+                    name: _estimate(difference)
                     for name, difference in comparison.differences.items()
                 },
                 "params": _changed_values(report.baseline.params, candidate.params),
@@ -54,12 +57,22 @@ def as_json(report: Report) -> str:
     return json.dumps(content, indent=2, allow_nan=False)
 
 
-def _test_values(difference: TestedDifference) -> dict[str, float]:
+def _auc_test(report: Report, comparison: PairedComparison) -> dict[str, Any] | None:
+    if comparison.auc_test is None:
+        return None
     return {
-        **difference.estimate._asdict(),
-        "p": difference.p_value,
-        "p_holm": difference.p_holm,
+        "method": auc_test(report),
+        "standard_error": comparison.auc_test.standard_error,
+        "degrees_of_freedom": comparison.auc_test.degrees_of_freedom,
+        "p": comparison.auc_test.p_value,
+        "p_adjusted": comparison.p_adjusted,
     }
+
+
+def _estimate(estimate: Estimate) -> dict[str, float | None]:
+    """Return a value and its limits, null if they are unknown."""
+    limits = estimate[1:] if estimate.has_limits else (None, None)
+    return dict(zip(Estimate._fields, (estimate.value, *limits), strict=True))
 
 
 def _changed_packages(

@@ -6,15 +6,14 @@ from typing import Any, NamedTuple
 
 from nodules.comparison.revisions import Revision, check_same_test_set
 from nodules.comparison.verdict import (
-    ALPHA,
     CONFIDENCE,
+    MIN_UNITS,
     POWER,
     Classifier,
     ComparedClassifiers,
-    Obstacle,
     PairedComparison,
-    TestedDifference,
     Verdict,
+    WithinMargin,
     compare_classifiers,
 )
 from nodules.errors import RevisionError
@@ -29,8 +28,9 @@ SCORE_NAMES = {
     "accuracy": "accuracy",
     "brier": "Brier score",
 }
-# With fewer groups, percentile intervals of the group bootstrap are too narrow.
-FEW_GROUPS = 20
+# With fewer groups, or patches without groups, that hold a class, percentile intervals of the
+# bootstrap are too narrow.
+FEW_UNITS = 20
 
 
 class Table(NamedTuple):
@@ -71,7 +71,9 @@ class Report:
         return list(zip(self.revisions[1:], self.compared.comparisons, strict=True))
 
 
-def make_report(revisions: Sequence[Revision], *, resamples: int) -> Report:
+def make_report(
+    revisions: Sequence[Revision], *, resamples: int, margin: float | None = None
+) -> Report:
     """Compare the candidates with the baseline.
 
     Parameters
@@ -80,6 +82,8 @@ def make_report(revisions: Sequence[Revision], *, resamples: int) -> Report:
         Baseline, then at least one candidate.
     resamples
         Number of bootstrap resamples.
+    margin
+        Largest decrease in AUC that counts as as good, in 0..1, or None.
 
     Raises
     ------
@@ -97,27 +101,40 @@ def make_report(revisions: Sequence[Revision], *, resamples: int) -> Report:
         Classifier(revision.predictions.probabilities, revision.threshold) for revision in revisions
     ]
     compared = compare_classifiers(
-        predictions.labels, predictions.groups, classifiers, resamples=resamples
+        predictions.labels,
+        predictions.groups,
+        classifiers,
+        resamples=resamples,
+        margin=margin,
     )
     return Report(list(revisions), compared, all(same_pixels))
 
 
 def check_none_worse(report: Report) -> None:
-    """Check that no candidate is worse than the baseline.
+    """Check that no candidate is worse than the baseline, or that all are non-inferior.
 
     Raises
     ------
     RevisionError
-        If the verdict on any of them is worse.
+        Without a margin, if the verdict on any of them is worse. With a margin, if any of them is
+        not shown to be non-inferior.
     """
-    worse = [
-        candidate.name
-        for candidate, comparison in report.pairs
-        if comparison.verdict is Verdict.WORSE
-    ]
-    if worse:
-        problem = f"found a worse AUC than {report.baseline.name}, expected none"
-        raise RevisionError(", ".join(worse), problem)
+    baseline, margin = report.baseline.name, report.compared.margin
+    if margin is None:
+        failed = [each for each, comparison in report.pairs if comparison.verdict is Verdict.WORSE]
+        problem = f"found a worse AUC than {baseline}, expected none"
+    else:
+        failed = [
+            each
+            for each, comparison in report.pairs
+            if comparison.within_margin is WithinMargin.NOT_SHOWN
+        ]
+        problem = (
+            f"found no evidence that the AUC is non-inferior to that of {baseline}, expected it "
+            f"within a margin of {margin:g}"
+        )
+    if failed:
+        raise RevisionError(", ".join(revision.name for revision in failed), problem)
 
 
 def versus(baseline: str, candidate: str) -> str:
@@ -156,41 +173,38 @@ def subject(report: Report) -> str:
 
 
 def verdict(report: Report, candidate: Revision, comparison: PairedComparison) -> str:
-    """Return the verdict on a candidate's AUC, with the difference, interval and p-value.
-
-    If these alone suggest another verdict, the reason follows.
-    """
-    p_value = p_text(comparison.auc.p_holm, "adjusted p" if len(report.pairs) > 1 else "p")
-    estimate = comparison.auc.estimate
-    interval = f"{CONFIDENCE:.0%} CI {_interval_text(estimate)}"
-    difference = f"{estimate.value:+.3f}, {interval}, {p_value}"
+    """Return the verdict on a candidate's AUC, with the difference, interval and p-value."""
+    estimate = comparison.differences["auc"]
+    details = [f"{estimate.value:+.3f}"]
+    if comparison.p_adjusted is not None:
+        confidence = f"{_confidence_text(report)} CI " if estimate.has_limits else ""
+        details.append(confidence + _interval_text(estimate))
+        details.append(p_text(comparison.p_adjusted, _p_name(report)))
     names = versus(report.baseline.name, candidate.name)
-    reason = _reason(report, comparison)
-    return f"{names}: {_conclusion(comparison)} ({difference}){f': {reason}' if reason else ''}"
+    line = f"{names}: {_conclusion(comparison)} ({', '.join(details)})"
+    if comparison.within_margin is None:
+        return line
+    return f"{line}, {comparison.within_margin} within a margin of {report.compared.margin:g}"
 
 
 def _conclusion(comparison: PairedComparison) -> str:
     found = comparison.verdict
+    if found is Verdict.NONE:
+        return f"{found} on the AUC"
     return f"{found} in AUC" if found is Verdict.NO_EVIDENCE else f"{found} AUC"
 
 
-def _reason(report: Report, comparison: PairedComparison) -> str:
-    """Return why there is no evidence although the p-value or the interval suggests some."""
-    test = auc_test(report)
-    if comparison.obstacle is Obstacle.TOO_FEW_GROUPS:
-        return "too few groups for Obuchowski's test, and DeLong's ignores groups"
-    if comparison.obstacle is Obstacle.INTERVAL_INCLUDES_ZERO:
-        bootstrap = _interval_text(comparison.differences["auc"])
-        return f"{test}'s test is significant, but the bootstrap interval {bootstrap} includes 0"
-    if comparison.obstacle is Obstacle.NOT_SIGNIFICANT and comparison.auc.p_value < ALPHA:
-        unadjusted = p_text(comparison.auc.p_value, "p")
-        return f"{unadjusted} before the adjustment for {len(report.pairs)} comparisons"
-    return ""
+def _confidence_text(report: Report) -> str:
+    return f"{100 * report.compared.confidence:.3g}%"
+
+
+def _p_name(report: Report) -> str:
+    return "adjusted p" if len(report.pairs) > 1 else "p"
 
 
 def auc_test(report: Report) -> str:
     """Return the name of the test that determines the verdicts."""
-    return "Obuchowski" if report.compared.clustered else "DeLong"
+    return "DeLong" if report.baseline.predictions.groups is None else "Obuchowski"
 
 
 def revision_warning(revision: Revision) -> str | None:
@@ -204,16 +218,56 @@ def warnings(report: Report) -> list[str]:
     return [f"Warning: {name}: {problem}" for name, problem in problems if problem]
 
 
-def required_sample_text(report: Report, comparison: PairedComparison) -> str:
-    """Return a sentence on the number of test patches needed to detect the AUC difference."""
-    if comparison.required_sample is None:
-        return "The AUCs are equal."
-    in_groups = " in groups of similar size" if report.compared.clustered else ""
-    return (
-        f"Detecting this difference with {POWER:.0%} power would take about "
-        f"{comparison.required_sample:,} test patches{in_groups}; "
-        f"this test set has {len(report.baseline.predictions.labels):,}."
+def power_text(report: Report, comparison: PairedComparison) -> str:
+    """Return which AUC differences the test set can show, or why the test cannot say."""
+    test, groups = comparison.auc_test, report.baseline.predictions.groups
+    if test is None:
+        unit = "patches" if groups is None else "groups"
+        return (
+            f"{_counts_of_units(report)}. A test needs at least {MIN_UNITS} {unit} of each class."
+        )
+    if test.standard_error == 0:
+        if test.difference.value == 0:
+            return "The AUCs are equal."
+        unit = "patch" if groups is None else "group"
+        return (
+            f"The standard error is 0, which gives no interval. The p-value is from exchanging the "
+            f"two revisions' ranks within each {unit}."
+        )
+    if comparison.detectable is None:
+        return f"This test set shows no AUC difference with {POWER:.0%} power."
+    sentence = (
+        f"This test set shows an AUC difference of {comparison.detectable:.3f} or more with "
+        f"{POWER:.0%} power."
     )
+    if comparison.verdict is not Verdict.NO_EVIDENCE or comparison.required_sample is None:
+        return sentence
+    low, high = (_two_digits(limit) for limit in comparison.required_sample)
+    in_groups = "" if groups is None else " in groups of similar size"
+    return (
+        f"{sentence} To show the observed one would take about {low:,} to {high:,} test patches"
+        f"{in_groups}; it has {len(report.baseline.predictions.labels):,}."
+    )
+
+
+def _two_digits(count: int) -> int:
+    return int(float(f"{count:.2g}"))
+
+
+def _counts_of_units(report: Report) -> str:
+    """Return the number of independent units that hold each class."""
+    predictions = report.baseline.predictions
+    nodule = predictions.labels == 1
+    if predictions.groups is None:
+        return f"There are {nodule.sum():,} nodules and {(~nodule).sum():,} other patches"
+    nodules, others = (
+        _plural(len(set(predictions.groups[members])), "group") for members in (nodule, ~nodule)
+    )
+    return f"Nodules come from {nodules} and other patches from {others}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def p_text(p_value: float, prefix: str = "") -> str:
@@ -234,40 +288,34 @@ def comparison_table(report: Report, candidate: Revision, comparison: PairedComp
     """Return a table of the scores of the baseline and a candidate, with their differences."""
     position = report.revisions.index(candidate)
     baseline_scores, candidate_scores = report.compared.scores[0], report.compared.scores[position]
-    several = len(report.pairs) > 1
     rows = []
     for name, title in SCORE_NAMES.items():
-        values = [
-            title,
-            f"{baseline_scores[name].value:.3f}",
-            f"{candidate_scores[name].value:.3f}",
-        ]
-        bootstrap = _difference_cells(comparison.differences[name])
-        if name == "auc":
-            rows.append([*values, *_tested_cells(comparison.auc), auc_test(report)])
-            if report.compared.clustered:
-                rows.append(["", "", "", *_tested_cells(comparison.delong), "DeLong"])
-            rows.append(["", "", "", *bootstrap, "", "bootstrap"])
-        elif name == "accuracy":
-            p_value = p_text(comparison.mcnemar_p_holm)
-            rows.append([*values, *bootstrap, p_value, "bootstrap (p: McNemar)"])
-        else:
-            rows.append([*values, *bootstrap, "", "bootstrap"])
-    head = ["", report.baseline.name, candidate.name, "difference", f"{CONFIDENCE:.0%} CI"]
-    head += ["p (Holm)" if several else "p", "method"]
+        estimate = comparison.differences[name]
+        p_value, method = None, "bootstrap" if estimate.has_limits else ""
+        if name == "auc" and comparison.auc_test is not None:
+            p_value, method = comparison.p_adjusted, auc_test(report)
+        elif name == "accuracy" and comparison.mcnemar_p_adjusted is not None:
+            p_value, method = comparison.mcnemar_p_adjusted, "bootstrap (p: McNemar)"
+        rows.append(
+            [
+                title,
+                f"{baseline_scores[name].value:.3f}",
+                f"{candidate_scores[name].value:.3f}",
+                f"{estimate.value:+.3f}",
+                _interval_text(estimate),
+                "" if p_value is None else p_text(p_value),
+                method,
+            ]
+        )
+    head = ["", report.baseline.name, candidate.name, "difference"]
+    head += [f"{_confidence_text(report)} CI", _p_name(report), "method"]
     names = versus(report.baseline.name, candidate.name)
     return Table(f"{names}: scores on the test patches", head, rows)
 
 
-def _tested_cells(tested: TestedDifference) -> list[str]:
-    return [*_difference_cells(tested.estimate), p_text(tested.p_holm)]
-
-
-def _difference_cells(estimate: Estimate) -> list[str]:
-    return [f"{estimate.value:+.3f}", _interval_text(estimate)]
-
-
 def _interval_text(estimate: Estimate) -> str:
+    if not estimate.has_limits:
+        return "no interval"
     return f"{estimate.low:+.3f} to {estimate.high:+.3f}"
 
 
@@ -311,34 +359,44 @@ def _value_text(params: dict[str, Any], key: str) -> str:
 def notes(report: Report) -> list[str]:
     """Return sentences on the statistical methods and the limitations of the comparison."""
     groups = report.baseline.predictions.groups
-    if report.compared.clustered:
-        method = (
-            "Obuchowski's test and the bootstrap treat groups as independent and allow for "
-            "correlation within a group. DeLong's test treats all patches as independent and is "
-            "shown for reference. The verdict is better or worse only if Obuchowski's test and the "
-            "bootstrap agree."
-        )
+    test = report.compared.comparisons[0].auc_test
+    if test is None:
+        unit = "patches" if groups is None else "groups"
+        method = f"The bootstrap treats {unit} as independent. With few of them, its intervals are "
+        method += "too narrow."
     elif groups is None:
         method = (
-            "The data set has no groups, so DeLong's test and the bootstrap treat patches as "
-            "independent. The verdict is better or worse only if both agree."
+            "The data set has no groups, so DeLong's test, McNemar's test and the bootstrap treat "
+            "patches as independent."
         )
     else:
         method = (
-            "Nodules or non-nodules come from fewer than two groups, too few for Obuchowski's "
-            "test, so the verdict is always no evidence of a difference. DeLong's test ignores "
-            "correlation within a group."
+            "Obuchowski's test, McNemar's test as extended by Durkalski et al. and the bootstrap "
+            "treat groups as independent and allow for correlation within a group."
         )
-    sentences = [
-        method,
+    sentences = [method]
+    if test is not None:
+        sentences.append(
+            "The verdict is from the interval and the p-value of the AUC difference, which come "
+            f"from a t distribution with {_plural(int(test.degrees_of_freedom), 'degree')} of "
+            "freedom."
+        )
+    sentences += [
         "Sensitivity, specificity and accuracy are at each revision's own threshold. "
         "A lower Brier score is better.",
         "The comparison is between these trained networks and does not include the variation "
         "between training seeds.",
     ]
-    if groups is not None and len(set(groups)) < FEW_GROUPS:
+    if report.compared.margin is not None:
+        margin = f"{report.compared.margin:g}"
         sentences.append(
-            f"There are few groups ({len(set(groups))}), so the bootstrap intervals are too narrow."
+            f"A candidate is non-inferior if the interval of the AUC difference lies above "
+            f"-{margin}, and equivalent if it also lies below +{margin}."
+        )
+    if test is not None and test.degrees_of_freedom + 1 < FEW_UNITS:
+        sentences.append(
+            f"{_counts_of_units(report)}. The verdict allows for so few, but the bootstrap "
+            "intervals of the other differences are too narrow."
         )
     if not report.same_pixels:
         sentences.append(
@@ -350,5 +408,8 @@ def notes(report: Report) -> list[str]:
             "The workspace has changed since its last `dvc repro`, so its results may be outdated."
         )
     if len(report.pairs) > 1:
-        sentences.append(f"p-values are Holm-adjusted for {len(report.pairs)} comparisons.")
+        sentences.append(
+            f"For {len(report.pairs)} candidates, p-values are multiplied by {len(report.pairs)} "
+            f"and intervals of differences are {_confidence_text(report)} intervals (Bonferroni)."
+        )
     return sentences

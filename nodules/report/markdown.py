@@ -8,7 +8,7 @@ from nodules.report.content import (
     comparison_table,
     notes,
     params_table,
-    required_sample_text,
+    power_text,
     scores_table,
     subject,
     verdict,
@@ -33,7 +33,7 @@ _LINKS = re.compile(
 def as_markdown(report: Report) -> str:
     """Return the verdicts, a table for each candidate, and the details in a collapsed section."""
     parts = [
-        f"**{escaped(verdict(report, *pair))}**. {escaped(required_sample_text(report, pair[1]))}"
+        f"**{escaped(verdict(report, *pair))}**. {escaped(power_text(report, pair[1]))}"
         for pair in report.pairs
     ]
     parts += [f"**{escaped(warning)}**" for warning in warnings(report)]

@@ -17,7 +17,7 @@ from nodules.report.content import (
     comparison_table,
     notes,
     params_table,
-    required_sample_text,
+    power_text,
     scores_table,
     subject,
     title,
@@ -50,7 +50,7 @@ def write_page(report: Report, path: Path) -> None:
             (
                 comparison.verdict.name.lower(),
                 verdict(report, candidate, comparison),
-                required_sample_text(report, comparison),
+                power_text(report, comparison),
             )
             for candidate, comparison in report.pairs
         ],

@@ -6,7 +6,7 @@ from nodules.report.content import (
     comparison_table,
     notes,
     params_table,
-    required_sample_text,
+    power_text,
     subject,
     verdict,
     warnings,
@@ -27,7 +27,7 @@ def as_text(report: Report) -> str:
         parts.append("\n".join(map(printable, problems)))
     for candidate, comparison in report.pairs:
         line = verdict(report, candidate, comparison)
-        parts.append(f"{printable(line)}\n  {required_sample_text(report, comparison)}")
+        parts.append(f"{printable(line)}\n  {power_text(report, comparison)}")
     return "\n\n".join(parts)
 
 

@@ -1,10 +1,10 @@
-"""McNemar's exact test, and Holm's correction for multiple tests."""
-
-from collections.abc import Sequence
+"""Tests of equal accuracy, of independent patches and of patches in groups."""
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.stats import binomtest, chi2
+
+from nodules.patches.layout import Groups
 
 
 def mcnemar(baseline_right: NDArray[np.bool_], candidate_right: NDArray[np.bool_]) -> float:
@@ -28,31 +28,38 @@ def mcnemar(baseline_right: NDArray[np.bool_], candidate_right: NDArray[np.bool_
     return float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for multiple tests.
+def clustered_mcnemar(
+    baseline_right: NDArray[np.bool_], candidate_right: NDArray[np.bool_], groups: Groups
+) -> float:
+    """Return the p-value of a test that two classifiers are equally accurate in groups.
 
-    Holm (1979), "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
-    Statistics 6:65-70.
+    Durkalski, Palesch, Lipsitz and Rust (2003), "Analysis of clustered matched-pair data",
+    Statistics in Medicine 22:2417-2428. The difference in accuracy within each group counts once;
+    with one patch per group, the statistic is McNemar's without continuity correction.
 
     Parameters
     ----------
-    p_values
-        Unadjusted p-values, one per hypothesis.
+    baseline_right, candidate_right
+        (N,) whether each classifier is correct on each patch.
+    groups
+        (N,) group of each patch.
 
     Returns
     -------
-    list of float
-        Adjusted p-values in the same order. Rejecting those below a level limits the family-wise
-        error rate to that level.
+    float
+        Two-sided p-value, 1 if the accuracies within each group are equal.
 
     Examples
     --------
-    >>> holm([0.02, 0.01, 0.5])
-    [0.04, 0.03, 0.5]
+    Differences of +1/2 and +1/4 in two groups: (3/4)^2 / (1/4 + 1/16) = 1.8.
+
+    >>> baseline = np.array([True, False, True, False, False, True])
+    >>> candidate = np.array([True, True, True, True, False, True])
+    >>> round(clustered_mcnemar(baseline, candidate, np.array([0, 0, 1, 1, 1, 1])), 4)
+    0.1797
     """
-    order = np.argsort(p_values, kind="stable")
-    factors = np.arange(len(p_values), 0, -1)
-    stepped = np.maximum.accumulate(np.asarray(p_values, np.float64)[order] * factors)
-    adjusted = np.empty(len(p_values))
-    adjusted[order] = np.minimum(stepped, 1)
-    return [float(value) for value in adjusted]
+    units, sizes = np.unique(groups, return_inverse=True, return_counts=True)[1:]
+    change = candidate_right.astype(float) - baseline_right.astype(float)
+    changes = np.bincount(units, change) / sizes
+    spread = float(changes @ changes)
+    return float(chi2.sf(changes.sum() ** 2 / spread, 1)) if spread else 1.0

@@ -17,8 +17,10 @@ import pytest
 from dvc.config import Config
 from dvc.lock import LockError
 from dvc.repo import Repo
+from scipy.stats import t
 from sklearn.metrics import roc_auc_score
 
+from nodules.__main__ import main
 from nodules.comparison.revisions import (
     METRICS,
     PREDICTIONS,
@@ -30,7 +32,6 @@ from nodules.comparison.revisions import (
     read_revisions,
     scored_patches,
 )
-from nodules.comparison.verdict import Obstacle
 from nodules.errors import RevisionError, TestSetError
 from nodules.evaluation.metrics import ROC_CORNER, calibration_curve
 from nodules.report.as_json import as_json
@@ -40,7 +41,6 @@ from nodules.report.markdown import as_markdown, escaped
 from nodules.report.page import write_page
 from nodules.report.text import as_text
 from nodules.report.vega import make_plots_offline
-from nodules.statistics.estimate import Estimate
 from tests.support import REPOSITORY
 from tests.support.browser import needs_chromium, open_offline
 from tests.support.tiny_project import PARAMS, Project, data_taken_away
@@ -85,51 +85,80 @@ def test_a_better_experiment_is_called_better_and_says_what_changed() -> None:
 def test_another_seed_is_no_evidence_of_a_difference() -> None:
     text = printed("HEAD", "lucky")
     assert "lucky vs. HEAD: no evidence of a difference in AUC" in text
-    assert "test patches in groups of similar size; this test set has 400." in text
+    assert re.search(
+        r"This test set shows an AUC difference of 0\.\d{3} or more with 80% power\. To show "
+        r"the observed one would take about [\d,]+ to [\d,]+ test patches in groups of similar "
+        r"size; it has 400\.",
+        text,
+    )
+
+
+def regrouped(groups: np.ndarray, *revisions: Revision) -> list[Revision]:
+    return [
+        replace(each, predictions=replace(each.predictions, groups=groups)) for each in revisions
+    ]
 
 
 @pytest.mark.usefixtures("inside")
-@pytest.mark.parametrize(
-    ("obstacle", "p_value", "p_holm", "reason"),
-    [
-        (
-            Obstacle.INTERVAL_INCLUDES_ZERO,
-            0.01,
-            0.02,
-            ": Obuchowski's test is significant, but the bootstrap interval -0.010 to +0.090 "
-            "includes 0",
-        ),
-        (
-            Obstacle.TOO_FEW_GROUPS,
-            0.01,
-            0.02,
-            ": too few groups for Obuchowski's test, and DeLong's ignores groups",
-        ),
-        (
-            Obstacle.NOT_SIGNIFICANT,
-            0.03,
-            0.06,
-            ": p = 0.030 before the adjustment for 2 comparisons",
-        ),
-        (Obstacle.NOT_SIGNIFICANT, 0.3, 0.6, ""),
-    ],
-)
-def test_no_evidence_next_to_a_small_p_value_has_a_reason(
-    obstacle: Obstacle, p_value: float, p_holm: float, reason: str
-) -> None:
-    report = make_report(read_revisions(["HEAD", "lucky", "second"]), resamples=100)
-    lucky, comparison = report.pairs[0]
-    comparison = replace(
-        comparison,
-        auc=comparison.auc._replace(
-            estimate=Estimate(0.04, 0.001, 0.08), p_value=p_value, p_holm=p_holm
-        ),
-        differences={"auc": Estimate(0.04, -0.01, 0.09)},
-        obstacle=obstacle,
+def test_with_one_group_of_nodules_no_verdict_and_one_reason() -> None:
+    revisions = read_revisions(["HEAD", "second"])
+    groups = np.asarray(revisions[0].predictions.groups).copy()
+    groups[revisions[0].predictions.labels == 1] = "one"
+    report = make_report(regrouped(groups, *revisions), resamples=100, margin=0.01)
+    assert title(report) == "Comparison of second with HEAD: no verdict on the AUC"
+    second, comparison = report.pairs[0]
+    line = verdict(report, second, comparison)
+    assert re.fullmatch(
+        r"second vs\. HEAD: no verdict on the AUC \(\+0\.\d{3}\), not shown to be non-inferior "
+        r"within a margin of 0\.01",
+        line,
     )
-    line = verdict(report, lucky, comparison)
-    start = "lucky vs. HEAD: no evidence of a difference in AUC (+0.040, 95% CI +0.001 to +0.080, "
-    assert line == f"{start}adjusted p = {p_text(p_holm)}){reason}"
+    text = as_text(report)
+    reason = "Nodules come from 1 group and other patches from 40 groups. A test needs at least 3"
+    assert text.count(reason) == 1
+    assert "p =" not in text
+    assert "Obuchowski" not in text
+    content = json.loads(as_json(report))["comparisons"][0]
+    assert content["verdict"] == "no verdict"
+    assert content["auc_test"] is None
+    assert content["differences"]["auc"]["low"] is None
+
+
+@pytest.mark.usefixtures("inside")
+def test_few_groups_of_a_class_are_a_note_however_many_groups_there_are() -> None:
+    revisions = read_revisions(["HEAD", "second"])
+    predictions = revisions[0].predictions
+    few = "Nodules come from 3 groups and other patches from 40 groups. The verdict allows for so"
+    assert few not in "\n".join(notes(make_report(revisions, resamples=100)))
+    groups = np.asarray(predictions.groups).copy()
+    nodules = np.flatnonzero(predictions.labels)
+    groups[nodules] = [f"scan {position % 3}" for position in range(len(nodules))]
+    report = make_report(regrouped(groups, *revisions), resamples=100)
+    assert few in "\n".join(notes(report))
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_margin_is_reported_in_every_form(project: Project, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    arguments = ("HEAD", "lucky", "--margin", "0.2", "--html", str(page))
+    found = "equivalent within a margin of 0.2"
+    assert found in project.compare(*arguments)
+    assert found in project.compare(*arguments, "--md")
+    assert found in page.read_text(encoding="utf-8")
+    content = json.loads(project.compare(*arguments, "--json"))
+    assert content["margin"] == 0.2
+    assert content["comparisons"][0]["within_margin"] == "equivalent"
+
+
+@pytest.mark.parametrize("margin", ["0", "1", "-0.01", "nan", "1%"])
+def test_a_margin_that_is_no_auc_difference_is_refused(
+    margin: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["nodules", "compare", "HEAD", f"--margin={margin}"])
+    with pytest.raises(SystemExit) as refused:
+        main()
+    assert refused.value.code == 2
+    assert f"found {margin}, expected a number between 0 and 1" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("inside")
@@ -215,6 +244,21 @@ def test_a_worse_candidate_fails_only_where_that_is_asked_for(project: Project) 
     assert failed.stderr == "error: HEAD: found a worse AUC than second, expected none\n"
 
 
+def test_with_a_margin_a_candidate_fails_unless_it_is_non_inferior(project: Project) -> None:
+    compare = ("python", "-m", "nodules", "compare", "--resamples", "100", "--fail-if-worse")
+    # Worse, but by less than the margin.
+    passed = project(*compare, "second", "HEAD", "--margin", "0.5")
+    assert passed.returncode == 0
+    assert "worse AUC" in passed.stdout
+    # No evidence of a difference, and none that there is no difference.
+    failed = project(*compare, "HEAD", "second", "lucky", "--margin", "0.0001")
+    assert failed.returncode == 1
+    assert "lucky vs. HEAD: no evidence of a difference" in failed.stdout
+    problem = "found no evidence that the AUC is non-inferior to that of HEAD"
+    expected = "expected it within a margin of 0.0001"
+    assert failed.stderr == f"error: lucky: {problem}, {expected}\n"
+
+
 def test_the_workspace_is_compared_with_head_where_nothing_is_named(project: Project) -> None:
     text = project.compare()
     assert "workspace vs. HEAD: no evidence of a difference" in text
@@ -242,25 +286,48 @@ def test_a_workspace_that_is_being_reproduced_is_one_line(
         read_revision("workspace")
 
 
-def test_the_json_holds_what_scikit_learn_and_holm_give(inside: Project) -> None:
+def test_the_json_holds_what_scikit_learn_and_bonferroni_give(inside: Project) -> None:
     content = json.loads(inside.compare("HEAD", "second", "lucky", "--json"))
+    assert content["confidence_of_differences"] == 0.975
     aucs = {}
     for each in content["revisions"]:
         predictions = read_revision(each["name"]).predictions
         assert predictions.index.tolist() == list(range(1000, 2200, 3))
         aucs[each["name"]] = roc_auc_score(predictions.labels, predictions.probabilities)
         assert each["scores"]["auc"]["value"] == pytest.approx(aucs[each["name"]])
-    second, lucky = content["comparisons"]
-    for comparison in (second, lucky):
+    for comparison in content["comparisons"]:
         change = aucs[comparison["candidate"]] - aucs["HEAD"]
-        assert comparison["delong"]["value"] == pytest.approx(change)
-        assert comparison["obuchowski"]["value"] == pytest.approx(change)
-        assert comparison["bootstrap"]["auc"]["value"] == pytest.approx(change)
-    for test in ("obuchowski", "delong"):
-        assert second[test]["p_holm"] == 2 * second[test]["p"]
-        assert lucky[test]["p_holm"] == lucky[test]["p"]
+        difference, test = comparison["differences"]["auc"], comparison["auc_test"]
+        assert difference["value"] == pytest.approx(change)
+        assert test["method"] == "Obuchowski"
+        assert test["degrees_of_freedom"] == 39
+        assert test["p"] == pytest.approx(2 * t.sf(abs(change) / test["standard_error"], 39))
+        assert test["p_adjusted"] == min(1, 2 * test["p"])
+        margin = t.ppf(1 - 0.025 / 2, 39) * test["standard_error"]
+        assert difference["low"] == pytest.approx(change - margin)
+        assert difference["high"] == pytest.approx(change + margin)
+        low, high = comparison["required_patches"]
+        assert 0 < low < high
+        assert comparison["detectable_difference"] > 0
+    second, lucky = content["comparisons"]
     assert second["params"]["model"] == {"baseline": "first", "candidate": "second"}
     assert lucky["params"] == {"luck": {"baseline": 1, "candidate": 3}}
+
+
+@pytest.mark.usefixtures("inside")
+def test_every_form_shows_one_interval_and_one_p_value_of_the_auc(tmp_path: Path) -> None:
+    report = make_report(read_revisions(["HEAD", "second", "lucky"]), resamples=100)
+    write_page(report, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    for _, comparison in report.pairs:
+        estimate, p_value = comparison.differences["auc"], comparison.p_adjusted
+        assert p_value is not None
+        interval = f"{estimate.low:+.3f} to {estimate.high:+.3f}"
+        for shown in (as_text(report), as_markdown(report), html.unescape(page)):
+            # In the verdict and in the table.
+            assert shown.count(interval) == 2
+            assert p_text(p_value) in shown.replace("\\", "")
+            assert "DeLong" not in shown
 
 
 def test_markdown_has_whole_tables_and_the_verdict_first(project: Project) -> None:

@@ -7,13 +7,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
+from benchmarks.simulated_scans import simulate_test
 from nodules.statistics.auc_tests import (
-    can_be_clustered,
+    AucTest,
     compare_aucs,
+    compare_with_baseline,
     correlated_aucs,
+    degrees_of_freedom,
+    detectable_difference,
+    exchange_p_value,
     required_sample_size,
 )
+from nodules.statistics.estimate import Estimate
 from tests.support.predictions import draw_binormal, paired_predictions
 
 MARKERS = ("wfns", "s100b", "ndka")
@@ -57,7 +64,10 @@ def test_delongs_test_gives_the_figures_in_print(
     asah, candidate: str, baseline: str, z: float, p_value: float, low: float, high: float
 ) -> None:
     positions = MARKERS.index(baseline), MARKERS.index(candidate)
-    test = compare_aucs(correlated_aucs(*asah), *positions, confidence=0.95)
+    # Those in print are from the normal distribution.
+    test = compare_aucs(
+        correlated_aucs(*asah), *positions, degrees_of_freedom=np.inf, confidence=0.95
+    )
     assert test.difference.value / test.standard_error == pytest.approx(z, rel=1e-9)
     assert test.p_value == pytest.approx(p_value, rel=1e-9)
     assert test.difference[1:] == pytest.approx((low, high), rel=1e-9)
@@ -83,15 +93,15 @@ def test_the_covariance_is_that_of_the_placement_values(case) -> None:
     assert measured.covariance == pytest.approx(expected, abs=1e-12)
 
 
+def compared(labels, scores, groups=None) -> AucTest:
+    return compare_with_baseline(labels, groups, scores, confidence=0.95, seed=0)[0]
+
+
 def test_delongs_test_rejects_five_percent_of_true_null_hypotheses() -> None:
     rng = np.random.default_rng(1)
     runs = 2000
     rejected = sum(
-        compare_aucs(
-            correlated_aucs(*draw_binormal(rng, 200, (1.2, 1.2))), 0, 1, confidence=0.95
-        ).p_value
-        < 0.05
-        for _ in range(runs)
+        compared(*draw_binormal(rng, 200, (1.2, 1.2))).p_value < 0.05 for _ in range(runs)
     )
     # The rejection rate over 2,000 true null hypotheses is within 3.5% to 6.5%, except for one run
     # in 400.
@@ -104,7 +114,7 @@ def test_the_covariance_of_groups_is_obuchowskis(case, data) -> None:
     groups = np.array([data.draw(st.integers(0, 4)) for _ in labels])
     # At least two groups per class.
     groups[:4] = [0, 1, 0, 1]
-    assert can_be_clustered(labels, groups)
+    assert degrees_of_freedom(labels, groups) > 0
     measured = correlated_aucs(labels, probabilities, groups)
     # In the notation of the paper, X are the placements of the diseased, Y those of the others.
     m, n = int(labels.sum()), int((1 - labels).sum())
@@ -135,11 +145,32 @@ def test_with_one_patch_per_group_obuchowskis_test_is_delongs(asah) -> None:
     assert grouped.covariance == pytest.approx(alone.covariance)
 
 
-def test_groups_of_one_class_cannot_be_clustered() -> None:
-    labels = np.array([0, 0, 1, 1], np.uint8)
-    assert not can_be_clustered(labels, None)
-    assert not can_be_clustered(labels, np.array(["a", "b", "a", "a"]))
-    assert can_be_clustered(labels, np.array(["a", "b", "a", "b"]))
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [(None, 2), ("abaabca", 0), ("abcabcd", 2), ("ababcde", 1)],
+)
+def test_degrees_of_freedom_count_the_class_that_fewer_units_hold(
+    groups: str | None, expected: int
+) -> None:
+    labels = np.array([0, 0, 0, 0, 1, 1, 1], np.uint8)
+    units = None if groups is None else np.array(list(groups))
+    if groups == "abaabca":
+        labels = np.array([0, 1, 0, 0, 1, 0, 0], np.uint8)
+    assert degrees_of_freedom(labels, units) == expected
+
+
+@pytest.mark.parametrize(("scans", "holders"), [(2, 2), (3, 3), (5, 5), (60, 2), (60, 3)])
+def test_with_few_scans_at_most_six_percent_of_true_null_hypotheses_are_rejected(
+    scans: int, holders: int
+) -> None:
+    rng = np.random.default_rng(1)
+    runs = 600
+    rejected = 0
+    for _ in range(runs):
+        test = simulate_test(rng, (0.9, 0.9), scans=scans, scans_with_nodules=holders)
+        if degrees_of_freedom(test.labels, test.groups) > 0:
+            rejected += compared(test.labels, test.scores, test.groups).p_value < 0.05
+    assert rejected / runs <= 0.06
 
 
 def test_where_scans_differ_obuchowskis_test_keeps_its_level_and_delongs_does_not() -> None:
@@ -154,8 +185,7 @@ def test_where_scans_differ_obuchowskis_test_keeps_its_level_and_delongs_does_no
         of_scans = rng.normal(size=(2, scans))[:, groups]
         labels, scores = labels[order], scores[:, order] + of_scans
         for test, units in (("obuchowski", groups), ("delong", None)):
-            measured = correlated_aucs(labels, scores, units)
-            rejected[test] += compare_aucs(measured, 0, 1, confidence=0.95).p_value < 0.05
+            rejected[test] += compared(labels, scores, units).p_value < 0.05
     assert 0.03 < rejected["obuchowski"] / runs < 0.07
     assert rejected["delong"] / runs > 0.08
 
@@ -163,32 +193,108 @@ def test_where_scans_differ_obuchowskis_test_keeps_its_level_and_delongs_does_no
 def test_the_required_sample_gives_80_percent_power() -> None:
     rng = np.random.default_rng(2)
     separations = (1.0, 1.3)
-    large = compare_aucs(
-        correlated_aucs(*draw_binormal(rng, 100_000, separations)), 0, 1, confidence=0.95
-    )
-    needed = required_sample_size(
-        large.difference.value, large.standard_error, 100_000, alpha=0.05, power=0.8
-    )
+    large = compared(*draw_binormal(rng, 100_000, separations))
+    needed = required_sample_size(large, 100_000, alpha=0.05, power=0.8, confidence=0.95)
     assert needed is not None
-    assert 100 < needed < 2000
+    # So many patches leave the variance nearly no uncertainty.
+    assert 100 < needed[0] < needed[1] < 1.04 * needed[0] < 2000
     runs = 600
     seen = sum(
-        compare_aucs(
-            correlated_aucs(*draw_binormal(rng, needed, separations)), 0, 1, confidence=0.95
-        ).p_value
-        < 0.05
-        for _ in range(runs)
+        compared(*draw_binormal(rng, needed[0], separations)).p_value < 0.05 for _ in range(runs)
     )
     assert 0.74 < seen / runs < 0.86
 
 
+def test_the_range_of_the_required_sample_holds_that_of_the_true_variance() -> None:
+    rng = np.random.default_rng(3)
+    freedom, error, runs = 4, 0.02, 2000
+    options = {"alpha": 0.05, "power": 0.8, "confidence": 0.9}
+    # From the normal quantiles at 1 - 0.05 / 2 and 0.8.
+    needed = 500 * ((1.9600 + 0.8416) * error / 0.01) ** 2
+    covered = 0
+    for _ in range(runs):
+        estimated = error * np.sqrt(rng.chisquare(freedom) / freedom)
+        test = AucTest(Estimate(0.01, -0.1, 0.1), estimated, freedom, 0.5)
+        low, high = required_sample_size(test, 500, **options) or (0, 0)
+        covered += low <= needed <= high
+    assert 0.88 < covered / runs < 0.92
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 4, 22])
+def test_the_detectable_difference_is_significant_in_80_percent(freedom: int) -> None:
+    rng = np.random.default_rng(4)
+    error, runs = 0.001, 10_000
+    test = AucTest(Estimate(0.0, -0.1, 0.1), error, freedom, 1.0)
+    difference = detectable_difference(test, alpha=0.05, power=0.8)
+    assert difference is not None
+    observed = rng.normal(difference, error, runs)
+    errors = error * np.sqrt(rng.chisquare(freedom, runs) / freedom)
+    significant = observed / errors > stats.t.ppf(0.975, freedom)
+    assert 0.785 < significant.mean() < 0.815
+
+
+def test_without_a_standard_error_no_size_is_known() -> None:
+    test = AucTest(Estimate.without_limits(0.5), 0.0, 1, 0.125)
+    assert detectable_difference(test, alpha=0.05, power=0.8) is None
+    sizes = required_sample_size(test, 4, alpha=0.05, power=0.8, confidence=0.95)
+    assert sizes is None
+
+
+def test_a_standard_error_of_zero_is_no_certainty() -> None:
+    labels = np.array([0, 0, 1, 1], np.uint8)
+    test = compared(labels, np.array([[0.5] * 4, labels]))
+    assert test.standard_error == 0
+    # None or all of 16 exchanges leave the difference of 0.5.
+    assert test.p_value == 2 / 16
+    assert not test.difference.has_limits
+    # Of groups, there are as few exchanges as groups, however many patches they hold.
+    many = np.tile(labels, 100)
+    test = compared(many, np.array([[0.5] * 400, many]), np.repeat([0, 1], 200))
+    assert test.p_value == 2 / 4
+    # With many groups, the difference is as clear as the number of samples allows.
+    test = compared(many, np.array([[0.5] * 400, many]), np.repeat(np.arange(100), 4))
+    assert test.p_value == 1 / 1000
+
+
+def test_rounding_is_no_standard_error() -> None:
+    # One nodule moves up by the same number of others in each group: the differences of the
+    # contributions are equal, and only rounding is left of their variance.
+    rng = np.random.default_rng(5)
+    others = rng.random(49)
+    labels = np.tile(np.repeat([0, 1], [49, 1]), 7)
+    before = np.concatenate([[*others, 0.3]] * 7)
+    after = np.where(labels == 1, 0.6, before)
+    groups = np.repeat(np.arange(7), 50)
+    test = compared(labels, np.stack([before, after]), groups)
+    assert test.difference.value > 0
+    assert test.standard_error == 0
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_exchanges_keep_the_level_with_few_and_with_sampled_units(*, grouped: bool) -> None:
+    rng = np.random.default_rng(6)
+    runs, rejected = 200, 0
+    for run in range(runs):
+        scans = simulate_test(rng, (0.8, 0.8), scans=8 if grouped else 3, patches_per_scan=6)
+        groups = scans.groups if grouped else None
+        rejected += exchange_p_value(scans.labels, groups, scans.scores, seed=run) < 0.1
+    assert rejected / runs < 0.17
+
+
 def test_equal_rankings_are_no_difference(asah) -> None:
     labels, markers = asah
-    twice = np.stack([markers[0], 2 * markers[0] + 1])
-    test = compare_aucs(correlated_aucs(labels, twice), 0, 1, confidence=0.95)
+    test = compared(labels, np.stack([markers[0], 2 * markers[0] + 1]))
     assert test.p_value == 1
     assert test.difference == (0, 0, 0)
-    assert required_sample_size(0.0, 0.0, 113, alpha=0.05, power=0.8) is None
+    assert detectable_difference(test, alpha=0.05, power=0.8) is None
+
+
+def test_two_perfect_classifiers_are_not_known_to_be_equal() -> None:
+    labels = np.array([0, 0, 1, 1], np.uint8)
+    test = compared(labels, np.array([[0.1, 0.2, 0.8, 0.9], [0.2, 0.1, 0.8, 0.9]]))
+    assert test.p_value == 1
+    assert test.difference.value == 0
+    assert not test.difference.has_limits
 
 
 def test_equal_aucs_of_other_rankings_are_no_difference() -> None:
@@ -197,7 +303,7 @@ def test_equal_aucs_of_other_rankings_are_no_difference() -> None:
     labels = np.repeat([0, 1], [10, 3])
     others = np.arange(1.0, 11.0)
     probabilities = np.stack([[*others, 1.5, 2.5, 3.5], [*others, 3.5, 3.5, 0.5]])
-    test = compare_aucs(correlated_aucs(labels, probabilities), 0, 1, confidence=0.95)
+    test = compared(labels, probabilities)
     assert test.standard_error > 0
     assert test.difference.value == 0
     assert test.p_value == 1
