@@ -33,7 +33,7 @@ class NoThresholdError(Exception):
     """There is no threshold for a model; the message says why."""
 
 
-def chosen_threshold(model: Path, views: int) -> Threshold:
+def chosen_threshold(model: Path, md5: str, views: int) -> Threshold:
     """Return the threshold that the repository of a model chose for it.
 
     The file must be `models/model.keras` of a repository whose dvc.lock records that `evaluate`
@@ -43,6 +43,8 @@ def chosen_threshold(model: Path, views: int) -> Threshold:
     ----------
     model
         Model file.
+    md5
+        MD5 of its content.
     views
         Number of views with which new patches are scored.
 
@@ -60,14 +62,35 @@ def chosen_threshold(model: Path, views: int) -> Threshold:
     if len(root.parts) and root.parts[0] == "..":
         root = place.parents[1]
     stage = _evaluate_stage(root / LOCK)
-    if _recorded(stage, "deps", MODEL) != _md5(model):
+    if _recorded(stage, "deps", MODEL) != md5:
         raise NoThresholdError(f"evaluate scored another model, says {printable(root / LOCK)}")
     metrics = _content(root / METRICS)
     if _recorded(stage, "outs", METRICS) != hashlib.md5(metrics, usedforsecurity=False).hexdigest():
         problem = f"{printable(root / METRICS)} is not the file that evaluate wrote"
         raise NoThresholdError(f"{problem}, says {printable(root / LOCK)}")
     origin = f"{_rule(stage, views)}, {printable(root / METRICS)}"
-    return Threshold(_threshold(root / METRICS, metrics), origin)
+    try:
+        return Threshold(threshold_in(metrics), origin)
+    except ValueError as error:
+        raise NoThresholdError(f"{printable(root / METRICS)}: {error}") from None
+
+
+def threshold_in(metrics: str | bytes) -> float:
+    """Return the threshold in the text of a metrics.json that `evaluate` wrote.
+
+    Raises
+    ------
+    ValueError
+        If it holds none in 0..1; the message says what was found and what was expected.
+    """
+    expected = "expected a number in 0..1"
+    try:
+        found = json.loads(metrics)["threshold"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ValueError(f"found no threshold, {expected}") from None
+    if isinstance(found, bool) or not isinstance(found, float | int) or not 0 <= found <= 1:
+        raise ValueError(f"threshold: found {printable(repr(found), 60)}, {expected}")
+    return float(found)
 
 
 def _content(path: Path) -> bytes:
@@ -100,11 +123,6 @@ def _recorded(stage: Mapping[str, Any], kind: str, path: Path) -> str | None:
     return None
 
 
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
 def _rule(stage: Mapping[str, Any], views: int) -> str:
     """Return how the threshold was chosen."""
     try:
@@ -117,13 +135,3 @@ def _rule(stage: Mapping[str, Any], views: int) -> str:
     if chosen_with != views:
         raise NoThresholdError(f"evaluate chose it with --views {printable(chosen_with, 20)}")
     return "chosen on val"
-
-
-def _threshold(path: Path, metrics: bytes) -> float:
-    try:
-        found = json.loads(metrics)["threshold"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        found = None
-    if isinstance(found, bool) or not isinstance(found, float | int) or not 0 <= found <= 1:
-        raise NoThresholdError(f"{printable(path)} holds no threshold")
-    return float(found)

@@ -8,6 +8,18 @@ NO_GROUPS = "no groups: patches of one patient may end up in different splits"
 SPLIT_WITHOUT_GROUPS = "no groups: patches of one patient may be in different splits of the file"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things.
+
+    Examples
+    --------
+    >>> counted(1, "patch"), counted(2, "patch"), counted(1_000, "image")
+    ('1 patch', '2 patches', '1,000 images')
+    """
+    ending = "" if number == 1 else "es" if noun.endswith("ch") else "s"
+    return f"{number:,} {noun}{ending}"
+
+
 def group_sizes(groups: Groups) -> str:
     """Return the number of groups and their sizes.
 

@@ -59,13 +59,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-@pytest.fixture
-def inside(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Make the repository the current folder."""
-    monkeypatch.chdir(project.path)
-    return project
-
-
 def printed(*revisions: str) -> str:
     return as_text(make_report(read_revisions(revisions), resamples=500))
 
@@ -462,7 +455,7 @@ def test_predictions_are_read_from_a_remote(emptied: Project, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "found no header, expected the columns split,index,group,label,probability"),
+        ("", "found no header, expected split,index,group,label,probability, then file or cand"),
         ("test,1,,0,0.5\ntest,x,,1,0.5", "line 3: found an invalid row, expected split,"),
         ("test,1,,2,0.5", "line 2: found label 2, probability 0.5, expected label 0 or 1"),
         ("test,1,,1,nan", "line 2: found label 1, probability nan, expected label 0 or 1"),
