@@ -27,6 +27,11 @@ def group_sizes(groups: Groups) -> str:
     --------
     >>> group_sizes(np.array(["a", "a", "b"], dtype=object))
     '2 of 1 to 2 patches'
+    >>> group_sizes(np.array(["a", "b"], dtype=object))
+    '2 of 1 patch each'
     """
     sizes = np.unique(groups, return_counts=True)[1]
-    return f"{len(sizes):,} of {sizes.min():,} to {sizes.max():,} patches"
+    low, high = int(sizes.min()), int(sizes.max())
+    if low == high:
+        return f"{len(sizes):,} of {counted(low, 'patch')} each"
+    return f"{len(sizes):,} of {low:,} to {counted(high, 'patch')}"
