@@ -497,6 +497,22 @@ def test_on_a_phone_no_cell_of_the_page_is_out_of_sight(inside: Project, tmp_pat
 
 
 @needs_chromium
+@pytest.mark.usefixtures("inside")
+def test_on_a_phone_the_legends_of_two_splits_are_in_sight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = [TrainingPoint(split, "loss", 0, 0.5) for split in ("train", "val")]
+    monkeypatch.setattr(Revision, "training_curves", lambda _: points)
+    named = [
+        replace(revision, name=f"demo-{name}net")
+        for revision, name in zip(read_revisions([]), ("squeeze", "mobile"), strict=True)
+    ]
+    page = tmp_path / "report.html"
+    write_page(make_report(named, resamples=100), page)
+    assert widest_drawing(page, tmp_path) <= 390
+
+
+@needs_chromium
 def test_names_and_values_cannot_become_markup(inside: Project, tmp_path: Path) -> None:
     hostile = "</script><script>document.title='hit'</script><img src=x onerror=alert(1)>"
     first, second = read_revisions(["HEAD", "second"])
@@ -575,11 +591,16 @@ def widest_drawing(page: Path, folder: Path) -> float:
     return max(json.loads(edges[1]))
 
 
-# Writes the right edges of all charts and tables in the frame, once they are drawn.
+# Writes the right edges of all charts and tables in the frame, once they are drawn. A text beyond
+# the edge of its chart, which cuts it, is out of sight.
 MEASURE = """\
 setTimeout(() => {
-  const drawn = document.getElementById("page").contentDocument.querySelectorAll("svg, table");
-  const edges = [...drawn].map((each) => each.getBoundingClientRect().right);
+  const page = document.getElementById("page").contentDocument;
+  const right = (element) => element.getBoundingClientRect().right;
+  const edges = [...page.querySelectorAll("svg, table")].map(right);
+  const texts = [...page.querySelectorAll("svg text")];
+  const cut = texts.some((text) => right(text) > right(text.closest("svg")) + 1);
+  edges.push(cut ? 1e9 : 0);
   document.body.insertAdjacentHTML("beforeend", `<output>${JSON.stringify(edges)}</output>`);
 }, 3000);
 """
