@@ -13,6 +13,8 @@ import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
 
+from tests.support.tiny_project import Project
+
 # No deadline: the duration of an example depends on the load of the machine.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
@@ -111,3 +113,10 @@ def random_patches() -> Callable[[int], NDArray[np.uint8]]:
     """Return a function that draws n random uint8 patches."""
     rng = np.random.default_rng(0)
     return lambda count: rng.integers(0, 256, (count, 50, 50), dtype=np.uint8)
+
+
+@pytest.fixture
+def inside(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Make the repository of a test file's `project` the current folder."""
+    monkeypatch.chdir(project.path)
+    return project

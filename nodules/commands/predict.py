@@ -71,8 +71,9 @@ _threshold.__name__ = "float"  # argparse shows this name in error messages
 def _run(arguments: argparse.Namespace) -> None:
     from nodules.importers.new_images import NewImages, are_images
     from nodules.importers.window import Window
-    from nodules.models.archive import check_archive
+    from nodules.models.archive import check_archive, read_archive
     from nodules.patches.reader import open_patches
+    from nodules.patches.summary import counted
     from nodules.system.atomic import check_output
 
     # Check the inputs before importing TensorFlow, which takes seconds.
@@ -85,7 +86,9 @@ def _run(arguments: argparse.Namespace) -> None:
         if window is not None:
             raise NodulesError("--window: found a patch file, expected images or folders")
     check_output(arguments.out, [arguments.model, *(images.paths if images else arguments.sources)])
-    threshold = _chosen(arguments)
+    # Read once: the threshold is that of the network which scores, whatever replaces the file.
+    archive = read_archive(arguments.model)
+    threshold = _chosen(arguments, archive.md5)
 
     be_deterministic()
 
@@ -97,20 +100,20 @@ def _run(arguments: argparse.Namespace) -> None:
         else:
             patches = NewPatches(len(images), images.blocks(), {"file": images.names})
         scored = predict(
-            arguments.model,
+            archive,
             patches,
             arguments.out,
             views=arguments.views,
             threshold=threshold.value if threshold else None,
         )
-    noun = "patches" if images is None else "images"
-    called = "" if scored.nodules is None else f", {scored.nodules:,} called nodules"
-    print(f"wrote {printable(arguments.out)}: {scored.patches:,} {noun}{called}")
+    number = counted(scored.patches, "patch" if images is None else "image")
+    called = "" if scored.nodules is None else f", {scored.nodules:,} called nodule"
+    print(f"wrote {printable(arguments.out)}: {number}{called}")
     for note in images.notes() if images else []:
         print(printable(note))
 
 
-def _chosen(arguments: argparse.Namespace) -> "Threshold | None":
+def _chosen(arguments: argparse.Namespace, md5: str) -> "Threshold | None":
     """Return the threshold, and print where it comes from."""
     from nodules.evaluation.chosen_threshold import Threshold, chosen_threshold
     from nodules.evaluation.dvc_lock import NotRecordedError
@@ -118,7 +121,7 @@ def _chosen(arguments: argparse.Namespace) -> "Threshold | None":
     if arguments.threshold is not None:
         return Threshold(arguments.threshold, "--threshold")
     try:
-        threshold = chosen_threshold(arguments.model, arguments.views)
+        threshold = chosen_threshold(arguments.model, md5, arguments.views)
     except NotRecordedError as error:
         print(f"no threshold: {error}; --threshold adds the decision")
         return None

@@ -7,7 +7,6 @@ read from disk.
 import csv
 import hashlib
 import io
-import json
 import math
 import shlex
 import tempfile
@@ -34,10 +33,10 @@ from nodules.comparison.repository import (
     revision_errors,
 )
 from nodules.errors import PatchFileError, ResultsMissingError, RevisionError, TestSetError
+from nodules.evaluation.chosen_threshold import threshold_in
 from nodules.evaluation.predictions import COLUMNS, group_of, source_name
 from nodules.patches.layout import SOURCES, Labels, Patches
 from nodules.patches.reader import PatchFile, open_patches
-from nodules.statistics.decision import is_threshold
 from nodules.system.environment import ENVIRONMENT_FILE
 from nodules.system.regular_file import irregular_kind
 from nodules.system.streams import printable
@@ -286,7 +285,11 @@ def read_revision(
     params = _flatten(_read_yaml(files, name, PARAMS))
     packages = {key: str(version) for key, version in _read_yaml(files, name, PACKAGES).items()}
     text = _read_result(files, repo, name, PREDICTIONS, advice, MAX_PREDICTIONS)
-    threshold = _threshold(name, _read_result(files, repo, name, METRICS, advice, MAX_METRICS))
+    metrics = _read_result(files, repo, name, METRICS, advice, MAX_METRICS)
+    try:
+        threshold = threshold_in(metrics)
+    except ValueError as error:
+        raise RevisionError(name, f"{METRICS}: {error}") from None
     predictions = parse_predictions(text, f"{name}: {PREDICTIONS}", split="test")
     with revision_errors(name):
         if name == WORKSPACE:
@@ -324,7 +327,8 @@ def parse_predictions(text: str, origin: str, *, split: str) -> Predictions:
         extra = header[len(COLUMNS) :]
         if (*COLUMNS, *extra) != tuple(header) or not {*extra} <= {*SOURCES}:
             found = printable(",".join(header), 60) or "no header"
-            raise RevisionError(origin, f"found {found}, expected the columns {','.join(COLUMNS)}")
+            expected = f"{','.join(COLUMNS)}, then {' or '.join(SOURCES)} if known"
+            raise RevisionError(origin, f"found {found}, expected {expected}")
         for row in table:
             parsed = _parse_row(row, f"{origin}: line {table.line_num}", header)
             # Check the rows of all splits: a group may have an empty name.
@@ -522,19 +526,6 @@ def _read_text(files: FileSystem, name: str, path: str, max_bytes: int) -> str:
     except UnicodeDecodeError as error:
         problem = f"{path}: found invalid UTF-8 at byte {error.start}, expected text"
         raise RevisionError(name, problem) from None
-
-
-def _threshold(name: str, metrics: str) -> float:
-    try:
-        found = json.loads(metrics)["threshold"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise RevisionError(
-            name, f"{METRICS}: found no threshold, expected a number in 0..1"
-        ) from None
-    if not is_threshold(found):
-        problem = f"threshold: found {printable(repr(found), 60)}, expected a number in 0..1"
-        raise RevisionError(name, f"{METRICS}: {problem}")
-    return float(found)
 
 
 def _to_list(values: NDArray | None) -> list | None:

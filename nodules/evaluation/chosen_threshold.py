@@ -12,11 +12,9 @@ from nodules.evaluation.dvc_lock import (
     MODEL,
     NotRecordedError,
     content,
-    md5,
     recorded_md5,
     recorded_stage,
 )
-from nodules.statistics.decision import is_threshold
 from nodules.system.streams import printable
 
 # Place of the metrics in a repository of the pipeline.
@@ -30,7 +28,7 @@ class Threshold(NamedTuple):
     origin: str
 
 
-def chosen_threshold(model: Path, views: int) -> Threshold:
+def chosen_threshold(model: Path, md5: str, views: int) -> Threshold:
     """Return the threshold that the repository of a model chose for it.
 
     The file must be `models/model.keras` of a repository whose dvc.lock records that `evaluate`
@@ -40,6 +38,8 @@ def chosen_threshold(model: Path, views: int) -> Threshold:
     ----------
     model
         Model file.
+    md5
+        MD5 of its content.
     views
         Number of views with which new patches are scored.
 
@@ -57,7 +57,7 @@ def chosen_threshold(model: Path, views: int) -> Threshold:
     if len(root.parts) and root.parts[0] == "..":
         root = place.parents[1]
     stage = recorded_stage(root / LOCK, "evaluate")
-    if recorded_md5(stage, "deps", MODEL) != md5(model):
+    if recorded_md5(stage, "deps", MODEL) != md5:
         raise NotRecordedError(f"evaluate scored another model, says {printable(root / LOCK)}")
     metrics = content(root / METRICS)
     found = hashlib.md5(metrics, usedforsecurity=False).hexdigest()
@@ -65,7 +65,28 @@ def chosen_threshold(model: Path, views: int) -> Threshold:
         problem = f"{printable(root / METRICS)} is not the file that evaluate wrote"
         raise NotRecordedError(f"{problem}, says {printable(root / LOCK)}")
     origin = f"{_rule(stage, views)}, {printable(root / METRICS)}"
-    return Threshold(_threshold(root / METRICS, metrics), origin)
+    try:
+        return Threshold(threshold_in(metrics), origin)
+    except ValueError as error:
+        raise NotRecordedError(f"{printable(root / METRICS)}: {error}") from None
+
+
+def threshold_in(metrics: str | bytes) -> float:
+    """Return the threshold in the text of a metrics.json that `evaluate` wrote.
+
+    Raises
+    ------
+    ValueError
+        If it holds none in 0..1; the message says what was found and what was expected.
+    """
+    expected = "expected a number in 0..1"
+    try:
+        found = json.loads(metrics)["threshold"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ValueError(f"found no threshold, {expected}") from None
+    if isinstance(found, bool) or not isinstance(found, float | int) or not 0 <= found <= 1:
+        raise ValueError(f"threshold: found {printable(repr(found), 60)}, {expected}")
+    return float(found)
 
 
 def _rule(stage: Mapping[str, Any], views: int) -> str:
@@ -80,13 +101,3 @@ def _rule(stage: Mapping[str, Any], views: int) -> str:
     if chosen_with != views:
         raise NotRecordedError(f"evaluate chose it with --views {printable(chosen_with, 20)}")
     return "chosen on val"
-
-
-def _threshold(path: Path, metrics: bytes) -> float:
-    try:
-        found = json.loads(metrics)["threshold"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        found = None
-    if not is_threshold(found):
-        raise NotRecordedError(f"{printable(path)} holds no threshold in 0..1")
-    return float(found)

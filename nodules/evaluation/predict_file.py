@@ -12,7 +12,8 @@ from nodules.errors import FileError, ScoringError
 from nodules.evaluation.predictions import group_cell, group_cells, new_table, probability_text
 from nodules.inference.folding import fold_batch_norm
 from nodules.inference.probabilities import nodule_probabilities
-from nodules.models.file import load_model
+from nodules.models.archive import ModelArchive, read_archive
+from nodules.models.file import model_of
 from nodules.patches.layout import SOURCES, Patches
 from nodules.patches.reader import open_patches
 from nodules.patches.symmetry import Views
@@ -59,7 +60,7 @@ def predict_file(model_path: Path, patches_path: Path, out: Path, *, views: View
     """
     check_output(out, [model_path, patches_path])
     with open_new_patches(patches_path) as patches:
-        return predict(model_path, patches, out, views=views).patches
+        return predict(read_archive(model_path), patches, out, views=views).patches
 
 
 @contextmanager
@@ -73,7 +74,7 @@ def open_new_patches(path: Path) -> Iterator[NewPatches]:
 
 
 def predict(
-    model_path: Path,
+    archive: ModelArchive,
     patches: NewPatches,
     out: Path,
     *,
@@ -87,8 +88,8 @@ def predict(
 
     Parameters
     ----------
-    model_path
-        `.keras` archive of the train stage.
+    archive
+        Model file of the train stage, as read by `read_archive`.
     patches
         Patches, which are read in blocks, so memory is bounded.
     out
@@ -109,7 +110,7 @@ def predict(
     decision = () if threshold is None else ("threshold", "nodule")
     nodules = 0
     with ExitStack() as stack:
-        model = fold_batch_norm(load_model(model_path))
+        model = fold_batch_norm(model_of(archive))
         header = ("index", "group", "probability", *sources, *decision)
         table = stack.enter_context(new_table(out, header))
         progress = stack.enter_context(tqdm(total=patches.count, desc="predict", unit="patch"))
@@ -117,7 +118,7 @@ def predict(
             try:
                 probabilities = nodule_probabilities(model, block, views=views)
             except ScoringError as error:
-                raise FileError(model_path, str(error)) from None
+                raise FileError(archive.path, str(error)) from None
             rows = slice(start, start + len(block))
             of_block = {name: column[rows] for name, column in patches.columns.items()}
             columns: list[Iterable[object]] = [

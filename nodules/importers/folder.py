@@ -27,6 +27,7 @@ from nodules.importers.image_tree import (
 )
 from nodules.importers.window import Window
 from nodules.patches.layout import Labels
+from nodules.patches.summary import counted
 from nodules.patches.writer import new_patch_file
 from nodules.system.atomic import check_output
 from nodules.system.streams import printable
@@ -103,11 +104,12 @@ def import_folder(
     _write(out, properties.record(patches), labels, columns)
     notes = [*properties.notes(), *link_notes(folder, names)]
     if classes is None or labels is None:
-        return [f"{len(names):,} images without labels", *notes, *images.notes("not images")]
+        summary = f"{counted(len(names), 'image')} without labels"
+        return [summary, *notes, *images.notes("not images")]
     nodules = int(labels.sum())
     others = len(names) - nodules
-    summary = f"{nodules:,} nodules ({printable(classes.nodule)})"
-    summary = f"{summary} and {others:,} others ({printable(classes.other)})"
+    summary = f"{counted(nodules, 'nodule')} ({printable(classes.nodule)})"
+    summary = f"{summary} and {counted(others, 'other')} ({printable(classes.other)})"
     return [summary, *notes, *images.notes("not images of a class")]
 
 

@@ -14,6 +14,7 @@ from nodules.patches.hdf5_file import Hdf5File, read_rows
 from nodules.patches.hdf5_storage import StoredArray
 from nodules.patches.layout import Labels
 from nodules.patches.probe import open_hdf5
+from nodules.patches.summary import counted
 from nodules.patches.writer import new_patch_file
 from nodules.system.atomic import check_output
 
@@ -54,7 +55,8 @@ def import_hdf5(path: Path, out: Path, *, window: Window | None = None) -> list[
         columns: dict[str, NDArray] = {k: col for k, col in named if col is not None}
         _write(out, stack, data, labels, columns)
         left_out = [name for name in file.names() if name not in ("X", *CARRIED)]
-    lines = [f"{stack.count:,} patches from {stack.height}x{stack.width} pixels", *stack.notes()]
+    read = f"{counted(stack.count, 'patch')} from {stack.height}x{stack.width} pixels"
+    lines = [read, *stack.notes()]
     if left_out:
         lines.append(f"left out: {', '.join(left_out)}")
     return lines

@@ -1,5 +1,6 @@
 """Images to score: files and folders given on the command line, converted block by block."""
 
+import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,8 @@ from nodules.patches.layout import BLOCK_PATCHES, Patches
 
 class NewImages:
     """Unlabelled images, in the order of the command line and below a folder in order of path.
+
+    An image that several sources contain is included once.
 
     Parameters
     ----------
@@ -40,12 +43,16 @@ class NewImages:
     """
 
     def __init__(self, sources: Sequence[Path], window: Window | None = None) -> None:
-        self.paths: list[Path] = []
         self._window = window
         self._properties = ImageProperties()
         self._left_out: list[str] = []
-        for source in sources:
-            self.paths += self._images(source)
+        found: dict[str, Path] = {}
+        self._repeats = 0
+        for path in (path for source in sources for path in self._images(source)):
+            # Links are kept apart: a folder may name one image twice.
+            place = os.path.abspath(path)  # noqa: PTH100
+            self._repeats += found.setdefault(place, path) is not path
+        self.paths = [*found.values()]
         texts = [utf8_name(Path(), str(path)) for path in self.paths]
         self.names: NDArray[np.object_] = np.array(texts, dtype=object)
 
@@ -66,7 +73,9 @@ class NewImages:
 
     def notes(self) -> list[str]:
         """Return one line per property that the user may not expect, of the images so far."""
-        return [*self._properties.notes(), *self._left_out]
+        repeats = f"images named more than once: {self._repeats:,}; each is scored once"
+        named = [repeats] if self._repeats else []
+        return [*named, *self._properties.notes(), *self._left_out]
 
     def _images(self, source: Path) -> list[Path]:
         if not source.exists():

@@ -26,6 +26,7 @@ from nodules.errors import PatchFileError
 from nodules.importers.stack import Stack
 from nodules.patches.hdf5_storage import MAX_RATIO, SMALL_BYTES
 from nodules.patches.layout import SPLITS, Labels, Patches
+from nodules.patches.summary import counted
 from nodules.patches.writer import new_patch_file
 from nodules.system.atomic import check_output
 from nodules.system.regular_file import check_regular_file
@@ -108,7 +109,7 @@ def import_npz(path: Path, out: Path, *, nodule: int = 1) -> list[str]:
     nodules = sum(int((split == nodule).sum()) for split in labels.values())
     summary = ", ".join(f"{split} {counts[split]:,}" for split in splits)
     notes = [note for stack in stacks.values() for note in stack.notes()]
-    return [f"{summary}; {nodules:,} nodules (label {nodule})", *notes]
+    return [f"{summary}; {counted(nodules, 'nodule')} (label {nodule})", *notes]
 
 
 @dataclass(frozen=True)

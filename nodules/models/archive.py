@@ -5,9 +5,11 @@ and addresses. It is therefore never parsed. `metadata.json` names the builder o
 its arguments; the weights are plain arrays.
 """
 
+import hashlib
 import io
 import json
 import math
+import os
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -64,6 +66,10 @@ class ModelArchive:
 
     Attributes
     ----------
+    path
+        Path of the file.
+    md5
+        MD5 of the file, as in dvc.lock.
     spec
         Specification of the network.
     keras_version
@@ -76,6 +82,8 @@ class ModelArchive:
         Arrays in the weights by their path.
     """
 
+    path: Path
+    md5: str
     spec: ModelSpec
     keras_version: str
     config: bytes
@@ -165,7 +173,8 @@ def _read(path: Path) -> ModelArchive:
         raise ArchiveError(
             f"found the suffix {printable(path.suffix, 60) or 'of none'}, expected .keras"
         )
-    with zipfile.ZipFile(path) as archive:
+    # One open file: a model that replaces it meanwhile does not mix with it.
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
         members = sorted(archive.infolist(), key=lambda member: member.filename)
         names = [member.filename for member in members]
         if names != list(MEMBERS):
@@ -179,15 +188,19 @@ def _read(path: Path) -> ModelArchive:
             if limit is not None and member.file_size > limit:
                 raise ArchiveError(f"found a {member.filename} above {limit:,} bytes")
         total = sum(member.file_size for member in members)
-        if total > path.stat().st_size:
+        if total > os.fstat(file.fileno()).st_size:
             raise ArchiveError(f"found members of {total:,} bytes, more than the file")
         config, metadata, weights = (archive.read(member) for member in members)
+        file.seek(0)
+        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
     parsed = _parsed(metadata)
     try:
         arrays = stored_arrays(weights)
     except ArchiveError as error:
         raise ArchiveError(f"{WEIGHTS}: {error}") from None
-    return ModelArchive(parsed.network, parsed.keras_version, config, weights, arrays)
+    return ModelArchive(
+        path, digest.hexdigest(), parsed.network, parsed.keras_version, config, weights, arrays
+    )
 
 
 def _parsed(metadata: bytes) -> _Metadata:

@@ -69,9 +69,20 @@ def save_model(model: keras.Model, path: Path) -> None:
 
 
 def load_model(path: Path) -> keras.Model:
-    """Rebuild the network of a model file with its registered builder, and read its weights.
+    """Read a model file and build its network; see `model_of`.
 
     On some damaged files the HDF5 library crashes or never returns; call `check_archive` first.
+
+    Raises
+    ------
+    FileError
+        If the file is missing or not a valid archive, or as in `model_of`.
+    """
+    return model_of(read_archive(path))
+
+
+def model_of(archive: ModelArchive) -> keras.Model:
+    """Rebuild the network of a model file with its registered builder, and read its weights.
 
     Returns
     -------
@@ -81,10 +92,9 @@ def load_model(path: Path) -> keras.Model:
     Raises
     ------
     FileError
-        If the file is missing or not a valid archive, if its builder is not registered, or if its
-        description or its weights do not match the network that the builder builds.
+        If the builder is not registered, or the description or the weights do not match the network
+        that it builds.
     """
-    archive = read_archive(path)
     try:
         model = _built(archive)
         with tempfile.TemporaryDirectory() as folder:
@@ -97,7 +107,7 @@ def load_model(path: Path) -> keras.Model:
         if problem := _weight_problem(model):
             raise ArchiveError(f"{WEIGHTS}: {problem}")
     except ArchiveError as error:
-        raise FileError(path, f"not a loadable .keras model ({error})") from None
+        raise FileError(archive.path, f"not a loadable .keras model ({error})") from None
     return model
 
 

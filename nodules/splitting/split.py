@@ -10,7 +10,7 @@ from tqdm import tqdm
 from nodules.patches.grey_levels import GreyLevels
 from nodules.patches.layout import SPLITS, Groups, Labels
 from nodules.patches.reader import PatchFile, open_patches
-from nodules.patches.summary import NO_GROUPS, SPLIT_WITHOUT_GROUPS
+from nodules.patches.summary import NO_GROUPS, SPLIT_WITHOUT_GROUPS, counted
 from nodules.patches.writer import new_patch_files
 from nodules.splitting.assignment import Assignment, assign_splits
 from nodules.splitting.params import SplitParams
@@ -86,7 +86,7 @@ def split_patches(
         if search and crossings.examples:
             exact = f"{crossings.exact:,} exact and " if crossings.exact else ""
             seen = "" if picture is None else f", see {picture}"
-            pairs = f"{exact}{crossings.near:,} near-duplicate pairs"
+            pairs = f"{exact}{counted(crossings.near, 'near-duplicate pair')}"
             warnings.append(f"{pairs} across splits{seen}")
         for warning in filter(None, [*warnings, levels.warning()]):
             print(f"warning: {printable(dataset)}: {printable(warning)}", file=sys.stderr)

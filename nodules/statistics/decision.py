@@ -1,7 +1,5 @@
 """The decision whether a patch is called a nodule, the same wherever one is made."""
 
-from typing import TypeGuard
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -31,14 +29,3 @@ def called(probabilities: ArrayLike, thresholds: ArrayLike) -> NDArray[np.bool_]
     array([False, False])
     """
     return np.asarray(probabilities, np.float64) >= np.asarray(thresholds, np.float64)
-
-
-def is_threshold(value: object) -> TypeGuard[float]:
-    """Return whether a value that was read from a file is a threshold: a number in 0..1.
-
-    Examples
-    --------
-    >>> [is_threshold(value) for value in (0.4, 1, True, "0.4", float("nan"), 2)]
-    [True, True, False, False, False, False]
-    """
-    return isinstance(value, float | int) and not isinstance(value, bool) and 0 <= value <= 1

@@ -61,13 +61,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-@pytest.fixture
-def inside(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Make the repository the current folder."""
-    monkeypatch.chdir(project.path)
-    return project
-
-
 def printed(*revisions: str) -> str:
     return as_text(make_report(read_revisions(revisions), resamples=500))
 
@@ -567,7 +560,7 @@ def test_predictions_are_read_from_a_remote(emptied: Project, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "found no header, expected the columns split,index,group,label,probability"),
+        ("", "found no header, expected split,index,group,label,probability, then file or cand"),
         ("test,1,,0,0.5\ntest,x,,1,0.5", "line 3: found an invalid row, expected split,"),
         ("test,1,,2,0.5", "line 2: found label 2, probability 0.5, expected label 0 or 1"),
         ("test,1,,1,nan", "line 2: found label 1, probability nan, expected label 0 or 1"),
@@ -618,6 +611,22 @@ def test_the_page_draws_every_curve_without_a_network(inside: Project, tmp_path:
 def test_on_a_phone_no_cell_of_the_page_is_out_of_sight(inside: Project, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     inside.compare("HEAD", "second", "lucky", "--html", str(page))
+    assert widest_drawing(page, tmp_path) <= 390
+
+
+@needs_chromium
+@pytest.mark.usefixtures("inside")
+def test_on_a_phone_the_legends_of_two_splits_are_in_sight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = [TrainingPoint(split, "loss", 0, 0.5) for split in ("train", "val")]
+    monkeypatch.setattr(Revision, "training_curves", lambda _: points)
+    named = [
+        replace(revision, name=f"demo-{name}net")
+        for revision, name in zip(read_revisions([]), ("squeeze", "mobile"), strict=True)
+    ]
+    page = tmp_path / "report.html"
+    write_page(make_report(named, resamples=100), page)
     assert widest_drawing(page, tmp_path) <= 390
 
 
@@ -700,11 +709,16 @@ def widest_drawing(page: Path, folder: Path) -> float:
     return max(json.loads(edges[1]))
 
 
-# Writes the right edges of all charts and tables in the frame, once they are drawn.
+# Writes the right edges of all charts and tables in the frame, once they are drawn. A text beyond
+# the edge of its chart, which cuts it, is out of sight.
 MEASURE = """\
 setTimeout(() => {
-  const drawn = document.getElementById("page").contentDocument.querySelectorAll("svg, table");
-  const edges = [...drawn].map((each) => each.getBoundingClientRect().right);
+  const page = document.getElementById("page").contentDocument;
+  const right = (element) => element.getBoundingClientRect().right;
+  const edges = [...page.querySelectorAll("svg, table")].map(right);
+  const texts = [...page.querySelectorAll("svg text")];
+  const cut = texts.some((text) => right(text) > right(text.closest("svg")) + 1);
+  edges.push(cut ? 1e9 : 0);
   document.body.insertAdjacentHTML("beforeend", `<output>${JSON.stringify(edges)}</output>`);
 }, 3000);
 """

@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from nodules.evaluation.chosen_threshold import chosen_threshold
+from nodules.evaluation.chosen_threshold import Threshold, chosen_threshold
 from nodules.evaluation.dvc_lock import NotRecordedError, trained_recipe
 
 
 def md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def chosen(model: Path, views: int = 1) -> Threshold:
+    return chosen_threshold(model, md5(model), views)
 
 
 def write_lock(root: Path, rule: str = "youden", views: int = 1) -> None:
@@ -50,16 +54,16 @@ def test_the_threshold_of_a_scored_model_is_found(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = (0.43, "chosen on val, metrics/evaluate/metrics.json")
-    assert chosen_threshold(model, 1) == expected
+    assert chosen(model) == expected
     monkeypatch.chdir(tmp_path / "models")
     elsewhere = (0.43, f"chosen on val, {tmp_path}/metrics/evaluate/metrics.json")
-    assert chosen_threshold(Path("model.keras"), 1) == elsewhere
+    assert chosen(Path("model.keras")) == elsewhere
 
 
 def test_a_model_linked_to_the_cache_belongs_to_its_repository(model: Path) -> None:
     model.rename("cached")
     model.symlink_to("../cached")
-    assert chosen_threshold(model, 1).value == 0.43
+    assert chosen(model).value == 0.43
 
 
 @pytest.mark.parametrize(
@@ -74,7 +78,7 @@ def test_the_origin_says_how_it_was_chosen(
     model: Path, rule: str, views: int, asked: int, origin: str
 ) -> None:
     write_lock(Path(), rule, views)
-    assert chosen_threshold(model, asked).origin == f"{origin}, metrics/evaluate/metrics.json"
+    assert chosen(model, asked).origin == f"{origin}, metrics/evaluate/metrics.json"
 
 
 @pytest.mark.parametrize(("views", "asked"), [(8, 1), (1, 8)])
@@ -83,7 +87,7 @@ def test_a_threshold_for_another_number_of_views_is_not_used(
 ) -> None:
     write_lock(Path(), "youden", views)
     with pytest.raises(NotRecordedError, match=f"evaluate chose it with --views {views}"):
-        chosen_threshold(model, asked)
+        chosen(model, asked)
 
 
 def rewrite(name: str, content: str) -> Callable[[], object]:
@@ -112,7 +116,7 @@ def test_no_threshold_is_taken_for_another_model(
 ) -> None:
     change()
     with pytest.raises(NotRecordedError) as caught:
-        chosen_threshold(model, 1)
+        chosen(model)
     assert problem in str(caught.value)
 
 
@@ -132,14 +136,14 @@ def test_no_threshold_is_taken_for_another_model(
 def test_metrics_without_a_number_hold_no_threshold(model: Path, content: str) -> None:
     Path("metrics/evaluate/metrics.json").write_text(content, encoding="utf-8")
     write_lock(Path())
-    with pytest.raises(NotRecordedError, match="holds no threshold"):
-        chosen_threshold(model, 1)
+    with pytest.raises(NotRecordedError, match=r"threshold.*, expected a number in 0"):
+        chosen(model)
 
 
 def test_a_model_elsewhere_has_no_threshold(model: Path) -> None:
     model.rename("model.keras")
     with pytest.raises(NotRecordedError, match="is not models/model"):
-        chosen_threshold(Path("model.keras"), 1)
+        chosen(Path("model.keras"))
 
 
 def test_the_recipe_of_a_trained_model_is_found(model: Path) -> None:

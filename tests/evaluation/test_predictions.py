@@ -79,7 +79,7 @@ def test_the_files_of_patches_follow_and_name_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize("extra", ["volume", "file,volume", "", "probability"])
 def test_other_columns_are_refused(extra: str) -> None:
     text = f"split,index,group,label,probability,{extra}\n"
-    with pytest.raises(RevisionError, match="expected the columns split,index"):
+    with pytest.raises(RevisionError, match="then file or candidate if known"):
         parse_predictions(text, "HEAD", split="test")
 
 

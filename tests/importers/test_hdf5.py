@@ -171,7 +171,7 @@ def test_the_error_for_another_size_names_the_command_that_fixes_it(
     run(monkeypatch, "import", "hdf5", path, "--out", out)
     assert capsys.readouterr().out.splitlines() == [
         f"wrote {out}: 6 patches from 64x64 pixels",
-        "groups (scans or patients): 3 of 2 to 2 patches",
+        "groups (scans or patients): 3 of 2 patches each",
         *next_steps(out, labelled=True),
     ]
     run(monkeypatch, "inspect", out)
@@ -187,7 +187,7 @@ def test_patches_to_score_need_no_labels(
     path, out = patch_file(X=SQUARE * 4.0 - 900, group=COLUMNS["group"]), tmp_path / "out.h5"
     run(monkeypatch, "import", "hdf5", path, "--window", -1000, 400, "--out", out)
     assert capsys.readouterr().out.splitlines()[1:] == [
-        "groups (scans or patients): 3 of 2 to 2 patches",
+        "groups (scans or patients): 3 of 2 patches each",
         "next:",
         f"  nodules predict models/model.keras {out} --out scores.csv",
     ]

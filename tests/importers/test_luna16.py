@@ -323,7 +323,7 @@ def test_candidates_outside_their_scan_are_left_out_on_request(
     lines = import_luna16(small, tmp_path / "out.h5", negatives=None, skip_outside=True, jobs=1)
     assert lines == [
         "2 nodules and 39 others from 4 scans",
-        f"2 candidates outside their scan left out, the first in row 2 of {small.candidates}",
+        f"2 candidates outside the scan left out, the first in row 2 of {small.candidates}",
     ]
     whole, part = contents(tmp_path / "all.h5"), contents(tmp_path / "out.h5")
     kept = ~np.isin(whole["candidate"], (2, 20))

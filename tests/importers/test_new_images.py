@@ -42,6 +42,12 @@ def test_sources_keep_their_order_and_folders_are_sorted(
     assert found.notes() == ["b: files left out, not images: 1, first notes.txt"]
 
 
+def test_an_image_named_more_than_once_is_scored_once(images: Path) -> None:
+    found = NewImages([Path("b/2.png"), Path("b"), Path("a.png"), images / "a.png", Path("b/p")])
+    assert found.names.tolist() == ["b/2.png", "b/1.png", "b/p/3.tif", "a.png"]
+    assert found.notes()[0] == "images named more than once: 3; each is scored once"
+
+
 def text(name: str) -> Callable[[], object]:
     return lambda: Path(name).write_text("no image", encoding="utf-8")
 

@@ -1,5 +1,6 @@
 """Model files load as the builder's network with the stored weights, or are rejected."""
 
+import hashlib
 import io
 import json
 import os
@@ -24,9 +25,9 @@ from nodules.inference.probabilities import nodule_probabilities
 from nodules.models import archive as model_archive
 from nodules.models import file as model_file
 from nodules.models import registry
-from nodules.models.archive import MAX_METADATA_BYTES, check_archive
+from nodules.models.archive import MAX_METADATA_BYTES, check_archive, read_archive
 from nodules.models.feature_maps import largest_feature_map
-from nodules.models.file import load_model, save_model
+from nodules.models.file import load_model, model_of, save_model
 from nodules.models.registry import build_from_spec, build_model, register
 from nodules.models.spec import ModelSpec
 from nodules.params import read_params
@@ -107,6 +108,19 @@ def test_a_model_file_says_what_built_the_network_and_keras_opens_it_too(model_p
     ours, kerass = load_model(model_path), keras.models.load_model(model_path)
     assert np.array_equal(ours(patches), kerass(patches))
     assert ours.name == kerass.name == "small"
+
+
+def test_a_model_that_was_read_is_not_affected_by_one_that_replaces_it(
+    model_path: Path, tmp_path: Path
+) -> None:
+    content, expected = model_path.read_bytes(), load_model(model_path)
+    archive = read_archive(model_path)
+    other = tmp_path / "other.keras"
+    save_model(build_model("small", "squeezenet", SMALLEST_CONFIG, seed=4), other)
+    other.replace(model_path)
+    assert archive.md5 == hashlib.md5(content, usedforsecurity=False).hexdigest()
+    patches = np.random.default_rng(0).uniform(0, 255, (5, 50, 50, 1))
+    assert np.array_equal(model_of(archive)(patches), expected(patches))
 
 
 def test_a_loaded_model_is_saved_as_the_same_file(model_path: Path, tmp_path: Path) -> None:

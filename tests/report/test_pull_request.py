@@ -51,13 +51,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-@pytest.fixture
-def inside(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Make the repository the current folder."""
-    monkeypatch.chdir(project.path)
-    return project
-
-
 def reported(candidate: str, folder: Path) -> str:
     comment = write_pull_request_report("main", candidate, folder, resamples=200)
     assert (folder / "comment.md").read_text() == comment

@@ -22,6 +22,7 @@ from nodules.importers.luna16.tables import (
     without_repeats,
 )
 from nodules.importers.metaimage import MetaImage
+from nodules.patches.summary import counted
 from nodules.patches.writer import new_patch_file
 from nodules.system.atomic import check_output
 from nodules.system.streams import printable
@@ -106,7 +107,7 @@ def import_luna16(
     annotations = read_annotations(source.annotations) if source.annotations else None
     candidates = without_repeats(rows)
     repeats = len(rows) - len(candidates)
-    notes = [f"{repeats:,} repeated candidates left out"] if repeats else []
+    notes = [f"{counted(repeats, 'repeated candidate')} left out"] if repeats else []
 
     paths = find_scans(source.scans)
     if missing := [uid for uid in candidates.series if uid not in paths]:
@@ -126,7 +127,7 @@ def import_luna16(
     if skipped := int((~inside).sum()):
         rows_outside = candidates.take(chosen[~inside]).rows
         notes.append(
-            f"{skipped:,} candidates outside their scan left out, the first in row "
+            f"{counted(skipped, 'candidate')} outside the scan left out, the first in row "
             f"{rows_outside[0]} of {source.candidates}"
         )
         chosen = chosen[inside]
@@ -142,7 +143,8 @@ def import_luna16(
     others = len(candidates) - nodules
     if crop.window is None:
         notes += _describe_units(extremes)
-    return [f"{nodules:,} nodules and {others:,} others from {len(extremes):,} scans", *notes]
+    kinds = f"{counted(nodules, 'nodule')} and {counted(others, 'other')}"
+    return [f"{kinds} from {counted(len(extremes), 'scan')}", *notes]
 
 
 def _write(
