@@ -17,6 +17,7 @@ from nodules.statistics.auc_tests import (
 )
 from nodules.statistics.bootstrap import PairedScores, percentile_estimate
 from nodules.statistics.estimate import Estimate
+from nodules.statistics.intervals import score_intervals
 from nodules.statistics.significance import holm, mcnemar
 
 ALPHA = 0.05
@@ -104,7 +105,8 @@ class ComparedClassifiers:
     clustered
         Whether the verdicts use Obuchowski's test.
     scores
-        Scores by name with bootstrap intervals, one dict per classifier, the baseline first.
+        Scores by name with the intervals of `score_intervals`, one dict per classifier, the
+        baseline first.
     comparisons
         One comparison per candidate.
     """
@@ -146,11 +148,6 @@ def compare_classifiers(
     measured = correlated_aucs(labels, probabilities, groups) if clustered else independent
     paired = PairedScores(labels, groups, probabilities, thresholds)
     observed, resampled = paired.observed(), paired.resampled(resamples, SEED)
-
-    def score(name: str, index: int) -> Estimate:
-        return percentile_estimate(
-            observed[name][index], resampled[name][index], confidence=CONFIDENCE
-        )
 
     def difference(name: str, index: int) -> Estimate:
         replicates = resampled[name][index] - resampled[name][0]
@@ -195,7 +192,12 @@ def compare_classifiers(
                 obstacle=obstacle,
             )
         )
-    scores = [{name: score(name, index) for name in observed} for index in range(len(classifiers))]
+    scores = [
+        score_intervals(
+            labels, groups, each.probabilities, threshold=each.threshold, confidence=CONFIDENCE
+        )
+        for each in classifiers
+    ]
     return ComparedClassifiers(clustered, scores, comparisons)
 
 
