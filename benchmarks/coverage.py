@@ -25,7 +25,7 @@ AUCS = (0.86, 0.96, 0.98, 0.998)
 THRESHOLD = 0.5
 CONFIDENCE = 0.95
 NODULE_FRACTION = 0.17
-OTHERS = ("average_precision", "sensitivity", "specificity", "accuracy")
+SCORES = ("auc", "average_precision", "sensitivity", "specificity", "accuracy")
 
 Floats = NDArray[np.float64]
 
@@ -39,8 +39,7 @@ def true_scores(auc: float) -> dict[str, float]:
     nodules, others = NODULE_FRACTION * found, (1 - NODULE_FRACTION) * norm.sf(thresholds)
     precision = nodules / (nodules + others)
     average = float(np.trapezoid(precision[::-1], found[::-1]))
-    each_class = dict.fromkeys(("sensitivity", "specificity", "accuracy"), right)
-    return {"auc": auc, "average_precision": average} | each_class
+    return dict(zip(SCORES, (auc, average, right, right, right), strict=True))
 
 
 def one_run(auc: float, scans: int, scan_effect: float, resamples: int, seed: int) -> Floats:
@@ -56,7 +55,7 @@ def one_run(auc: float, scans: int, scan_effect: float, resamples: int, seed: in
         name: percentile_estimate(observed[name][0], resampled[name][0], confidence=CONFIDENCE)
         for name in observed
     }
-    return np.array([[each[name][1:] for each in (new, old)] for name in true_scores(auc)])
+    return np.array([[each[name][1:] for each in (new, old)] for name in SCORES])
 
 
 def cells(intervals: Floats, truth: float) -> str:
@@ -91,11 +90,11 @@ def main() -> None:
         print(f"| {scans} | {auc} | {new} | {old} |", flush=True)
         coverage = {
             name: [cells(intervals[:, score, method], truth[name])[:5] for method in (0, 1)]
-            for score, name in enumerate(truth)
+            for score, name in enumerate(SCORES)
         }
-        others = " | ".join("{} ({})".format(*coverage[name]) for name in OTHERS)
+        others = " | ".join("{} ({})".format(*coverage[name]) for name in SCORES[1:])
         rows.append(f"| {scans} | {auc} | {others} |")
-    print(f"\n| scans | AUC | {' | '.join(OTHERS)} |")
+    print(f"\n| scans | AUC | {' | '.join(SCORES[1:])} |")
     print("| ---: " * 6 + "|")
     print("\n".join(rows))
 

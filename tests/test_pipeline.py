@@ -23,6 +23,7 @@ from nodules.patches.reader import open_patches
 
 TINY = {
     "phantom": {"scans": 24, "patches_per_scan": 10, "nodule_fraction": 0.3},
+    "evaluate": {"prevalence": 0.02},
     "models": {
         "squeezenet": {
             "config": {"stem_stride": 2, "fires": [[8, 16], [16, 32]], "pool_before": [0, 1]}
@@ -78,7 +79,8 @@ def test_metrics_have_the_expected_keys_and_ranges(reproduced: RepositoryCopy) -
     for split in ("train", "val", "test"):
         found = evaluated[split]
         assert found.keys() >= SCORES
-        assert not found.keys() & {"ppv_at_prevalence", "npv_at_prevalence"}
+        found_nodules, false = 0.02 * found["sensitivity"], 0.98 * (1 - found["specificity"])
+        assert found["ppv_at_prevalence"] == pytest.approx(found_nodules / (found_nodules + false))
         assert all(0 <= value <= 1 for name, value in found.items() if name not in LINE)
         for name in WITH_INTERVALS if split != "train" else ():
             assert found[f"{name}_low"] <= found[name] <= found[f"{name}_high"]

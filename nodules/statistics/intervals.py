@@ -28,8 +28,8 @@ from scipy.stats import rankdata, t
 from nodules.patches.layout import Groups, Labels
 from nodules.statistics.estimate import Estimate
 
-# In `benchmarks.coverage`, half of this lets the coverage of the AUC fall to 0.91 for strong scan
-# effects, and twice this makes intervals wider than they need to be.
+# Coverage in `benchmarks.coverage`: half of this lets that of the AUC fall to 0.91 where
+# `--scan-effect` is 1, and twice this makes intervals wider than they need to be.
 WEIGHT_OF_BOUND = 0.25
 # A variance below this fraction of `value (1 - value)` is 0 but for rounding. One nodule that ranks
 # below one other patch, among a million of each, makes more.

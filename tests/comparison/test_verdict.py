@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from nodules.comparison.verdict import Classifier, Obstacle, Verdict, compare_classifiers
-from nodules.statistics.intervals import score_intervals
 from tests.support.predictions import draw_binormal
 
 
@@ -37,19 +36,6 @@ def test_a_single_group_is_no_evidence_however_small_delongs_p_value() -> None:
     assert compared.comparisons[0].auc.p_value < 0.001
     assert compared.comparisons[0].verdict == Verdict.NO_EVIDENCE
     assert compared.comparisons[0].obstacle == Obstacle.TOO_FEW_GROUPS
-
-
-def test_the_scores_have_the_intervals_that_evaluate_writes() -> None:
-    labels, scores = draw_binormal(np.random.default_rng(5), 400, (1.0, 1.6))
-    groups = np.arange(400) // 16
-    classifiers = [
-        Classifier(row, threshold) for row, threshold in zip(scores, (0.5, 1.0), strict=True)
-    ]
-    compared = compare_classifiers(labels, groups, classifiers, resamples=100)
-    for classifier, found in zip(classifiers, compared.scores, strict=True):
-        row, threshold = classifier
-        expected = score_intervals(labels, groups, row, threshold=threshold, confidence=0.95)
-        assert found == expected
 
 
 def test_with_more_candidates_the_required_sample_grows() -> None:

@@ -8,11 +8,12 @@ from scipy.stats import binomtest, t
 
 from benchmarks.coverage import THRESHOLD, true_scores
 from benchmarks.simulated_scans import simulate_test
+from nodules.comparison.verdict import Classifier, compare_classifiers
 from nodules.statistics.auc_tests import correlated_aucs
 from nodules.statistics.bootstrap import PairedScores
 from nodules.statistics.estimate import Estimate
 from nodules.statistics.intervals import _auc, _average_precision, score_intervals, wilson
-from tests.support.predictions import predictions, scikit_learn_scores
+from tests.support.predictions import draw_binormal, predictions, scikit_learn_scores
 
 PROPORTIONS = ("sensitivity", "specificity", "accuracy")
 
@@ -32,8 +33,10 @@ def replicated(copies: int) -> dict[str, Estimate]:
     rng = np.random.default_rng(2)
     labels = np.arange(24) % 3 == 0
     probabilities = np.clip(rng.normal(0.3 + 0.4 * labels, 0.25), 0, 1)
-    groups = np.arange(24)
-    return intervals(*(np.tile(each, copies) for each in (labels, groups, probabilities)))
+    labels, groups, probabilities = (
+        np.tile(each, copies) for each in (labels, np.arange(24), probabilities)
+    )
+    return intervals(labels, groups, probabilities)
 
 
 @given(case=predictions(), threshold=st.floats(0, 1), grouped=st.booleans())
@@ -167,6 +170,19 @@ def test_one_scan_says_nothing_about_others() -> None:
         assert found[name][1:] == (0, 1)
     for name in ("specificity", "accuracy"):
         assert found[name].high - found[name].low < 0.6
+
+
+def test_compare_prints_these_intervals() -> None:
+    labels, scores = draw_binormal(np.random.default_rng(5), 400, (1.0, 1.6))
+    groups = np.arange(400) // 16
+    classifiers = [
+        Classifier(row, threshold) for row, threshold in zip(scores, (0.5, 1.0), strict=True)
+    ]
+    compared = compare_classifiers(labels, groups, classifiers, resamples=100)
+    for classifier, found in zip(classifiers, compared.scores, strict=True):
+        row, threshold = classifier
+        expected = score_intervals(labels, groups, row, threshold=threshold, confidence=0.95)
+        assert found == expected
 
 
 def test_the_names_of_scans_do_not_matter() -> None:
