@@ -36,7 +36,6 @@ class Run(NamedTuple):
 
 SMALL = {
     "phantom": {"scans": 24, "patches_per_scan": 10, "nodule_fraction": 0.3},
-    "evaluate": {"bootstrap_resamples": 200},
     "models": {
         "squeezenet": {
             "config": {

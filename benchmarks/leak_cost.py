@@ -11,8 +11,6 @@ import tempfile
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from sklearn.metrics import roc_auc_score
-
 from benchmarks import new_parser
 from benchmarks.pipeline_run import run_training
 from nodules.inference.probabilities import nodule_probabilities
@@ -20,7 +18,7 @@ from nodules.models.file import load_model
 from nodules.params import Params, read_params
 from nodules.patches.reader import open_patches
 from nodules.runtime import be_deterministic
-from nodules.statistics.bootstrap import auc_interval
+from nodules.statistics.intervals import score_intervals
 from nodules.system.exits import one_line_errors
 
 PROTOCOLS = {
@@ -43,7 +41,9 @@ def main() -> None:
         for seed in arguments.seeds:
             for name, changes in PROTOCOLS.items():
                 split = params.split.model_copy(update=changes)
-                auc = _test_auc(params.model_copy(update={"seed": seed, "split": split}))
+                auc = _test_auc(
+                    params.model_copy(update={"seed": seed, "training_seed": seed, "split": split})
+                )
                 print(f"| {seed} | {name} | {auc} |", flush=True)
 
 
@@ -53,16 +53,14 @@ def _test_auc(params: Params) -> str:
         model = load_model(run_training(params, Path(params.dataset), folder).model)
         with open_patches(folder / "test.h5") as test:
             probabilities = nodule_probabilities(model, test.on_disk())
-            auc = roc_auc_score(test.labels, probabilities)
-            low, high = auc_interval(
+            scores = score_intervals(
                 test.labels,
-                probabilities,
                 test.groups,
-                resamples=params.evaluate.bootstrap_resamples,
+                probabilities,
+                threshold=0.5,  # of no effect on the AUC
                 confidence=params.evaluate.confidence,
-                seed=params.seed,
             )
-    return f"{auc:.3f} ({low:.3f} to {high:.3f})"
+    return "{:.3f} ({:.3f} to {:.3f})".format(*scores["auc"])
 
 
 if __name__ == "__main__":

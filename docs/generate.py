@@ -8,6 +8,7 @@ import argparse
 import inspect
 import re
 import shutil
+import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,6 +136,9 @@ def _type(annotation: Any, metadata: list[Any]) -> str:
         return " or ".join(f"`{choice}`" for choice in typing.get_args(annotation))
     if annotation is bool:
         return "`true` or `false`"
+    if types.NoneType in typing.get_args(annotation):
+        kind, field = typing.get_args(typing.get_args(annotation)[0])
+        return f"{_type(kind, field.metadata)}, or empty"
     name = {int: "integer", float: "number", str: "text"}.get(annotation, "mapping")
     signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
     limits = [

@@ -18,7 +18,10 @@ EntryName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
 
 class Block(BaseModel):
-    """A mapping whose keys are all known and required, typed as written, and immutable."""
+    """A mapping whose keys are all known, typed as written, and immutable.
+
+    Keys without a default are required.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 

@@ -1,6 +1,7 @@
 """params.yaml: accepted values and error messages."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,6 @@ from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
 from nodules.errors import ParamsError
-from nodules.models.params import ModelParams
 from nodules.params import read_params
 from nodules.schema import Block
 from tests.support import REPOSITORY
@@ -66,6 +66,7 @@ def test_the_published_recipe_is_as_published() -> None:
             1.2,
             "phantom.nodule_fraction: found 1.2, expected less than 1",
         ),
+        ("evaluate.prevalence", 2.0, "evaluate.prevalence: found 2.0, expected less than 1"),
         ("phantom.colour", 3, "phantom.colour: unknown key"),
         ("split.test", 0.3, "split: train, val and test add up to 1.15, expected 1"),
         (
@@ -124,8 +125,8 @@ def test_a_mistake_is_one_line_that_names_the_key(
 
 def keys_of(block: Block) -> Iterator[tuple[str, ...]]:
     """Return the required keys of a block and of its nested blocks."""
-    for name in type(block).model_fields:
-        if not (isinstance(block, ModelParams) and name == "recipes"):
+    for name, field in type(block).model_fields.items():
+        if field.is_required():
             yield (name,)
         value = getattr(block, name)
         named = value.items() if isinstance(value, dict) else ()
@@ -189,12 +190,23 @@ def test_an_experiment_changes_only_its_parameter(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     shutil.copy(REPOSITORY / "params.yaml", path)
     before = path.read_text().splitlines()
+    assert read_params(path).evaluate.prevalence is None
     apply_overrides(path, ["model=mobilenet"])
     after = path.read_text().splitlines()
     changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
     assert [(old.split("#")[0], new.split("#")[0]) for old, new in changed] == [
         ("model: squeezenet          ", "model: mobilenet           ")
     ]
+
+
+def test_an_experiment_can_set_the_prevalence_which_may_also_be_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    shutil.copy(REPOSITORY / "params.yaml", path)
+    apply_overrides(path, ["evaluate.prevalence=0.02"])
+    assert read_params(path).evaluate.prevalence == 0.02
+    text = path.read_text(encoding="utf-8")
+    path.write_text(re.sub(r"(?m)^  prevalence:.*\n", "", text), encoding="utf-8")
+    assert read_params(path).evaluate.prevalence is None
 
 
 def test_the_comments_list_the_choices() -> None:

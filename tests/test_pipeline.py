@@ -15,6 +15,7 @@ from dvc.repo import Repo
 
 from benchmarks.repository_copy import REPOSITORY, RepositoryCopy
 from nodules.evaluation import figures
+from nodules.evaluation.evaluate import WITH_INTERVALS
 from nodules.evaluation.figures import RocCurve
 from nodules.evaluation.metrics import score
 from nodules.params import read_params
@@ -22,7 +23,7 @@ from nodules.patches.reader import open_patches
 
 TINY = {
     "phantom": {"scans": 24, "patches_per_scan": 10, "nodule_fraction": 0.3},
-    "evaluate": {"bootstrap_resamples": 100},
+    "evaluate": {"prevalence": 0.02},
     "models": {
         "squeezenet": {
             "config": {"stem_stride": 2, "fires": [[8, 16], [16, 32]], "pool_before": [0, 1]}
@@ -32,7 +33,8 @@ TINY = {
     "recipes": {"tuned": {"epochs": 2}},
 }
 SCORES = {"auc", "accuracy", "average_precision", "sensitivity", "specificity", "precision"}
-SCORES |= {"npv", "f1", "brier", "ece", "sensitivity_at_specificity"}
+SCORES |= {"npv", "f1", "brier", "ece", "partial_auc", "sensitivity_at_specificity"}
+LINE = {"calibration_slope", "calibration_intercept"}
 
 
 def flat(metrics: dict, prefix: str = "") -> Iterator[str]:
@@ -75,9 +77,14 @@ def test_repro_leaves_nothing_to_do_and_nothing_uncommitted(reproduced: Reposito
 def test_metrics_have_the_expected_keys_and_ranges(reproduced: RepositoryCopy) -> None:
     evaluated = json.loads((reproduced.path / "metrics/evaluate/metrics.json").read_text())
     for split in ("train", "val", "test"):
-        assert evaluated[split].keys() >= SCORES
-        assert all(0 <= value <= 1 for value in evaluated[split].values())
-    assert evaluated["test"]["auc_low"] <= evaluated["test"]["auc"] <= evaluated["test"]["auc_high"]
+        found = evaluated[split]
+        assert found.keys() >= SCORES
+        found_nodules, false = 0.02 * found["sensitivity"], 0.98 * (1 - found["specificity"])
+        assert found["ppv_at_prevalence"] == pytest.approx(found_nodules / (found_nodules + false))
+        assert all(0 <= value <= 1 for name, value in found.items() if name not in LINE)
+        for name in WITH_INTERVALS if split != "train" else ():
+            assert found[f"{name}_low"] <= found[name] <= found[f"{name}_high"]
+            assert found[f"{name}_low"] < found[f"{name}_high"]
     assert 0 < evaluated["threshold"] < 1
     trained = json.loads((reproduced.path / "metrics/train/metrics.json").read_text())
     assert trained["training"].keys() == {"loss", "accuracy"}

@@ -19,6 +19,7 @@ from nodules.statistics.auc_tests import (
 from nodules.statistics.bootstrap import PairedScores, percentile_estimate
 from nodules.statistics.decision import called
 from nodules.statistics.estimate import Estimate
+from nodules.statistics.intervals import score_intervals
 from nodules.statistics.significance import clustered_mcnemar, mcnemar
 
 ALPHA = 0.05
@@ -110,7 +111,8 @@ class ComparedClassifiers:
     margin
         Largest decrease in AUC that counts as as good, or None.
     scores
-        Scores by name with bootstrap intervals, one dict per classifier, the baseline first.
+        Scores by name with the intervals of `score_intervals`, one dict per classifier, the
+        baseline first.
     comparisons
         One comparison per candidate.
     """
@@ -156,11 +158,6 @@ def compare_classifiers(
     correct = called(probabilities, thresholds[:, None]) == (labels == 1)
     paired = PairedScores(labels, groups, probabilities, thresholds)
     observed, resampled = paired.observed(), paired.resampled(resamples, SEED)
-
-    def score(name: str, index: int) -> Estimate:
-        return percentile_estimate(
-            observed[name][index], resampled[name][index], confidence=CONFIDENCE
-        )
 
     candidates = range(1, len(classifiers))
     alpha = ALPHA / len(candidates)
@@ -211,7 +208,12 @@ def compare_classifiers(
                 only_candidate_right=int((correct[index] & ~correct[0]).sum()),
             )
         )
-    scores = [{name: score(name, index) for name in observed} for index in range(len(classifiers))]
+    scores = [
+        score_intervals(
+            labels, groups, each.probabilities, threshold=each.threshold, confidence=CONFIDENCE
+        )
+        for each in classifiers
+    ]
     return ComparedClassifiers(1 - alpha, margin, scores, comparisons)
 
 

@@ -14,7 +14,9 @@ from nodules.evaluation import figures
 from nodules.evaluation.dvc_lock import trained_recipe
 from nodules.evaluation.metrics import (
     calibration_curve,
+    calibration_line,
     choose_threshold,
+    predictive_values,
     score,
     sensitivity_at_specificity,
     threshold_text,
@@ -28,11 +30,13 @@ from nodules.models.archive import read_archive
 from nodules.models.file import load_model
 from nodules.patches.layout import CLASSES, SPLITS, Groups, Labels
 from nodules.patches.reader import PatchRows, open_patches
-from nodules.statistics.bootstrap import auc_interval
 from nodules.statistics.decision import called
+from nodules.statistics.estimate import Estimate
+from nodules.statistics.intervals import score_intervals
 
 # Predictions on the train split are of little use and would make the table five times as long.
 PREDICTED_SPLITS = ("val", "test")
+WITH_INTERVALS = ("auc", "average_precision", "accuracy", "sensitivity", "specificity")
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def evaluate(params: EvaluateParams, seed: int, files: EvaluationFiles) -> None:
     params
         Parameters of the evaluation.
     seed
-        Seed of the bootstrap and of the sample patches in the figure.
+        Seed of the sample patches in the figure.
     files
         Files to read and write.
 
@@ -99,28 +103,15 @@ def evaluate(params: EvaluateParams, seed: int, files: EvaluationFiles) -> None:
     threshold = choose_threshold(val.labels, val.probabilities, params.threshold)
     metrics: dict[str, float] = {"threshold": threshold}
     for name, split in scored.items():
-        scores = score(
-            split.labels,
-            split.probabilities,
-            threshold=threshold,
-            calibration_bins=params.calibration_bins,
-        )
-        metrics |= {f"{name}/{key}": value for key, value in scores._asdict().items()}
-        metrics[f"{name}/sensitivity_at_specificity"] = sensitivity_at_specificity(
-            split.labels, split.probabilities, params.at_specificity
-        )
+        split_metrics = _metrics(split, threshold, params)
+        metrics |= {f"{name}/{key}": value for key, value in split_metrics.items()}
     intervals = {}
     for name in PREDICTED_SPLITS:
-        split = scored[name]
-        low, high = intervals[name] = auc_interval(
-            split.labels,
-            split.probabilities,
-            split.groups,
-            resamples=params.bootstrap_resamples,
-            confidence=params.confidence,
-            seed=seed,
-        )
-        metrics |= {f"{name}/auc_low": low, f"{name}/auc_high": high}
+        estimates = _intervals(scored[name], threshold, params.confidence)
+        intervals[name] = estimates["auc"][1:]
+        for key in WITH_INTERVALS:
+            _, low, high = estimates[key]
+            metrics |= {f"{name}/{key}_low": low, f"{name}/{key}_high": high}
     with Live(str(files.log), dvcyaml=None, save_dvc_exp=False) as live:
         for name, value in metrics.items():
             live.log_metric(name, value, plot=False)
@@ -160,8 +151,41 @@ def evaluate(params: EvaluateParams, seed: int, files: EvaluationFiles) -> None:
     print(
         f"test AUC {metrics['test/auc']:.3f} ({params.confidence:.0%} interval {low:.3f} to "
         f"{high:.3f}); threshold {threshold:.3f}, {threshold_text(params.threshold)}: sensitivity "
-        f"{metrics['test/sensitivity']:.3f}, specificity {metrics['test/specificity']:.3f}; "
-        f"curves in {files.figures / 'roc.png'}"
+        f"{metrics['test/sensitivity']:.3f}, specificity {metrics['test/specificity']:.3f}"
+        f"{_predictive_text(metrics, params.prevalence)}; curves in {files.figures / 'roc.png'}"
+    )
+
+
+def _metrics(split: ScoredSplit, threshold: float, params: EvaluateParams) -> dict[str, float]:
+    """Return the metrics of a split by name."""
+    labels, probabilities = split.labels, split.probabilities
+    scores = score(
+        labels, probabilities, threshold=threshold, calibration_bins=params.calibration_bins
+    )
+    metrics = scores._asdict()
+    metrics["sensitivity_at_specificity"] = sensitivity_at_specificity(
+        labels, probabilities, params.at_specificity
+    )
+    if line := calibration_line(labels, probabilities):
+        metrics |= {"calibration_slope": line.slope, "calibration_intercept": line.intercept}
+    if params.prevalence is not None:
+        values = predictive_values(scores.sensitivity, scores.specificity, params.prevalence)
+        metrics |= {"ppv_at_prevalence": values.ppv, "npv_at_prevalence": values.npv}
+    return metrics
+
+
+def _intervals(split: ScoredSplit, threshold: float, confidence: float) -> dict[str, Estimate]:
+    return score_intervals(
+        split.labels, split.groups, split.probabilities, threshold=threshold, confidence=confidence
+    )
+
+
+def _predictive_text(metrics: dict[str, float], prevalence: float | None) -> str:
+    if prevalence is None:
+        return ""
+    return (
+        f", at a prevalence of {prevalence:g} positive predictive value "
+        f"{metrics['test/ppv_at_prevalence']:.3f}, negative {metrics['test/npv_at_prevalence']:.3f}"
     )
 
 

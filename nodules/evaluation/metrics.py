@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logit
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import (
     average_precision_score,
     brier_score_loss,
@@ -22,15 +24,23 @@ Probabilities = NDArray[np.floating]
 # Good networks differ in a corner of the ROC, which figures enlarge: false positive rates of at
 # most this, and true positive rates of at least 1 minus this.
 ROC_CORNER = 0.2
+# Part of the ROC whose area `partial_auc` is: good networks differ where few others are called.
+MAX_FALSE_POSITIVE_RATE = 0.1
+# Single precision holds no probability that is closer to 1 and below it.
+CLOSEST_TO_CERTAIN = 1e-7
 
 
 class Scores(NamedTuple):
     """The scores of one split, each in 0..1; higher is better except for `brier` and `ece`.
 
     A ratio with a zero denominator, such as the precision without positive calls, is 0.
+    `precision`, `npv`, `f1`, `average_precision`, `accuracy`, `brier` and `ece` depend on the
+    split's fraction of nodules. `partial_auc` is the area at specificities of at least 0.9,
+    standardised: 1 is perfect and 0.5 is chance.
     """
 
     auc: float
+    partial_auc: float
     accuracy: float
     average_precision: float
     sensitivity: float
@@ -40,6 +50,24 @@ class Scores(NamedTuple):
     f1: float
     brier: float
     ece: float
+
+
+class CalibrationLine(NamedTuple):
+    """Log odds of a nodule as a linear function of the predicted log odds.
+
+    Slope 1 and intercept 0 are perfect. A slope below 1 means probabilities that are too extreme,
+    a negative intercept probabilities that are too high.
+    """
+
+    slope: float
+    intercept: float
+
+
+class PredictiveValues(NamedTuple):
+    """Fraction of nodules among positive calls, and of others among negative calls."""
+
+    ppv: float
+    npv: float
 
 
 class CalibrationBin(NamedTuple):
@@ -75,6 +103,9 @@ def score(
     bins = calibration_curve(labels, probabilities, calibration_bins)
     return Scores(
         auc=float(roc_auc_score(labels, probabilities)),
+        # Standardised as by McClish (1989), "Analyzing a portion of the ROC curve", Medical
+        # Decision Making 9:190-195.
+        partial_auc=float(roc_auc_score(labels, probabilities, max_fpr=MAX_FALSE_POSITIVE_RATE)),
         accuracy=_ratio(tp + tn, len(labels)),
         average_precision=float(average_precision_score(labels, probabilities)),
         sensitivity=_ratio(tp, tp + fn),
@@ -127,6 +158,61 @@ def expected_calibration_error(bins: list[CalibrationBin]) -> float:
     patches = sum(bin_.patches for bin_ in bins)
     gaps = (abs(bin_.probability - bin_.nodule_fraction) * bin_.patches for bin_ in bins)
     return sum(gaps) / patches
+
+
+def calibration_line(labels: Labels, probabilities: Probabilities) -> CalibrationLine | None:
+    """Fit the calibration line of Cox.
+
+    Cox (1958), "Two further applications of a model for binary regression", Biometrika 45:562-565.
+
+    Parameters
+    ----------
+    labels, probabilities
+        As in `score`. Probabilities closer than 1e-7 to 0 or 1 count as 1e-7 from them.
+
+    Returns
+    -------
+    CalibrationLine or None
+        None if a threshold separates the classes, or all probabilities are equal: no line, or
+        none with a finite slope, fits best.
+    """
+    nodule = labels == 1
+    for above, below in ((nodule, ~nodule), (~nodule, nodule)):
+        if probabilities[above].min() >= probabilities[below].max():
+            return None
+    clipped = np.clip(probabilities.astype(np.float64), CLOSEST_TO_CERTAIN, 1 - CLOSEST_TO_CERTAIN)
+    # An infinite C is no penalty.
+    model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-9)
+    model.fit(logit(clipped)[:, None], nodule)
+    return CalibrationLine(float(model.coef_[0, 0]), float(model.intercept_[0]))
+
+
+def predictive_values(
+    sensitivity: float, specificity: float, prevalence: float
+) -> PredictiveValues:
+    """Return the predictive values at another prevalence, by Bayes' theorem.
+
+    Parameters
+    ----------
+    sensitivity, specificity
+        In 0..1, at one threshold.
+    prevalence
+        Fraction of nodules, in 0..1.
+
+    Returns
+    -------
+    PredictiveValues
+        0 if nothing is called positive, or nothing negative.
+
+    Examples
+    --------
+    >>> ppv, npv = predictive_values(0.9, 0.9, 0.1)
+    >>> round(ppv, 3), round(npv, 3)
+    (0.5, 0.988)
+    """
+    found, missed = sensitivity * prevalence, (1 - sensitivity) * prevalence
+    dismissed, false = specificity * (1 - prevalence), (1 - specificity) * (1 - prevalence)
+    return PredictiveValues(_ratio(found, found + false), _ratio(dismissed, dismissed + missed))
 
 
 def choose_threshold(
@@ -221,5 +307,5 @@ def _fewest(rate: float, whole: int) -> int:
     return math.ceil(rate * whole * (1 - 1e-12))
 
 
-def _ratio(part: int, whole: int) -> float:
+def _ratio(part: float, whole: float) -> float:
     return float(part / whole) if whole else 0.0

@@ -34,10 +34,8 @@ class EvaluateParams(Block):
     ----------
     threshold
         Rule for the operating point.
-    bootstrap_resamples
-        Number of bootstrap resamples for the confidence interval of the AUC.
     confidence
-        Level of the confidence interval.
+        Level of the confidence intervals.
     calibration_bins
         Number of equal-width bins of the calibration curve and the expected calibration error.
     hardest
@@ -47,15 +45,18 @@ class EvaluateParams(Block):
     at_specificity
         Specificity at which the sensitivity is read off the ROC of each split, independent of the
         threshold.
+    prevalence
+        Fraction of nodules among the candidates of the application, for the predictive values
+        there. Without it, they are not computed.
     batch_size
         Number of patches scored at once on one core.
     """
 
     threshold: ThresholdParams
-    bootstrap_resamples: Annotated[int, Field(ge=100)]
     confidence: Fraction
     calibration_bins: CalibrationBins
     hardest: Count
     views: Views
     at_specificity: Fraction
+    prevalence: Fraction | None = None
     batch_size: Count

@@ -384,6 +384,8 @@ def notes(report: Report) -> list[str]:
     sentences += [
         "Sensitivity, specificity and accuracy are at each revision's own threshold. "
         "A lower Brier score is better.",
+        "Average precision, accuracy and Brier score depend on the test set's fraction of nodules "
+        f"({report.baseline.predictions.labels.mean():.1%}).",
         "The comparison is between these trained networks and does not include the variation "
         "between training seeds.",
     ]

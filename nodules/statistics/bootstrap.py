@@ -166,54 +166,11 @@ class _Ranking:
         return _ratio(wins, nodules * others), _ratio((gained * precision).sum(axis=1), nodules)
 
 
-def auc_interval(
-    labels: Labels,
-    probabilities: NDArray[np.floating],
-    groups: Groups | None,
-    *,
-    resamples: int,
-    confidence: float,
-    seed: int,
-) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of the AUC.
-
-    Resamples that lack a class have no AUC and are excluded.
-
-    Parameters
-    ----------
-    labels
-        (N,) labels 0 and 1.
-    probabilities
-        (N,) predicted probabilities of a nodule.
-    groups
-        (N,) group of each patch. None resamples single patches.
-    resamples
-        Number of bootstrap resamples.
-    confidence
-        Confidence level, in 0..1.
-    seed
-        Seed of the resampling.
-
-    Returns
-    -------
-    low, high : float
-    """
-    resampling = Resampling(len(labels), groups)
-    ranking = _Ranking(labels, resampling.units, probabilities)
-    aucs = [ranking.scores(copies)[0] for copies in resampling.draw(resamples, seed)]
-    low, high = _percentiles(np.concatenate(aucs), confidence)
-    return low, high
-
-
 def percentile_estimate(value: float, resampled: Floats, *, confidence: float) -> Estimate:
     """Return a score, or a difference of scores, with its percentile bootstrap interval."""
-    return Estimate(float(value), *_percentiles(resampled, confidence))
-
-
-def _percentiles(resampled: Floats, confidence: float) -> tuple[float, float]:
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(resampled, [tail, 1 - tail])
-    return float(low), float(high)
+    return Estimate(float(value), float(low), float(high))
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:

@@ -10,8 +10,10 @@ from sklearn import metrics
 
 from nodules.evaluation.metrics import (
     calibration_curve,
+    calibration_line,
     choose_threshold,
     expected_calibration_error,
+    predictive_values,
     score,
     sensitivity_at_specificity,
 )
@@ -104,6 +106,50 @@ def test_probabilities_that_are_frequencies_are_calibrated() -> None:
     labels = np.array([0, 0, 0, 1, 0, 1, 1, 1], dtype=np.uint8)
     probabilities = np.array([0.25] * 4 + [0.75] * 4)
     assert score(labels, probabilities, threshold=0.5, calibration_bins=10).ece == 0
+
+
+def test_the_partial_auc_is_the_standardised_area_at_high_specificities() -> None:
+    found = score(LABELS, PROBABILITIES, threshold=0.5, calibration_bins=2).partial_auc
+    # Up to a false positive rate of 0.1, the ROC is flat at 2/5 of the nodules. McClish: half of 1
+    # plus the area's position between that of the diagonal, 0.1^2 / 2, and the largest, 0.1.
+    assert found == pytest.approx((1 + (0.1 * 2 / 5 - 0.005) / (0.1 - 0.005)) / 2)
+
+
+@given(slope=st.floats(0.3, 3), intercept=st.floats(-2, 2))
+def test_the_calibration_line_undoes_a_distortion_of_the_log_odds(
+    slope: float, intercept: float
+) -> None:
+    # Of 100 patches at each true probability, exactly that many are nodules.
+    nodules = np.array([5, 20, 50, 80, 95])
+    labels = np.concatenate([np.repeat([1, 0], [count, 100 - count]) for count in nodules])
+    odds = np.repeat((np.log(nodules / (100 - nodules)) - intercept) / slope, 100)
+    line = calibration_line(labels.astype(np.uint8), 1 / (1 + np.exp(-odds)))
+    assert line == pytest.approx((slope, intercept), abs=1e-5)
+
+
+def test_without_overlap_of_the_classes_there_is_no_calibration_line() -> None:
+    labels = np.array([0, 0, 1, 1], np.uint8)
+    for probabilities in ([0.1, 0.4, 0.4, 0.9], [0.9, 0.8, 0.2, 0.1], [0.3] * 4, [0.0, 0, 1, 1]):
+        assert calibration_line(labels, np.array(probabilities)) is None
+
+
+def test_certain_mistakes_have_a_finite_calibration_line() -> None:
+    probabilities = np.array([0, 0, 1, 0, 1, 1], np.float32)
+    line = calibration_line(np.array([0, 0, 0, 1, 1, 1], np.uint8), probabilities)
+    # Two of three are right on each side: odds of 2, at log odds of 1e7.
+    assert line == pytest.approx((np.log(2) / np.log(1e7), 0), abs=1e-6)
+
+
+def test_predictive_values_at_the_splits_own_prevalence_are_its_precision_and_npv() -> None:
+    found = score(LABELS, PROBABILITIES, threshold=0.5, calibration_bins=2)
+    values = predictive_values(found.sensitivity, found.specificity, 5 / 12)
+    assert values == pytest.approx((found.precision, found.npv))
+
+
+def test_predictive_values_at_a_low_prevalence_worked_by_hand() -> None:
+    # Of 1,000 candidates, 8 of 10 nodules and 99 of 990 others are called.
+    assert predictive_values(0.8, 0.9, 0.01) == pytest.approx((8 / 107, 891 / 893))
+    assert predictive_values(0, 1, 0.01) == (0, 0.99)
 
 
 def operating_point(threshold: float) -> tuple[float, float]:

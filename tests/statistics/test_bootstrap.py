@@ -1,6 +1,4 @@
-"""The bootstrap over groups, against its definition, DeLong and simulated coverage."""
-
-from typing import Any
+"""The bootstrap over groups, against its definition and DeLong."""
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ from nodules.statistics.auc_tests import (
     compare_aucs,
     correlated_aucs,
 )
-from nodules.statistics.bootstrap import PairedScores, _Ranking, auc_interval
+from nodules.statistics.bootstrap import PairedScores, _Ranking
 from tests.support.predictions import (
     draw_binormal,
     paired_predictions,
@@ -68,44 +66,3 @@ def test_a_resamples_auc_is_that_of_its_repeated_patches(case, seed: int) -> Non
             assert np.isnan(auc)
         else:
             assert auc == pytest.approx(metrics.roc_auc_score(*repeated))
-
-
-def simulated(rng: np.random.Generator, groups: int, size: int) -> tuple[np.ndarray, ...]:
-    """Draw patches whose scores have a large common offset within each group."""
-    group = np.repeat(np.arange(groups), size)
-    labels = (rng.random(len(group)) < 0.3).astype(np.uint8)
-    offset = rng.normal(0, 1.5, groups)[group]
-    scores = labels * 1.5 + offset + rng.normal(0, 1, len(group))
-    return labels, 1 / (1 + np.exp(-scores)), group
-
-
-def test_the_interval_covers_the_true_auc_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(5)
-    truth = metrics.roc_auc_score(*simulated(rng, 40_000, 5)[:2])
-    intervals = [
-        auc_interval(*simulated(rng, 60, 5), resamples=400, confidence=0.9, seed=trial)
-        for trial in range(200)
-    ]
-    coverage = np.mean([low <= truth <= high for low, high in intervals])
-    # 0.9 plus or minus three standard errors of 0.021, and a small loss due to only 60 groups.
-    assert 0.82 <= coverage <= 0.97
-
-
-def test_correlated_patches_widen_the_interval() -> None:
-    rng = np.random.default_rng(6)
-    labels, probabilities, group = simulated(rng, 30, 40)
-    # One label per scan makes its patches strongly correlated.
-    labels = (group % 3 == 0).astype(np.uint8)
-    settings_: dict[str, Any] = {"resamples": 500, "confidence": 0.95, "seed": 1}
-    low, high = auc_interval(labels, probabilities, group, **settings_)
-    alone_low, alone_high = auc_interval(labels, probabilities, None, **settings_)
-    assert high - low > 2 * (alone_high - alone_low)
-
-
-def test_the_interval_is_seeded_and_whatever_the_group_names_are() -> None:
-    labels, probabilities, group = simulated(np.random.default_rng(7), 20, 6)
-    names = np.array([f"scan-{number:03}" for number in group], dtype=object)
-    settings_: dict[str, Any] = {"resamples": 300, "confidence": 0.95}
-    first = auc_interval(labels, probabilities, group, seed=1, **settings_)
-    assert first == auc_interval(labels, probabilities, names, seed=1, **settings_)
-    assert first != auc_interval(labels, probabilities, group, seed=2, **settings_)
