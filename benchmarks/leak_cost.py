@@ -41,9 +41,8 @@ def main() -> None:
         for seed in arguments.seeds:
             for name, changes in PROTOCOLS.items():
                 split = params.split.model_copy(update=changes)
-                auc = _test_auc(
-                    params.model_copy(update={"seed": seed, "training_seed": seed, "split": split})
-                )
+                seeds = {"seed": seed, "training_seed": seed}
+                auc = _test_auc(params.model_copy(update=seeds | {"split": split}))
                 print(f"| {seed} | {name} | {auc} |", flush=True)
 
 

@@ -1,6 +1,5 @@
 """Assign each patch to a split; groups are kept whole."""
 
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,18 @@ from nodules.patches.layout import SPLITS, Groups, Labels
 from nodules.patches.reader import PatchFile
 from nodules.splitting.params import SplitParams
 
-# Splits consist of whole folds; with 100 folds, any whole percentage is met.
-MAX_FOLDS = 100
-# scikit-learn assigns groups one by one in Python, which would take minutes for half a million.
-MAX_GROUPS_BY_SIZE = 20_000
+# The search ends once no fraction is further off.
+CLOSE_ENOUGH = 0.002
+# Units to deal in all attempts together: the fewer there are, the more local optima matter.
+MAX_DEALT = 400
+# A step of the search chooses among this many of the largest units, and as many random ones.
+CANDIDATES = 32
+# Each bundle of units is divided into this many.
+FINER = 8
+# The search also ends when a step reduces the sum of squared errors by a smaller fraction.
+NEGLIGIBLE = 1e-6
+# A fraction further off is reported.
+MAX_MISS = 0.05
 Assignment = NDArray[np.int8]
 
 
@@ -45,14 +52,18 @@ def assign_splits(
     """
     labels, path = patches.labels, patches.path
     groups = units_of(patches, params) if joined is None else joined.astype(np.int64)
-    fractions = {"train": params.train, "val": params.val, "test": params.test}
-    if patches.split is None:
-        rows = np.arange(len(patches))
-        assignment = _deal(path, labels, groups, rows, fractions, seed)
-    else:
-        positions = {name: position for position, name in enumerate(SPLITS)}
-        assignment = np.array([positions[name] for name in patches.split], dtype=np.int8)
-        _complete(path, labels, groups, assignment, fractions, seed)
+    assignment, dealt = _given_split(patches)
+    if dealt:
+        rows = np.flatnonzero(np.isin(assignment, dealt))
+        unit_of = np.arange(len(rows))
+        if groups is not None:
+            _, unit_of = np.unique(groups[rows], return_inverse=True)
+        nodules = labels[rows] == 1
+        # Non-nodules and nodules of each unit, which is a group or a single patch.
+        units = _sums(unit_of, np.stack([~nodules, nodules], axis=1).astype(np.int64))
+        _check_divisible(path, units, dealt, grouped=groups is not None)
+        homes = deal_units(units, _targets(params, dealt), seed)
+        assignment[rows] = np.array(dealt)[homes[unit_of]]
     _check_classes(path, labels, assignment)
     return assignment
 
@@ -62,115 +73,209 @@ def units_of(patches: PatchFile, params: SplitParams) -> Groups | None:
     return patches.groups if params.by == "group" else None
 
 
-def fold_counts(fractions: Sequence[float], max_folds: int) -> list[int]:
-    """Convert fractions to numbers of folds.
+def missed_fractions(
+    patches: PatchFile,
+    params: SplitParams,
+    assignment: Assignment,
+    joined: NDArray[np.int32] | None = None,
+) -> str | None:
+    """Return which fractions of the patches or nodules are over 5 points off and why, or None.
 
     Parameters
     ----------
-    fractions
-        Positive numbers, in any unit.
-    max_folds
-        Largest total number of folds.
-
-    Returns
-    -------
-    list of int
-        Number of folds per fraction, at least 1. The total is the smallest one that approximates
-        the fractions best. Empty if `max_folds` is smaller than the number of fractions.
-
-    Examples
-    --------
-    >>> fold_counts([0.7, 0.15, 0.15], max_folds=100)
-    [14, 3, 3]
-    >>> fold_counts([0.7, 0.15, 0.15], max_folds=8)
-    [5, 1, 1]
+    patches, params, joined
+        As in `assign_splits`.
+    assignment
+        Its result. A split that the file gives is never off.
     """
-    target = np.asarray(fractions) / np.sum(fractions)
-    best: list[int] = []
-    best_error = np.inf
-    for total in range(len(target), max_folds + 1):
-        counts = np.ones(len(target), dtype=int)
-        while counts.sum() < total:
-            counts[np.argmax(target * total - counts)] += 1
-        error = float(np.abs(counts / total - target).sum())
-        if error < best_error - 1e-9:
-            best, best_error = counts.tolist(), error
-    return best
-
-
-def _deal(
-    path: Path,
-    labels: Labels,
-    groups: Groups | None,
-    rows: NDArray[np.intp],
-    fractions: Mapping[str, float],
-    seed: int,
-) -> Assignment:
-    """Divide `rows` among the splits named in `fractions`; all other rows get -1.
-
-    Groups are stratified by size and class. Very many groups are stratified only by whether they
-    hold a nodule, since their sizes even out.
-    """
-    nodules = int(labels[rows].sum())
-    units = {"nodules": nodules, "non-nodules": len(rows) - nodules}
-    if groups is not None:
-        # Every fold needs both classes, so the groups that hold a class limit the number of folds.
-        for label, kind in enumerate(("non-nodule", "nodule")):
-            holders = groups[rows][labels[rows] == label]
-            units[f"groups with a {kind}"] = len(np.unique(holders))
-    scarcest = min(units, key=lambda name: units[name])
-    folds = fold_counts(list(fractions.values()), min(MAX_FOLDS, units[scarcest]))
-    if not folds:
-        problem = (
-            f"found {units[scarcest]} {scarcest}, expected at least one for each of "
-            f"{', '.join(fractions)}"
-        )
-        raise SplitError(path, problem)
-    # This import takes over a second; invalid files are refused before it.
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
-    options = {"n_splits": sum(folds), "shuffle": True, "random_state": seed}
+    _, dealt = _given_split(patches)
+    rows = np.flatnonzero(np.isin(assignment, dealt))
+    misses = []
+    for kind, mine in (("patches", rows), ("nodules", rows[patches.labels[rows] == 1])):
+        for position, target in zip(dealt, _targets(params, dealt), strict=True):
+            found = float((assignment[mine] == position).mean())
+            sentence = f"{SPLITS[position]} has {found:.0%} of the {kind} instead of {target:.0%}"
+            misses.append((abs(found - target), sentence, kind, mine))
+    misses = [miss for miss in misses if miss[0] > MAX_MISS]
+    if not misses:
+        return None
+    *_, kind, mine = max(misses, key=lambda miss: miss[0])
+    groups = units_of(patches, params) if joined is None else joined
     if groups is None:
-        dealt: Iterator = StratifiedKFold(**options).split(rows, labels[rows])
+        reason = f"there are {len(mine)} {kind}"
     else:
-        names, unit_of = np.unique(groups[rows], return_inverse=True)
-        if len(names) <= MAX_GROUPS_BY_SIZE:
-            dealt = StratifiedGroupKFold(**options).split(rows, labels[rows], groups[rows])
-        else:
-            holds_nodule = np.bincount(unit_of, weights=labels[rows]) > 0
-            dealt_units = StratifiedKFold(**options).split(names, holds_nodule)
-            # Positions of the rows whose unit is in the fold.
-            dealt = ((None, np.flatnonzero(np.isin(unit_of, fold))) for _, fold in dealt_units)
-    # The splitter puts the largest groups into the first folds. Shuffle the folds, since otherwise
-    # train would get all of these groups.
-    owner = np.repeat([SPLITS.index(name) for name in fractions], folds)
-    owner = np.random.default_rng(seed).permutation(owner)
-    assignment = np.full(len(labels), -1, dtype=np.int8)
-    for split, (_, fold) in zip(owner, dealt, strict=True):
-        assignment[rows[fold]] = split
-    return assignment
+        names, sizes = np.unique(groups[mine], return_counts=True)
+        name = "joined duplicates" if joined is not None else f"'{names[sizes.argmax()]}'"
+        reason = (
+            f"of {len(names)} groups with {kind}, {name} alone holds {sizes.max() / len(mine):.0%}"
+        )
+    return f"{', '.join(sentence for _, sentence, *_ in misses)}: {reason}"
 
 
-def _complete(
-    path: Path,
-    labels: Labels,
-    groups: Groups | None,
-    assignment: Assignment,
-    fractions: Mapping[str, float],
-    seed: int,
-) -> None:
-    """Take a missing val or test from the other one, in place."""
-    missing = [name for name in SPLITS if not (assignment == SPLITS.index(name)).any()]
-    if not missing:
-        return
-    if missing not in (["val"], ["test"]):
+def _given_split(patches: PatchFile) -> tuple[Assignment, list[int]]:
+    """Return the (N,) split of the file, and the splits among which their patches are dealt."""
+    if patches.split is None:
+        return np.zeros(len(patches), dtype=np.int8), list(range(len(SPLITS)))
+    given = np.array([SPLITS.index(name) for name in patches.split], dtype=np.int8)
+    missing = [name for position, name in enumerate(SPLITS) if position not in given]
+    if missing and missing not in (["val"], ["test"]):
         problem = (
             f"split: found no {' and no '.join(missing)}, expected train and val, or all three"
         )
+        raise SplitError(patches.path, problem)
+    return given, [SPLITS.index("val"), SPLITS.index("test")] if missing else []
+
+
+def _targets(params: SplitParams, dealt: list[int]) -> NDArray[np.float64]:
+    fractions = np.array([params.train, params.val, params.test])[dealt]
+    return fractions / fractions.sum()
+
+
+def _check_divisible(
+    path: Path, units: NDArray[np.int64], dealt: list[int], *, grouped: bool
+) -> None:
+    """Refuse units of which a split would lack a class.
+
+    A split needs one unit that holds both classes, or one of each. That suffices for all splits if
+    each class has as many units as there are splits.
+    """
+    found = {"nodules": int(units[:, 1].sum()), "non-nodules": int(units[:, 0].sum())}
+    if grouped:
+        for label, kind in enumerate(("non-nodule", "nodule")):
+            found[f"groups with a {kind}"] = int((units[:, label] > 0).sum())
+    scarcest = min(found, key=lambda name: found[name])
+    if found[scarcest] < len(dealt):
+        names = ", ".join(SPLITS[position] for position in dealt)
+        problem = f"found {found[scarcest]} {scarcest}, expected at least one for each of {names}"
         raise SplitError(path, problem)
-    held_out = {name: fractions[name] for name in ("val", "test")}
-    rows = np.flatnonzero(assignment != SPLITS.index("train"))
-    assignment[rows] = _deal(path, labels, groups, rows, held_out, seed)[rows]
+
+
+def deal_units(
+    units: NDArray[np.int64], targets: NDArray[np.float64], seed: int
+) -> NDArray[np.intp]:
+    """Divide units so that the fractions of both patches and nodules are near `targets`.
+
+    Parameters
+    ----------
+    units
+        (U, 2) numbers of non-nodules and nodules.
+    targets
+        (S,) fractions; they add up to 1.
+    seed
+        Seed of the order in which units are dealt.
+
+    Returns
+    -------
+    (U,) int
+        Index in `targets`; each part holds both classes.
+    """
+    rng = np.random.default_rng(seed)
+    # Units are first dealt in random bundles, at most one of the largest in each, then in finer
+    # ones, so that few steps suffice.
+    number = np.empty(len(units), dtype=np.intp)
+    small = CANDIDATES + rng.permutation(max(len(units) - CANDIDATES, 0))
+    number[_by_size(units, rng)] = [*range(min(CANDIDATES, len(units))), *small]
+    count = 2 * CANDIDATES
+    while (_sums(number % count, units) > 0).sum(axis=0).min() < len(targets):
+        count *= FINER
+    bundles = _sums(number % count, units)
+    least = np.inf
+    for _ in range(max(1, MAX_DEALT // len(bundles))):
+        homes = _deal_at_random(bundles, targets, rng)
+        errors = _improve(bundles, homes, targets, rng)
+        if (errors**2).sum() < least:
+            best, least = homes, (errors**2).sum()
+        # The first good one is taken rather than the best of all, so that seeds differ.
+        if np.abs(errors).max() <= CLOSE_ENOUGH:
+            break
+    while count < len(units):
+        bundles = _sums(number % (FINER * count), units)
+        best = best[np.arange(len(bundles)) % count]
+        _improve(bundles, best, targets, rng)
+        count *= FINER
+    return best[number]
+
+
+def _sums(place_of: NDArray[np.intp], units: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the (places, 2) non-nodules and nodules at each place."""
+    # Floats hold these sums exactly.
+    return np.stack([np.bincount(place_of, part) for part in units.T], axis=1).astype(np.int64)
+
+
+def _fractions(units: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the (U, 2) fractions of all patches and of all nodules in each unit."""
+    sizes = np.stack([units.sum(axis=1), units[:, 1]], axis=1)
+    return sizes / sizes.sum(axis=0)
+
+
+def _by_size(units: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.intp]:
+    """Return the order of decreasing fractions; ties are in random order."""
+    order = rng.permutation(len(units))
+    return order[np.argsort(-_fractions(units)[order].max(axis=1), kind="stable")]
+
+
+def _deal_at_random(
+    units: NDArray[np.int64], targets: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.intp]:
+    """Deal each unit on its own; if a class is missing somewhere, deal a few again to complete."""
+    homes = rng.choice(len(targets), size=len(units), p=targets)
+    splits = rng.permutation(len(targets))
+    if all((units[homes == split] > 0).any(axis=0).all() for split in splits):
+        return homes
+    nodules, others = units[:, 1] > 0, units[:, 0] > 0
+    kinds = (nodules & others, nodules & ~others, others & ~nodules)
+    both, *single = (rng.permutation(np.flatnonzero(kind)).tolist() for kind in kinds)
+    complete = [[unit] for unit in both] + [list(pair) for pair in zip(*single, strict=False)]
+    for split, members in zip(splits, complete, strict=False):
+        homes[members] = split
+    return homes
+
+
+def _improve(
+    units: NDArray[np.int64],
+    homes: NDArray[np.intp],
+    targets: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Move and swap units, in place, and return the (S, 2) errors of the fractions.
+
+    Each step reduces the sum of the squared errors as much as possible. All operations are on
+    integers or elementwise, so that they round alike on all processors.
+    """
+    splits = np.arange(len(targets))
+    # To move a unit, swap it with an empty one.
+    units = np.concatenate([units, np.zeros((len(splits), 2), dtype=np.int64)])
+    home_of = np.concatenate([homes, splits])
+    order = _by_size(units[: len(homes)], rng)
+    shares = _fractions(units)
+    held = _sums(home_of, units)
+    while True:
+        errors = _fractions(held) - targets[:, None]
+        others = order[CANDIDATES:]
+        others = rng.choice(others, min(CANDIDATES, len(others)), replace=False)
+        chosen = np.concatenate([order[:CANDIDATES], others, splits + len(homes)])
+        home = home_of[chosen]
+        # [:, i, j]: what i's split loses, and j's gains, if i and j change places.
+        loss = _differences(units[chosen])
+        change = _differences(shares[chosen])
+        rise = (change * (change - _differences(errors[home]))).sum(axis=0)
+        keeps = (loss < held[home].T[:, :, None]).all(axis=0)
+        rise[~(keeps & keeps.T) | (home == home[:, None])] = 0
+        i, j = np.unravel_index(np.argmin(rise), rise.shape)
+        if np.abs(errors).max() <= CLOSE_ENOUGH or rise[i, j] > -NEGLIGIBLE * (errors**2).sum():
+            break
+        held[home[i]] -= loss[:, i, j]
+        held[home[j]] += loss[:, i, j]
+        home_of[chosen[[i, j]]] = home[[j, i]]
+        home_of[len(homes) :] = splits
+    homes[:] = home_of[: len(homes)]
+    return errors
+
+
+def _differences(rows: NDArray) -> NDArray:
+    """Return the (2, C, C) differences of each of the (C, 2) rows from each."""
+    columns = np.ascontiguousarray(rows.T)
+    return columns[:, :, None] - columns[:, None]
 
 
 def _check_classes(path: Path, labels: Labels, assignment: Assignment) -> None:

@@ -44,7 +44,7 @@ class Crossings:
 
 def settle_leaks(
     patches: PatchFile, assignment: Assignment, params: SplitParams, seed: int
-) -> tuple[Assignment, Crossings, dict[str, int]]:
+) -> tuple[Assignment, NDArray[np.int32] | None, Crossings, dict[str, int]]:
     """Search for duplicates in different splits and apply `split.near_duplicates` to them.
 
     Parameters
@@ -60,6 +60,8 @@ def settle_leaks(
     -------
     assignment
         (N,) indices in `SPLITS`; with `together`, a new assignment that joins duplicates.
+    joined
+        (N,) groups that `together` kept whole; otherwise None.
     crossings
         Duplicates across these splits.
     counts
@@ -71,10 +73,12 @@ def settle_leaks(
         As in `split_patches`.
     """
     counts: dict[str, int] = {}
+    joined = None
     together = params.near_duplicates == "together"
     duplicates = find_duplicates(patches, None if together else assignment)
     if together:
-        counts["largest_group"], assignment = _keep_together(patches, duplicates, params, seed)
+        joined, assignment = _keep_together(patches, duplicates, params, seed)
+        counts["largest_group"] = int(np.bincount(joined).max())
     crossings = across_splits(duplicates, assignment)
     if params.near_duplicates != "report":
         _refuse(patches.path, crossings, assignment, params.near_duplicates)
@@ -84,7 +88,7 @@ def settle_leaks(
         "near_duplicates": crossings.near,
         **counts,
     }
-    return assignment, crossings, counts
+    return assignment, joined, crossings, counts
 
 
 def across_splits(duplicates: Duplicates, assignment: NDArray[np.int8]) -> Crossings:
@@ -129,8 +133,8 @@ def across_splits(duplicates: Duplicates, assignment: NDArray[np.int8]) -> Cross
 
 def _keep_together(
     patches: PatchFile, duplicates: Duplicates, params: SplitParams, seed: int
-) -> tuple[int, Assignment]:
-    """Split again with duplicates joined; return the size of the largest group and the result."""
+) -> tuple[NDArray[np.int32], Assignment]:
+    """Split again with duplicates joined; return the joined groups and the result."""
     joined = duplicates.joined()
     units = units_of(patches, params)
     if units is not None:
@@ -142,8 +146,7 @@ def _keep_together(
         _, first_row = np.unique(joined, return_index=True)
         seconds = np.concatenate([first_row[joined], rows])
         joined = connected(firsts, seconds, nodes)[: len(patches)]
-    sizes = np.bincount(joined)
-    largest = int(sizes.max())
+    largest = int(np.bincount(joined).max())
     problem = (
         f"split.near_duplicates: together: the largest group of joined duplicates holds {largest} "
         f"of {len(patches)} patches"
@@ -153,7 +156,7 @@ def _keep_together(
             patches.path, f"{problem}, expected at most as many as the largest split gets"
         )
     try:
-        return largest, assign_splits(patches, params, seed, joined)
+        return joined, assign_splits(patches, params, seed, joined)
     except SplitError as error:
         _, _, reason = str(error).partition(f"{patches.path}: ")
         raise SplitError(patches.path, f"{problem}: {reason}") from None

@@ -16,7 +16,7 @@ class SplitParams(Block):
         What stays in one split: `group`, or only the single `patch`, whose scores are optimistic if
         patches of a group resemble each other.
     train, val, test
-        Fractions of the patches that go to each split; they add up to 1.
+        Fractions of the patches, and of the nodules, that go to each split; they add up to 1.
     near_duplicates
         What happens to patches of the same piece of a scan: `report` counts the pairs that span
         two splits, `together` assigns such patches to the same split, `fail` stops if a pair

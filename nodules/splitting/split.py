@@ -12,7 +12,7 @@ from nodules.patches.layout import SPLITS, Groups, Labels
 from nodules.patches.reader import PatchFile, open_patches
 from nodules.patches.summary import NO_GROUPS, SPLIT_WITHOUT_GROUPS, counted
 from nodules.patches.writer import new_patch_files
-from nodules.splitting.assignment import Assignment, assign_splits
+from nodules.splitting.assignment import Assignment, assign_splits, missed_fractions
 from nodules.splitting.params import SplitParams
 from nodules.system.streams import printable
 
@@ -31,7 +31,8 @@ def split_patches(
     """Write train.h5, val.h5 and test.h5, and return their counts.
 
     Prints a warning to stderr if the data set has no groups, if near-duplicates are in different
-    splits, and if nearly all pixels have the same few grey levels.
+    splits, if a fraction of the patches or nodules is over 5 points off, and if nearly all pixels
+    have the same few grey levels.
 
     `X` is streamed in blocks, so memory does not grow with its size. Each file has `index`, the
     row in `dataset`, and `group`, `file` and `candidate` if `dataset` has them.
@@ -43,8 +44,8 @@ def split_patches(
     folder
         Output folder of the three files.
     params
-        Fraction of the patches per split, which is ignored for splits given by `dataset`; and the
-        action on near-duplicates.
+        Fraction of the patches and of the nodules per split, which is ignored for splits given by
+        `dataset`; and the action on near-duplicates.
     seed
         Seed of the shuffling.
     picture
@@ -71,18 +72,21 @@ def split_patches(
     with open_patches(dataset) as patches:
         # Errors in the split are reported before the search, which takes longer.
         assignment = assign_splits(patches, params, seed)
+        joined = None
         if search:
             # Importing faiss takes a second; invalid files are refused before it.
             from nodules.splitting.leaks import settle_leaks
 
-            assignment, crossings, leaks = settle_leaks(patches, assignment, params, seed)
+            assignment, joined, crossings, leaks = settle_leaks(patches, assignment, params, seed)
         levels = _write_splits(patches, patches.labels, assignment, folder)
         if search and picture is not None:
             from nodules.splitting.figure import draw_duplicates
 
             draw_duplicates(patches, crossings, assignment, picture)
         counts = _count(patches.labels, patches.groups, assignment)
-        warnings = [] if patches.groups is not None else [_without_groups(patches)]
+        warnings = [missed_fractions(patches, params, assignment, joined)]
+        if patches.groups is None:
+            warnings.append(_without_groups(patches))
         if search and crossings.examples:
             exact = f"{crossings.exact:,} exact and " if crossings.exact else ""
             seen = "" if picture is None else f", see {picture}"

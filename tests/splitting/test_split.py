@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nodules.errors import SplitError
 from nodules.patches.layout import SPLITS
 from nodules.patches.reader import open_patches
-from nodules.splitting.assignment import assign_splits, fold_counts
+from nodules.splitting.assignment import assign_splits
 from nodules.splitting.params import SplitParams
 from nodules.splitting.split import split_patches
 
@@ -41,10 +41,12 @@ def test_no_scan_spans_two_splits(tmp_path: Path, groups, seed, data) -> None:
     labels = np.array(data.draw(st.lists(st.integers(0, 1), min_size=size, max_size=size)))
     path = write(tmp_path / "grouped.h5", labels, group=groups)
     with open_patches(path) as patches:
-        try:
-            assignment = assign_splits(patches, SHARES, seed)
-        except SplitError:
-            return  # a class is in too few groups; errors are tested below
+        holders = [len(set(np.array(groups)[labels == label])) for label in (0, 1)]
+        if min(holders) < 3:
+            with pytest.raises(SplitError):
+                assign_splits(patches, SHARES, seed)
+            return
+        assignment = assign_splits(patches, SHARES, seed)
     assert set(assignment) == {0, 1, 2}
     for group in set(groups):
         assert len(set(assignment[np.array(groups) == group])) == 1
@@ -62,8 +64,8 @@ def test_the_fractions_are_met_and_the_classes_balanced(tmp_path: Path, grouped:
         assignment = assign_splits(patches, SHARES, seed=3)
     for position, share in enumerate((0.7, 0.15, 0.15)):
         mine = assignment == position
-        assert mine.mean() == pytest.approx(share, abs=0.03 if grouped else 0.002)
-        assert labels[mine].mean() == pytest.approx(labels.mean(), abs=0.03 if grouped else 0.002)
+        assert mine.mean() == pytest.approx(share, abs=0.002)
+        assert mine[labels == 1].mean() == pytest.approx(share, abs=0.002)
 
 
 def test_the_split_depends_on_the_seed(tmp_path: Path) -> None:
@@ -157,33 +159,6 @@ def test_what_cannot_be_divided_is_refused_in_one_line(
     assert not folder.exists()
 
 
-def every_division(folds: int) -> list[np.ndarray]:
-    """Return all ways to divide `folds` folds into three non-empty parts."""
-    pairs = [(a, b) for a in range(1, folds - 1) for b in range(1, folds - a)]
-    return [np.array([a, b, folds - a - b]) for a, b in pairs]
-
-
-@given(shares=st.lists(st.floats(0.01, 1), min_size=3, max_size=3), most=st.integers(3, 12))
-def test_no_division_into_folds_comes_closer_to_the_fractions(
-    shares: list[float], most: int
-) -> None:
-    target = np.array(shares) / sum(shares)
-
-    def error(folds: np.ndarray) -> float:
-        return float(np.abs(folds / folds.sum() - target).sum())
-
-    best = min(error(folds) for total in range(3, most + 1) for folds in every_division(total))
-    assert error(np.array(fold_counts(shares, most))) == pytest.approx(best, abs=1e-6)
-
-
-@given(train=st.integers(1, 98), data=st.data())
-def test_whole_percentages_are_met_exactly(train: int, data) -> None:
-    val = data.draw(st.integers(1, 99 - train))
-    percentages = np.array([train, val, 100 - train - val])
-    folds = np.array(fold_counts((percentages / 100).tolist(), 100))
-    assert (folds * 100 == percentages * folds.sum()).all()
-
-
 @pytest.mark.parametrize("near_duplicates", ["report", "together"])
 def test_groups_are_split_and_counted_if_only_patches_are_kept_whole(
     tmp_path: Path, near_duplicates: str
@@ -193,7 +168,7 @@ def test_groups_are_split_and_counted_if_only_patches_are_kept_whole(
     params = SHARES.model_copy(update={"by": "patch", "near_duplicates": near_duplicates})
     counts = split_patches(path, tmp_path / "splits", params, seed=0)
     assert counts["leaks"]["groups"] == 20
-    assert [counts[name]["groups"] for name in SPLITS] == [20, 20, 20]
+    assert min(counts[name]["groups"] for name in SPLITS) > 10
     with open_patches(path) as patches:
         by_patch = assign_splits(patches, params, seed=0)
         assert [(by_patch == position).sum() for position in range(3)] == [280, 60, 60]
