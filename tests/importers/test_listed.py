@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from nodules.__main__ import main
+from nodules.commands.inspect import describe
 from nodules.importers.image_groups import RowBlocks, TableGroups
 from nodules.importers.listed import import_list
 from nodules.patches.reader import open_patches
@@ -156,6 +157,7 @@ def test_a_published_split_is_kept_aside(folder: Path, labels: Path, tmp_path: P
     assert columns(tmp_path / "kept.h5")["split"] == splits
     assert columns(tmp_path / "aside.h5")["published_split"] == splits
     assert "split" not in columns(tmp_path / "aside.h5")
+    assert "published   train 2, val 1, test 1" in describe(tmp_path / "aside.h5")
 
 
 def test_a_candidate_of_class_0_in_an_excluded_finding_is_irrelevant(
@@ -174,6 +176,7 @@ def test_a_candidate_of_class_0_in_an_excluded_finding_is_irrelevant(
     out = tmp_path / "out.h5"
     lines = import_list(folder, [labels], out, groups=groups, excluded=excluded)
     assert columns(out)["irrelevant"] == [1, 0, 0, 0]
+    assert "irrelevant  1 patches that the challenge ignores" in describe(out)
     assert "irrelevant, in an excluded finding: 1" in lines
     write_table(tmp_path / "excluded.csv", header, [("1.2.0", 5.1, 0, 0, -1)])
     import_list(folder, [labels], out, groups=groups, excluded=excluded)
