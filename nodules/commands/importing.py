@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nodules.commands.next_steps import next_steps
+from nodules.commands.next_steps import DATA, next_steps, project_root
 from nodules.errors import NodulesError, PatchFileError
 from nodules.system.streams import printable
 
@@ -29,6 +29,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     _add_hdf5(layouts)
     _add_legacy(layouts)
     _add_luna16(layouts)
+    _add_luna16_patches(layouts)
 
 
 def _add_folder(layouts: argparse._SubParsersAction) -> None:
@@ -252,6 +253,40 @@ def _add_luna16(layouts: argparse._SubParsersAction) -> None:
     luna16.set_defaults(run=_import_luna16)
 
 
+def _add_luna16_patches(layouts: argparse._SubParsersAction) -> None:
+    patches = layouts.add_parser(
+        "luna16-patches",
+        help="fetch 8,105 published patches of LUNA16's candidates and convert them",
+        description="Fetch the JPEG patches of github.com/swethasubramanian/LungCancerDetection "
+        "and LUNA16's candidates.csv (65 MB), check their hashes and convert them. An interrupted "
+        "download is resumed. `group` is the seriesuid, `candidate` the row in candidates.csv, "
+        "and `published_split` the division that came with the patches.",
+    )
+    patches.add_argument(
+        "--from",
+        dest="folder",
+        type=Path,
+        metavar="DIR",
+        help="folder with src/data of that repository and candidates.csv; what it lacks is fetched "
+        "into it (default: data/luna16)",
+    )
+    _add_out(patches)
+    patches.add_argument(
+        "--group-rows",
+        type=_positive(int),
+        metavar="N",
+        help="without candidates.csv: blocks of N of its rows stand in for the scans (5500 rows "
+        "are some nine scans)",
+    )
+    patches.add_argument(
+        "--excluded",
+        type=Path,
+        metavar="CSV",
+        help="LUNA16's annotations_excluded.csv: adds `irrelevant`, as in `import list`",
+    )
+    patches.set_defaults(run=_import_luna16_patches)
+
+
 def _add_out(layout: argparse.ArgumentParser) -> None:
     layout.add_argument("--out", type=Path, required=True, metavar="FILE.h5", help="file to write")
 
@@ -392,6 +427,18 @@ def _import_luna16(arguments: argparse.Namespace) -> None:
         skip_outside=arguments.skip_outside,
         jobs=arguments.jobs,
         scheduler=arguments.scheduler,
+    )
+    _print_written(arguments.out, lines)
+
+
+def _import_luna16_patches(arguments: argparse.Namespace) -> None:
+    from nodules.importers.luna16.published import import_published
+
+    lines = import_published(
+        arguments.folder or project_root() / DATA / "luna16",
+        arguments.out,
+        group_rows=arguments.group_rows,
+        excluded=arguments.excluded,
     )
     _print_written(arguments.out, lines)
 
