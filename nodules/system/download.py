@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 import requests
 from tqdm import tqdm
 
-from nodules.errors import NodulesError
+from nodules.errors import FileError, NodulesError
 from nodules.system.atomic import cannot_write
-from nodules.system.streams import error_text, printable
+from nodules.system.regular_file import open_regular
+from nodules.system.streams import error_text, os_error_text, printable
 
 # Seconds without an answer, or without a byte of it.
 TIMEOUT_S = 60
@@ -113,9 +114,15 @@ def fetch_from_git(repository: str, commit: str, folder: Path, paths: Sequence[s
 
 
 def file_hash(path: Path, algorithm: str) -> str:
-    """Return the hash of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+    """Return the hash of a file in hexadecimal; raise FileError if it cannot be read."""
+    digest = hashlib.new(algorithm)
+    try:
+        with open_regular(path) as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError as error:
+        raise FileError(path, f"cannot be read ({os_error_text(error)})") from None
+    return digest.hexdigest()
 
 
 def _append(url: str, part: Path) -> None:

@@ -172,6 +172,19 @@ def test_a_piece_that_is_not_the_published_one_is_refused(
     assert not (tmp_path / "out.h5").exists()
 
 
+@pytest.mark.parametrize(
+    "piece", ["src/data/valdatalabels.txt", "src/data/val/image_20.jpg", "candidates.csv"]
+)
+def test_a_folder_in_place_of_a_piece_is_one_line(
+    source: Source, tmp_path: Path, piece: str
+) -> None:
+    build_file(source, tmp_path / "pieces", tmp_path / "first.h5")
+    (tmp_path / "pieces" / piece).unlink()
+    (tmp_path / "pieces" / piece).mkdir()
+    with pytest.raises(NodulesError, match=r"cannot be read \(not a regular file\)"):
+        import_published(tmp_path / "pieces", tmp_path / "out.h5", source=source)
+
+
 def test_a_table_without_a_row_or_with_another_class_is_refused(
     source: Source, tmp_path: Path
 ) -> None:

@@ -18,7 +18,6 @@ from nodules.importers.image_groups import RowBlocks, TableGroups
 from nodules.importers.label_list import read_lists
 from nodules.importers.listed import import_list
 from nodules.system.download import download, fetch_from_git, file_hash
-from nodules.system.streams import os_error_text
 
 PATCHES = "src/data"
 CANDIDATES = "candidates.csv"
@@ -156,12 +155,8 @@ def _fetch_patches(source: Source, folder: Path) -> None:
     for part, hashes in source.parts.items():
         labels = _label_list(folder, part)
         _check(labels, file_hash(labels, "md5"), hashes.labels, "md5")
-        images = folder / PATCHES / part
-        try:
-            found = images_hash(folder / PATCHES, labels)
-        except OSError as error:
-            raise FileError(images, f"cannot be read ({os_error_text(error)})") from None
-        _check(images, found, hashes.images, "md5 of its images")
+        found = images_hash(folder / PATCHES, labels)
+        _check(folder / PATCHES / part, found, hashes.images, "md5 of its images")
 
 
 def _is_complete(source: Source, folder: Path, part: str) -> bool:
