@@ -115,6 +115,13 @@ def _data_sets(command: Command = INSPECT, **changes: Any) -> Command:
     return command
 
 
+@case("no published split")
+def _published() -> Command:
+    _data_sets()
+    _params("by: group", "by: published")
+    return SPLIT
+
+
 @case("link to another file", lambda file: file.__setitem__("X", h5py.ExternalLink("a.h5", "X")))
 @case(
     "virtual data set",
@@ -298,6 +305,36 @@ def _image_folders() -> Path:
 def _dicom(stored: Any, **attributes: Any) -> Command:
     pydicom.dcmwrite(_image_folders() / "x.dcm", ct(stored, **attributes), enforce_file_format=True)
     return FOLDER
+
+
+def _listed(lines: str, *options: str) -> Command:
+    Path("images").mkdir()
+    for name in ("x.png", "image_0.png", "image_7.png"):
+        Image.fromarray(X[0]).save(Path("images", name))
+    Path("labels.txt").write_text(lines, encoding="utf-8")
+    table = "seriesuid,class\n1.2.3,0\n"
+    Path("candidates.csv").write_text(table, encoding="utf-8")
+    return ["import", "list", "images", "--labels", "labels.txt", "--out", "out.h5", *options]
+
+
+IN_TABLE = ["--table", "candidates.csv", "--key", r"(\d+)", "--group-column", "seriesuid"]
+CASES |= {
+    "bad label in a list": lambda: _listed("x.png 0\nimage_0.png x\n"),
+    "missing listed image": lambda: _listed("a.png 0\n"),
+    "listed path outside the folder": lambda: _listed("../x.png 0\n"),
+    "image listed twice": lambda: _listed("x.png 0\nx.png 0\n"),
+    "no row for a listed image": lambda: _listed("image_7.png 0\n", *IN_TABLE),
+    "row of another class": lambda: _listed(
+        "image_0.png 1\n", *IN_TABLE, "--label-column", "class"
+    ),
+}
+
+
+@case("changed piece")
+def _piece() -> Command:
+    Path("pieces/src/data").mkdir(parents=True)
+    Path("pieces/src/data/traindatalabels.txt").touch()
+    return ["import", "luna16-patches", "--from", "pieces", "--out", "out.h5"]
 
 
 @case("float samples", "x.tif", np.linspace(-125, 120, 2500, dtype=np.float32).reshape(50, 50))

@@ -236,7 +236,9 @@ def test_a_full_disk_is_one_line_and_the_training_resumes_when_there_is_room(
     split_patches(
         folder / "discs.h5",
         folder / "splits",
-        SplitParams(by="group", train=0.4, val=0.3, test=0.3, near_duplicates="report"),
+        SplitParams(
+            by="group", train=0.4, val=0.3, test=0.3, near_duplicates="report", irrelevant="keep"
+        ),
         seed=1,
     )
     full = folder / "full"

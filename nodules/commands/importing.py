@@ -3,12 +3,16 @@
 import argparse
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nodules.commands.next_steps import next_steps
-from nodules.errors import PatchFileError
+from nodules.commands.next_steps import DATA, next_steps, project_root
+from nodules.errors import NodulesError, PatchFileError
 from nodules.system.streams import printable
+
+if TYPE_CHECKING:  # they take a second to import
+    from nodules.importers.image_groups import RowBlocks, TableGroups
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -20,10 +24,12 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     )
     layouts = command.add_subparsers(required=True, metavar="LAYOUT")
     _add_folder(layouts)
+    _add_list(layouts)
     _add_npz(layouts)
     _add_hdf5(layouts)
     _add_legacy(layouts)
     _add_luna16(layouts)
+    _add_luna16_patches(layouts)
 
 
 def _add_folder(layouts: argparse._SubParsersAction) -> None:
@@ -66,6 +72,75 @@ def _add_folder(layouts: argparse._SubParsersAction) -> None:
     )
     _add_window(folder, "values (of DICOM: after its slope and intercept, if any)")
     folder.set_defaults(run=_import_folder)
+
+
+def _add_list(layouts: argparse._SubParsersAction) -> None:
+    listed = layouts.add_parser(
+        "list",
+        help="a folder of images with a list of their labels (CSV or text)",
+        description="Convert the images of one or more lists, in the order of their lines. A list "
+        "is CSV with the columns path and label, and optionally group and split; or text, with a "
+        "path, white space and a label per line. Paths are relative to DIR. Images are converted "
+        "as `import folder` does; those in no list are left out and counted.",
+    )
+    add = listed.add_argument
+    add("folder", type=Path, metavar="DIR")
+    add("--labels", type=Path, nargs="+", required=True, metavar="LIST", help="lists of images")
+    _add_out(listed)
+    add("--nodule", metavar="NAME", help="label of the nodules (default: labels are 0 and 1)")
+    groups = listed.add_mutually_exclusive_group()
+    groups.add_argument(
+        "--group",
+        metavar="REGEX",
+        help="regular expression searched for in the path of each image; its first group in "
+        "parentheses is the scan or patient and becomes `group`, as in '^([^_]+)_'",
+    )
+    groups.add_argument(
+        "--table",
+        type=Path,
+        metavar="CSV",
+        help="table that holds the scan or patient of each image, in the row that --key names",
+    )
+    groups.add_argument(
+        "--group-rows",
+        type=_positive(int),
+        metavar="N",
+        help="blocks of N rows of a table that is not at hand stand in for the scans: an image "
+        "belongs to the block of the row that --key names",
+    )
+    add(
+        "--key",
+        metavar="REGEX",
+        help="regular expression like that of --group, for the key of the row: its number (the "
+        "first after the header is 0), which becomes `candidate`, or with --key-column a value",
+    )
+    add("--key-column", metavar="NAME", help="column of --table that holds the keys")
+    add("--group-column", metavar="NAME", help="column of --table that becomes `group`")
+    add(
+        "--label-column",
+        metavar="NAME",
+        help="column of --table that must agree with the labels, 1 for a nodule and 0 otherwise",
+    )
+    add(
+        "--excluded",
+        type=Path,
+        metavar="CSV",
+        help="LUNA16's annotations_excluded.csv, if --table is its candidates.csv: adds "
+        "`irrelevant`, 1 for candidates of class 0 within the radius of such a finding",
+    )
+    add(
+        "--split",
+        metavar="REGEX",
+        help="regular expression like that of --group, for the split: train, val or test",
+    )
+    add(
+        "--published-split",
+        action="store_true",
+        help="store the split as `published_split`, which is used only with split.by=published",
+    )
+    add("--leave-out", nargs="+", default=[], metavar="PATH", help="listed images to leave out")
+    _add_window(listed, "values (of DICOM: after its slope and intercept, if any)")
+    listed.set_defaults(run=_import_list)
 
 
 def _add_npz(layouts: argparse._SubParsersAction) -> None:
@@ -178,6 +253,40 @@ def _add_luna16(layouts: argparse._SubParsersAction) -> None:
     luna16.set_defaults(run=_import_luna16)
 
 
+def _add_luna16_patches(layouts: argparse._SubParsersAction) -> None:
+    patches = layouts.add_parser(
+        "luna16-patches",
+        help="fetch 8,105 published patches of LUNA16's candidates and convert them",
+        description="Fetch the JPEG patches of github.com/swethasubramanian/LungCancerDetection "
+        "and LUNA16's candidates.csv (65 MB), check their hashes and convert them. An interrupted "
+        "download is resumed. `group` is the seriesuid, `candidate` the row in candidates.csv, "
+        "and `published_split` the division that came with the patches.",
+    )
+    patches.add_argument(
+        "--from",
+        dest="folder",
+        type=Path,
+        metavar="DIR",
+        help="folder with src/data of that repository and candidates.csv; what it lacks is fetched "
+        "into it (default: data/luna16)",
+    )
+    _add_out(patches)
+    patches.add_argument(
+        "--group-rows",
+        type=_positive(int),
+        metavar="N",
+        help="without candidates.csv: blocks of N of its rows stand in for the scans (5500 rows "
+        "are some nine scans)",
+    )
+    patches.add_argument(
+        "--excluded",
+        type=Path,
+        metavar="CSV",
+        help="LUNA16's annotations_excluded.csv: adds `irrelevant`, as in `import list`",
+    )
+    patches.set_defaults(run=_import_luna16_patches)
+
+
 def _add_out(layout: argparse.ArgumentParser) -> None:
     layout.add_argument("--out", type=Path, required=True, metavar="FILE.h5", help="file to write")
 
@@ -233,6 +342,51 @@ def _import_folder(arguments: argparse.Namespace) -> None:
     _print_written(arguments.out, lines, group_advice=advice)
 
 
+def _import_list(arguments: argparse.Namespace) -> None:
+    from nodules.importers.listed import import_list
+    from nodules.importers.window import Window
+
+    lines = import_list(
+        arguments.folder,
+        arguments.labels,
+        arguments.out,
+        nodule=arguments.nodule,
+        groups=_groups(arguments),
+        split=arguments.split,
+        published=arguments.published_split,
+        excluded=arguments.excluded,
+        leave_out=arguments.leave_out,
+        window=None if arguments.window is None else Window(*arguments.window),
+    )
+    advice = "; --group or --table names the patient of each image"
+    _print_written(arguments.out, lines, group_advice=advice)
+
+
+def _groups(arguments: argparse.Namespace) -> "str | TableGroups | RowBlocks | None":
+    """Return where `import list` finds the groups, from the options that fit together."""
+    from nodules.importers.image_groups import RowBlocks, TableGroups
+
+    needed = {"--key": arguments.key, "--group-column": arguments.group_column}
+    of_table = {"--key-column": arguments.key_column, "--label-column": arguments.label_column}
+    if arguments.table is not None:
+        _require("--table", needed)
+        columns = arguments.group_column, arguments.key_column, arguments.label_column
+        return TableGroups(arguments.key, arguments.table, *columns)
+    for option, value in (needed | of_table).items():
+        if value is not None and (option != "--key" or arguments.group_rows is None):
+            raise NodulesError(f"{option}: found no --table, expected the table it refers to")
+    if arguments.group_rows is not None:
+        _require("--group-rows", {"--key": arguments.key})
+        return RowBlocks(arguments.key, arguments.group_rows)
+    return arguments.group
+
+
+def _require(option: str, needed: Mapping[str, str | None]) -> None:
+    for name, value in needed.items():
+        if value is None:
+            raise NodulesError(f"{option}: found no {name}, expected it too")
+
+
 def _import_npz(arguments: argparse.Namespace) -> None:
     from nodules.importers.npz import import_npz
 
@@ -273,6 +427,18 @@ def _import_luna16(arguments: argparse.Namespace) -> None:
         skip_outside=arguments.skip_outside,
         jobs=arguments.jobs,
         scheduler=arguments.scheduler,
+    )
+    _print_written(arguments.out, lines)
+
+
+def _import_luna16_patches(arguments: argparse.Namespace) -> None:
+    from nodules.importers.luna16.published import import_published
+
+    lines = import_published(
+        arguments.folder or project_root() / DATA / "luna16",
+        arguments.out,
+        group_rows=arguments.group_rows,
+        excluded=arguments.excluded,
     )
     _print_written(arguments.out, lines)
 

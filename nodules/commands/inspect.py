@@ -55,9 +55,12 @@ def describe(path: Path) -> str:
             lines["nodules"] = f"{nodules:,} ({nodules / count:.1%})"
         if patches.groups is not None:
             lines["groups"] = group_sizes(patches.groups)
-        if patches.split is not None:
-            counts = (f"{name} {(patches.split == name).sum():,}" for name in SPLITS)
-            lines["split"] = ", ".join(counts)
+        published = patches.read_published_split()
+        for name, split in {"split": patches.split, "published": published}.items():
+            if split is not None:
+                lines[name] = ", ".join(f"{each} {(split == each).sum():,}" for each in SPLITS)
+        if (irrelevant := patches.read_irrelevant()) is not None:
+            lines["irrelevant"] = f"{irrelevant.sum():,} patches that the challenge ignores"
         if sources := patches.read_sources():
             lines["sources"] = f"{' and '.join(sources)} of each patch"
         if warning := levels.warning():

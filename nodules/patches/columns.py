@@ -41,7 +41,7 @@ def read_known(file: Hdf5File, count: int, *, labelled: bool) -> Known:
     """
     labels = _labels(file, count) if labelled or file.holds("Y") else None
     groups = _groups(file, count) if file.holds("group") else None
-    split = _split(file, count) if file.holds("split") else None
+    split = read_split(file, "split", count) if file.holds("split") else None
     if groups is not None and split is not None:
         _check_groups_are_whole(file.path, groups, split)
     return Known(labels, groups, split)
@@ -93,21 +93,35 @@ def _groups(file: Hdf5File, count: int) -> Groups:
     return groups.astype(np.int64)
 
 
-def _split(file: Hdf5File, count: int) -> NDArray[np.object_]:
-    data = column(file, "split", count)
+def read_split(file: Hdf5File, name: str, count: int) -> NDArray[np.object_]:
+    """Read the (N,) splits in a data set; raise PatchFileError if one is not of `SPLITS`."""
+    data = column(file, name, count)
     if not is_text(data):
-        raise PatchFileError(
-            file.path, f"found {data.data.dtype}, expected strings", dataset="split"
-        )
-    names = read_texts(file.path, "split", data)
-    known = np.array([name in SPLITS for name in names])
+        raise PatchFileError(file.path, f"found {data.data.dtype}, expected strings", dataset=name)
+    names = read_texts(file.path, name, data)
+    known = np.array([each in SPLITS for each in names])
     if not known.all():
         row = int(np.argmin(known))
-        name = names[row]
-        found = repr(name) if name.strip() in SPLITS else f"'{printable(name, 60)}'"
+        text = names[row]
+        found = repr(text) if text.strip() in SPLITS else f"'{printable(text, 60)}'"
         problem = f"found {found}, expected one of {', '.join(SPLITS)}"
-        raise PatchFileError(file.path, problem, dataset="split", row=row)
+        raise PatchFileError(file.path, problem, dataset=name, row=row)
     return names
+
+
+def read_flags(file: Hdf5File, name: str, count: int) -> NDArray[np.bool_]:
+    """Read the (N,) flags in a data set; raise PatchFileError if one is not 0 or 1."""
+    data = column(file, name, count)
+    if data.data.dtype.kind not in "iub":
+        problem = f"found {type_name(data)}, expected integers"
+        raise PatchFileError(file.path, problem, dataset=name)
+    flags = read_rows(file.path, name, data)
+    if not (valid := np.isin(flags, (0, 1))).all():
+        row = int(np.argmin(valid))
+        raise PatchFileError(
+            file.path, f"found {flags[row]}, expected 0 or 1", dataset=name, row=row
+        )
+    return flags.astype(np.bool_)
 
 
 def _check_groups_are_whole(path: Path, groups: Groups, split: NDArray[np.object_]) -> None:

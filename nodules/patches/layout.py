@@ -12,7 +12,9 @@ data set  shape                          type                                   
 ========  =============================  ======================================  ========
 
 Importers may add where a patch comes from: `file` (the path of an image) or `candidate` (a row in
-a table). They are carried through the pipeline, and other data sets are not.
+a table). They are carried through the pipeline. So is `irrelevant`, 1 for a patch whose class is
+disputed and which the challenge ignores, otherwise 0. `published_split` is like `split`, but its
+groups may span splits; it is used only on request. Other data sets are not carried.
 
 No group spans two splits. Files that the `split` stage writes also hold `index`, the row of
 each patch in the data set.

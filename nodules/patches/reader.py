@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodules.errors import PatchFileError
-from nodules.patches.columns import column, read_known, type_name
+from nodules.patches.columns import column, read_flags, read_known, read_split, type_name
 from nodules.patches.hdf5_file import Hdf5File, read_rows
 from nodules.patches.hdf5_storage import StoredArray
 from nodules.patches.hdf5_texts import is_text, read_texts
@@ -168,6 +168,28 @@ class PatchFile:
             elif name == "candidate" and data.data.dtype.kind in "iu":
                 found[name] = read_rows(self.path, name, data)
         return found
+
+    def read_published_split(self) -> NDArray[np.object_] | None:
+        """Read the (N,) names of the published split; None if the file has none.
+
+        Raises
+        ------
+        PatchFileError
+            If a name is not one of `SPLITS`.
+        """
+        name = "published_split"
+        return read_split(self._file, name, len(self)) if self._file.holds(name) else None
+
+    def read_irrelevant(self) -> NDArray[np.bool_] | None:
+        """Read which of the (N,) patches the challenge ignores; None if the file does not say.
+
+        Raises
+        ------
+        PatchFileError
+            If a value is not 0 or 1.
+        """
+        name = "irrelevant"
+        return read_flags(self._file, name, len(self)) if self._file.holds(name) else None
 
     def blocks(self, size: int = BLOCK_PATCHES) -> Iterator[tuple[int, Patches]]:
         """Yield all patches in order, in blocks of `size`, each with its first row number."""

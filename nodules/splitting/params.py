@@ -14,20 +14,25 @@ class SplitParams(Block):
     ----------
     by
         What stays in one split: `group`, or only the single `patch`, whose scores are optimistic if
-        patches of a group resemble each other.
+        patches of a group resemble each other. `published` takes the data set's `published_split`,
+        for a comparison with results that others report on it; its groups may span splits.
     train, val, test
         Fractions of the patches, and of the nodules, that go to each split; they add up to 1.
     near_duplicates
         What happens to patches of the same piece of a scan: `report` counts the pairs that span
         two splits, `together` assigns such patches to the same split, `fail` stops if a pair
         spans two splits.
+    irrelevant
+        What happens to patches that the data set calls `irrelevant`: `keep` them,
+        `drop_from_train`, or `drop` them from all splits.
     """
 
-    by: Literal["group", "patch"]
+    by: Literal["group", "patch", "published"]
     train: Fraction
     val: Fraction
     test: Fraction
     near_duplicates: Literal["report", "together", "fail"]
+    irrelevant: Literal["keep", "drop_from_train", "drop"]
 
     @model_validator(mode="after")
     def _add_up_to_one(self) -> Self:

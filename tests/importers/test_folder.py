@@ -20,6 +20,7 @@ from nodules.__main__ import main
 from nodules.commands.next_steps import next_steps
 from nodules.errors import FileError, NodulesError
 from nodules.importers import folder as folder_module
+from nodules.importers import image_rows, path_pattern
 from nodules.importers.folder import import_folder
 from nodules.importers.image_patches import image_patch
 from nodules.importers.resampling import resample
@@ -137,7 +138,7 @@ def test_images_are_written_a_block_at_a_time(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import_folder(images, tmp_path / "whole.h5", group="(p.)")
-    monkeypatch.setattr(folder_module, "BLOCK_IMAGES", 3)
+    monkeypatch.setattr(image_rows, "BLOCK_IMAGES", 3)
     import_folder(images, tmp_path / "blocks.h5", group="(p.)")
     with h5py.File(tmp_path / "whole.h5") as whole, h5py.File(tmp_path / "blocks.h5") as blocks:
         assert {*whole} == {*blocks} == {"X", "Y", "file", "group"}
@@ -510,7 +511,7 @@ def test_an_image_that_vanishes_is_one_line(
 def test_a_pattern_that_backtracks_for_ever_is_one_line(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folder_module, "GROUP_SECONDS", 0.1)
+    monkeypatch.setattr(path_pattern, "SECONDS", 0.1)
     rename("nodule/p1_a.png", f"nodule/{'a' * 40}.png")(images)
     with pytest.raises(NodulesError, match=r"'\^\(\(a\+\)\+\)\+\$' takes more than 0\.1 s of proc"):
         import_folder(images, tmp_path / "out.h5", group="^((a+)+)+$")

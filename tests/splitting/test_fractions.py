@@ -17,7 +17,9 @@ from nodules.splitting.assignment import assign_splits, missed_fractions
 from nodules.splitting.params import SplitParams
 from nodules.splitting.split import split_patches
 
-PARAMS = SplitParams(by="group", train=0.7, val=0.15, test=0.15, near_duplicates="report")
+PARAMS = SplitParams(
+    by="group", train=0.7, val=0.15, test=0.15, near_duplicates="report", irrelevant="keep"
+)
 ANY_SEED = st.integers(0, 2**31 - 1)
 UNITS = st.lists(
     st.tuples(st.integers(0, 9), st.integers(0, 4)).filter(any), min_size=3, max_size=7

@@ -222,7 +222,9 @@ def leaky(path: Path, **columns) -> tuple[Path, NDArray[np.int64]]:
 
 
 def params(near_duplicates: str) -> SplitParams:
-    return SplitParams.model_validate({"by": "group", **SHARES, "near_duplicates": near_duplicates})
+    return SplitParams.model_validate(
+        {"by": "group", **SHARES, "near_duplicates": near_duplicates, "irrelevant": "keep"}
+    )
 
 
 def split_of(folder: Path, count: int) -> NDArray[np.int64]:

@@ -9,14 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nodules.errors import SplitError
+from nodules.errors import PatchFileError, SplitError
 from nodules.patches.layout import SPLITS
 from nodules.patches.reader import open_patches
 from nodules.splitting.assignment import assign_splits
 from nodules.splitting.params import SplitParams
 from nodules.splitting.split import split_patches
 
-SHARES = SplitParams(by="group", train=0.7, val=0.15, test=0.15, near_duplicates="report")
+SHARES = SplitParams(
+    by="group", train=0.7, val=0.15, test=0.15, near_duplicates="report", irrelevant="keep"
+)
 
 
 def write(path: Path, labels: np.ndarray, **columns) -> Path:
@@ -209,3 +211,116 @@ def test_missing_groups_and_dark_patches_are_warned_of(
     assert warnings("dark.h5", random_patches(60) // 16, group=groups) == [
         "98% of all pixels lie in grey levels 0 to 15 of 0..255: was X scaled to the wrong range?"
     ]
+
+
+def published(**changes: Any) -> SplitParams:
+    return SHARES.model_copy(update={"by": "published", **changes})
+
+
+def distinct(path: Path, labels: np.ndarray, **columns: Any) -> Path:
+    """Write patches of noise, no two of which are alike."""
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        file["X"] = rng.integers(0, 256, (len(labels), 50, 50), np.uint8)
+        file["Y"] = labels
+        for name, values in columns.items():
+            file[name] = values
+    return path
+
+
+def splits_of(folder: Path) -> dict[str, list[int]]:
+    """Return the rows of the data set that each split holds."""
+    found = {}
+    for name in SPLITS:
+        with open_patches(folder / f"{name}.h5") as patches:
+            found[name] = patches.read_index().tolist()
+    return found
+
+
+def test_the_published_split_is_used_on_request_and_its_leaks_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = np.arange(60)
+    split = np.array(SPLITS)[rows % 3].tolist()
+    columns = {"group": rows // 6, "published_split": split}
+    path = distinct(tmp_path / "p.h5", rows // 3 % 2, **columns)
+    counts = split_patches(path, tmp_path, published(), seed=1)
+    assert splits_of(tmp_path) == {name: rows[i::3].tolist() for i, name in enumerate(SPLITS)}
+    assert counts["leaks"]["groups"] == 10
+    assert "10 groups are in more than one published split" in capsys.readouterr().err
+    counts = split_patches(path, tmp_path, SHARES, seed=1)
+    assert counts["leaks"]["groups"] == 0
+    assert "published" not in capsys.readouterr().err
+
+
+def test_the_published_split_precedes_that_of_the_file(tmp_path: Path) -> None:
+    rows = np.arange(24)
+    split = np.array(SPLITS)[rows % 3].tolist()
+    columns = {"split": [*split[1:], split[0]], "published_split": split}
+    path = write(tmp_path / "p.h5", rows // 3 % 2, **columns)
+    split_patches(path, tmp_path, published(), seed=1, search=False)
+    assert splits_of(tmp_path)["train"] == rows[::3].tolist()
+
+
+@pytest.mark.parametrize(
+    ("mode", "dropped"), [("keep", []), ("drop_from_train", [0, 6]), ("drop", [0, 2, 6])]
+)
+def test_irrelevant_patches_are_dropped_on_request_and_marked_otherwise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: str, dropped: list[int]
+) -> None:
+    rows = np.arange(60)
+    columns = {
+        "published_split": np.array(SPLITS)[rows % 3].tolist(),
+        "irrelevant": np.isin(rows, (0, 2, 6)).astype(int),
+    }
+    path = write(tmp_path / "p.h5", rows // 3 % 2, **columns)
+    params = published(irrelevant=mode)
+    counts = split_patches(path, tmp_path, params, seed=1, search=False)
+    kept = splits_of(tmp_path)
+    assert sorted({*rows.tolist()}.difference(*kept.values())) == dropped
+    assert sum(counts[name]["patches"] for name in SPLITS) == 60 - len(dropped)
+    note = f"dropped as irrelevant: {len(dropped)} patches\n" if dropped else ""
+    assert capsys.readouterr().out == note
+    for name in SPLITS:
+        with open_patches(tmp_path / f"{name}.h5") as patches:
+            marked = patches.read_irrelevant()
+            assert marked is not None
+            assert marked.tolist() == [row in (0, 2, 6) for row in kept[name]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "columns", "message"),
+    [
+        ({}, {}, "published_split: found none, expected it for split.by: published"),
+        ({"by": "patch", "irrelevant": "drop"}, {}, "irrelevant: found none, expected it for"),
+        (
+            {"irrelevant": "drop"},
+            {"published_split": ["train", "val", "test"] * 4, "irrelevant": [1, 0] * 6},
+            "split.irrelevant: drop leaves only one class in the train split, expected both",
+        ),
+    ],
+)
+def test_a_missing_column_or_class_is_refused(
+    tmp_path: Path, changes: dict[str, Any], columns: dict[str, Any], message: str
+) -> None:
+    path = write(tmp_path / "p.h5", np.arange(12) % 2, **columns)
+    with pytest.raises(SplitError, match=message):
+        split_patches(path, tmp_path, published(**changes), seed=1, search=False)
+    assert not (tmp_path / "train.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("published_split", ["dev"] * 12, "published_split: row 0: found 'dev', expected one of"),
+        ("irrelevant", [0, 2] * 6, "irrelevant: row 1: found 2, expected 0 or 1"),
+        ("irrelevant", ["no"] * 12, "irrelevant: found text, expected integers"),
+    ],
+)
+def test_columns_of_another_kind_are_refused(
+    tmp_path: Path, column: str, values: list[Any], message: str
+) -> None:
+    columns = {"published_split": ["train", "val", "test"] * 4} | {column: values}
+    path = write(tmp_path / "p.h5", np.arange(12) // 3 % 2, **columns)
+    with pytest.raises(PatchFileError, match=message):
+        split_patches(path, tmp_path, published(), seed=1, search=False)

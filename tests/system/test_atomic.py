@@ -31,7 +31,9 @@ from nodules.system.signals import Interruption
 from tests.support import REPOSITORY
 from tests.support.limits import max_file_size
 
-SHARES = SplitParams(by="group", train=0.7, val=0.15, test=0.15, near_duplicates="report")
+SHARES = SplitParams(
+    by="group", train=0.7, val=0.15, test=0.15, near_duplicates="report", irrelevant="keep"
+)
 FULL = "cannot be written: file too large"
 MAX_BYTES = 2**20
 

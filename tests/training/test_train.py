@@ -143,7 +143,9 @@ def test_a_dozen_patches_are_enough_to_train_on(tmp_path: Path, monkeypatch) -> 
     split_patches(
         tmp_path / "discs.h5",
         tmp_path,
-        SplitParams(by="group", train=0.7, val=0.15, test=0.15, near_duplicates="report"),
+        SplitParams(
+            by="group", train=0.7, val=0.15, test=0.15, near_duplicates="report", irrelevant="keep"
+        ),
         seed=1,
     )
     write_json(files.class_weights, {"non_nodule": 1.0, "nodule": 1.0})
@@ -204,7 +206,9 @@ def test_a_network_that_gives_all_patches_one_probability_is_a_warning(
     )
 
     write_discs(tmp_path / "discs.h5", 60, seed=3)
-    thirds = SplitParams(by="group", train=0.4, val=0.3, test=0.3, near_duplicates="report")
+    thirds = SplitParams(
+        by="group", train=0.4, val=0.3, test=0.3, near_duplicates="report", irrelevant="keep"
+    )
     split_patches(tmp_path / "discs.h5", tmp_path / "splits", thirds, seed=1, search=False)
     outputs = (tmp_path / "evaluation", tmp_path / "plots", tmp_path / "predictions.csv")
     capsys.readouterr()

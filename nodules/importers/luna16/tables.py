@@ -1,23 +1,23 @@
 """LUNA16's tables: candidates and annotated nodules as points in world coordinates."""
 
-import csv
 import math
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from io import TextIOWrapper
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Self, TextIO
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nodules.errors import TableError
-from nodules.system.regular_file import open_regular
-from nodules.system.streams import os_error_text, printable
+from nodules.importers.csv_table import read_columns
+from nodules.system.streams import printable
 
 SERIES = "seriesuid"
 COORDINATES = ("coordX", "coordY", "coordZ")
+# Diameter of findings without one, in LUNA16's evaluation.
+UNKNOWN_MM = 10.0
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,30 @@ def read_annotations(path: Path) -> Points:
     return points
 
 
+def read_excluded(path: Path) -> Points:
+    """Read excluded findings: `seriesuid,coordX,coordY,coordZ,diameter_mm`.
+
+    Findings without a diameter, which is below 0 in the table, get that of the challenge's
+    evaluation, 10 mm.
+
+    Raises
+    ------
+    TableError
+        If the table breaks this layout.
+    """
+    points = _read(path, "diameter_mm")
+    return replace(points, values=np.where(points.values < 0, UNKNOWN_MM, points.values))
+
+
+def irrelevant(candidates: Points, excluded: Points) -> NDArray[np.bool_]:
+    """Return which candidates of class 0 lie within the radius of an excluded finding.
+
+    The challenge's evaluation ignores marks there; a mark on a nodule counts in any case.
+    """
+    class_0 = replace(candidates, values=np.zeros(len(candidates)))
+    return match(class_0, excluded).contradicting & (candidates.values == 0)
+
+
 def without_repeats(candidates: Points) -> Points:
     """Drop candidates that repeat the scan, position and class of an earlier one.
 
@@ -193,41 +217,13 @@ def match(candidates: Points, annotations: Points) -> Matches:
 def _read(path: Path, value: str) -> Points:
     series: dict[str, int] = {}
     scan, numbers = array("q"), array("d")
-    try:
-        with TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
-            for row, (uid, *fields) in enumerate(_rows(path, file, value)):
-                scan.append(series.setdefault(uid.strip(), len(series)))
-                numbers.extend(_numbers(path, row, fields, (*COORDINATES, value)))
-    except OSError as error:
-        problem = f"cannot be read ({os_error_text(error)}), expected a CSV file"
-        raise TableError(path, problem) from None
-    except UnicodeDecodeError:
-        raise TableError(path, "found no CSV text (bytes that are not UTF-8)") from None
-    except csv.Error as error:
-        raise TableError(path, f"found no CSV text ({error})") from None
-    if not scan:
-        raise TableError(path, "found no rows after the header, expected at least one")
+    for row, (uid, *fields) in enumerate(read_columns(path, (SERIES, *COORDINATES, value))):
+        scan.append(series.setdefault(uid.strip(), len(series)))
+        numbers.extend(_numbers(path, row, fields, (*COORDINATES, value)))
     table = np.frombuffer(numbers).reshape(-1, len(COORDINATES) + 1)
     rows = np.arange(len(scan))
     world, values = table[:, :-1], table[:, -1]
     return Points(path, tuple(series), np.frombuffer(scan, np.int64), world, values, rows)
-
-
-def _rows(path: Path, file: TextIO, value: str) -> Iterator[list[str]]:
-    lines = (fields for fields in csv.reader(file) if fields)
-    header = [name.strip() for name in next(lines, [])]
-    names = (SERIES, *COORDINATES, value)
-    missing = [name for name in names if name not in header]
-    if missing:
-        columns = printable(", ".join(header), 200)
-        found = f"found the columns {columns}" if header else "found an empty file"
-        raise TableError(path, f"{found}, expected {', '.join(names)}")
-    places = [header.index(name) for name in names]
-    for row, fields in enumerate(lines):
-        if len(fields) != len(header):
-            problem = f"found {len(fields)} fields, expected {len(header)} as in the header"
-            raise TableError(path, problem, row=row)
-        yield [fields[place] for place in places]
 
 
 def _numbers(path: Path, row: int, fields: list[str], names: Sequence[str]) -> list[float]:

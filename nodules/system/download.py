@@ -1,0 +1,194 @@
+"""Fetch files from the network: resumable, and checked against known hashes."""
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Sequence
+from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+from tqdm import tqdm
+
+from nodules.errors import FileError, NodulesError
+from nodules.system.atomic import cannot_write
+from nodules.system.regular_file import open_regular
+from nodules.system.streams import error_text, os_error_text, printable
+
+# Seconds without an answer, or without a byte of it.
+TIMEOUT_S = 60
+# Attempts without any progress.
+ATTEMPTS = 3
+CHUNK_BYTES = 2**16
+GIT_FOLDER = ".fetched.git"
+# Variables by which a git hook, for example, names its own repository.
+GIT_PLACES = ("DIR", "WORK_TREE", "INDEX_FILE", "OBJECT_DIRECTORY", "COMMON_DIR", "NAMESPACE")
+
+
+def download(url: str, target: Path, sha256: str) -> None:
+    """Download a file, or the rest of it if an earlier download was interrupted.
+
+    Parameters
+    ----------
+    url
+        HTTP or HTTPS address.
+    target
+        File to create. Until it is complete, its content is in `.NAME.part` next to it.
+    sha256
+        Hash of the file, in hexadecimal.
+
+    Raises
+    ------
+    NodulesError
+        If there is no connection, it is cut again and again, the server answers with an error, or
+        the file has another hash.
+    FileError
+        If the file cannot be written.
+    """
+    part = target.with_name(f".{target.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        attempts = ATTEMPTS
+        while True:
+            size = part.stat().st_size if part.exists() else 0
+            try:
+                _append(url, part)
+                break
+            except requests.RequestException as error:
+                grown = part.exists() and part.stat().st_size > size
+                attempts = ATTEMPTS if grown else attempts - 1
+                if not attempts:
+                    raise NodulesError(f"{url}: {_problem(url, error)}") from None
+        found = file_hash(part, "sha256")
+        if found != sha256:
+            part.unlink()
+            problem = f"found a file with the sha256 {found}, expected {sha256}"
+            raise NodulesError(f"{url}: {problem}")
+        os.replace(part, target)
+    except OSError as error:
+        raise cannot_write(target, error) from None
+
+
+def fetch_from_git(repository: str, commit: str, folder: Path, paths: Sequence[str]) -> None:
+    """Fetch files of one commit of a git repository into a folder, without its history.
+
+    git checks the hash of each file. Files that were fetched before are not fetched again.
+
+    Parameters
+    ----------
+    repository
+        URL or path of the repository.
+    commit
+        Hash of the commit.
+    folder
+        Folder of the files, which get the same paths as in the repository. Its sub-folder
+        `.fetched.git` keeps what was fetched.
+    paths
+        Files and folders in the repository; those of earlier calls stay, too.
+
+    Raises
+    ------
+    NodulesError
+        If git is missing, there is no connection, or the repository has no such commit.
+    FileError
+        If the folder cannot be written.
+    """
+    place = folder / GIT_FOLDER
+    patterns = place / "info" / "sparse-checkout"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _git(folder, repository, "init", "--quiet")
+        patterns.parent.mkdir(exist_ok=True)
+        before = patterns.read_text("utf-8").splitlines() if patterns.exists() else []
+        wanted = dict.fromkeys([*before, *(f"/{path}" for path in paths)])
+        patterns.write_text("".join(f"{pattern}\n" for pattern in wanted), "utf-8")
+    except OSError as error:
+        raise cannot_write(folder, error) from None
+    _git(folder, repository, "config", "remote.origin.url", repository)
+    if _git(folder, repository, "rev-parse", "--quiet", "--verify", "HEAD", check=False) != commit:
+        # Files follow on checkout, from servers that support it, as GitHub does.
+        fetch = ("fetch", "--quiet", "--depth=1", "--filter=blob:none", "--no-tags")
+        _git(folder, repository, *fetch, "origin", commit)
+    _git(folder, repository, "checkout", "--quiet", "--force", "--detach", commit)
+
+
+def file_hash(path: Path, algorithm: str) -> str:
+    """Return the hash of a file in hexadecimal; raise FileError if it cannot be read."""
+    digest = hashlib.new(algorithm)
+    try:
+        with open_regular(path) as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError as error:
+        raise FileError(path, f"cannot be read ({os_error_text(error)})") from None
+    return digest.hexdigest()
+
+
+def _append(url: str, part: Path) -> None:
+    """Fetch the rest of a file, or all of it from a server that cannot send parts."""
+    have = part.stat().st_size if part.exists() else 0
+    # Compressed, the bytes that are missing could not be counted.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as answer:
+        if answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
+            return  # nothing is missing
+        if not answer.ok:
+            problem = f"found HTTP status {answer.status_code} ({answer.reason}), expected a file"
+            raise NodulesError(f"{url}: {printable(problem)}")
+        resumed = answer.status_code == HTTPStatus.PARTIAL_CONTENT
+        have = have if resumed else 0
+        length = answer.headers.get("Content-Length", "")
+        total = have + int(length) if length.isdecimal() else None
+        name = f"fetch {part.name[1:-5]}"
+        with (
+            part.open("ab" if resumed else "wb") as file,
+            tqdm(desc=name, total=total, initial=have, unit="B", unit_scale=True) as progress,
+        ):
+            for chunk in answer.iter_content(CHUNK_BYTES):
+                progress.update(file.write(chunk))
+
+
+def _problem(url: str, error: requests.RequestException) -> str:
+    host = urlsplit(url).netloc
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection was cut; the next try resumes"
+    if isinstance(error, requests.Timeout):
+        return f"no answer from {host} within {TIMEOUT_S} s; the next try resumes"
+    # The message of the outermost exception is a chain of all the others.
+    cause: BaseException = error
+    while (inner := cause.__cause__ or cause.__context__) is not None:
+        cause = inner
+    return f"no connection to {host} ({error_text(cause)})"
+
+
+def _git(folder: Path, repository: str, *arguments: str, check: bool = True) -> str:
+    """Run git on the repository in `folder`, and return what it prints."""
+    options = {
+        "core.autocrlf": "false",
+        "core.hooksPath": os.devnull,
+        "core.sparseCheckout": "true",
+        "http.lowSpeedLimit": "1",  # bytes per second
+        "http.lowSpeedTime": str(TIMEOUT_S),
+    }
+    command = ["git", f"--git-dir={folder / GIT_FOLDER}", f"--work-tree={folder}"]
+    for name, value in options.items():
+        command += ["-c", f"{name}={value}"]
+    places = {f"GIT_{place}" for place in GIT_PLACES}
+    environment = {k: v for k, v in os.environ.items() if k not in places}
+    try:
+        result = subprocess.run(
+            [*command, *arguments],
+            env=environment | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise NodulesError("git: not found, expected it to be installed") from None
+    if result.returncode and check:
+        lines = result.stderr.decode("utf-8", "replace").splitlines()
+        fatal = next((line for line in lines if line.startswith(("fatal: ", "error: "))), "")
+        reason = printable(fatal.partition(": ")[2] or f"status {result.returncode}", 200)
+        raise NodulesError(f"{printable(repository)}: git cannot fetch {arguments[-1]} ({reason})")
+    return result.stdout.decode("utf-8", "replace").strip()
