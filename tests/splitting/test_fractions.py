@@ -107,7 +107,7 @@ def test_a_missing_test_split_exists_if_val_can_be_divided(
             assert set(patches.labels[assignment == position]) == {0, 1}
 
 
-def split_of_each_seed(path: Path, seeds: int = 200) -> tuple[np.ndarray, list[np.ndarray]]:
+def split_of_each_seed(path: Path, seeds: int = 40) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return the labels and the assignment of each seed."""
     with open_patches(path) as patches:
         return patches.labels, [assign_splits(patches, PARAMS, seed) for seed in range(seeds)]
