@@ -29,9 +29,8 @@ from nodules.inference.probabilities import nodule_probabilities
 from nodules.models.archive import read_archive
 from nodules.models.file import load_model
 from nodules.patches.layout import CLASSES, SPLITS, Groups, Labels
-from nodules.patches.reader import PatchRows, open_patches
+from nodules.patches.reader import PatchFile, PatchRows, open_patches
 from nodules.statistics.decision import called
-from nodules.statistics.estimate import Estimate
 from nodules.statistics.intervals import score_intervals
 
 # Predictions on the train split are of little use and would make the table five times as long.
@@ -57,6 +56,8 @@ class ScoredSplit:
         (N,) float32.
     sources
         (N,) each: `file` and `candidate`, as far as the data set has them.
+    irrelevant
+        (N,) whether the data set calls a patch irrelevant.
     """
 
     patches: PatchRows
@@ -65,6 +66,7 @@ class ScoredSplit:
     index: NDArray[np.int64]
     probabilities: NDArray[np.float32]
     sources: dict[str, NDArray]
+    irrelevant: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -103,15 +105,16 @@ def evaluate(params: EvaluateParams, seed: int, files: EvaluationFiles) -> None:
     threshold = choose_threshold(val.labels, val.probabilities, params.threshold)
     metrics: dict[str, float] = {"threshold": threshold}
     for name, split in scored.items():
-        split_metrics = _metrics(split, threshold, params)
-        metrics |= {f"{name}/{key}": value for key, value in split_metrics.items()}
-    intervals = {}
-    for name in PREDICTED_SPLITS:
-        estimates = _intervals(scored[name], threshold, params.confidence)
-        intervals[name] = estimates["auc"][1:]
-        for key in WITH_INTERVALS:
-            _, low, high = estimates[key]
-            metrics |= {f"{name}/{key}_low": low, f"{name}/{key}_high": high}
+        subsets = {name: np.full(len(split.labels), True)}
+        relevant = ~split.irrelevant
+        if not relevant.all() and len(np.unique(split.labels[relevant])) == 2:
+            subsets[f"{name}/relevant"] = relevant
+        for prefix, rows in subsets.items():
+            subset = _metrics(split, rows, threshold, params, name in PREDICTED_SPLITS)
+            metrics |= {f"{prefix}/{key}": value for key, value in subset.items()}
+    intervals = {
+        name: (metrics[f"{name}/auc_low"], metrics[f"{name}/auc_high"]) for name in PREDICTED_SPLITS
+    }
     with Live(str(files.log), dvcyaml=None, save_dvc_exp=False) as live:
         for name, value in metrics.items():
             live.log_metric(name, value, plot=False)
@@ -156,9 +159,15 @@ def evaluate(params: EvaluateParams, seed: int, files: EvaluationFiles) -> None:
     )
 
 
-def _metrics(split: ScoredSplit, threshold: float, params: EvaluateParams) -> dict[str, float]:
-    """Return the metrics of a split by name."""
-    labels, probabilities = split.labels, split.probabilities
+def _metrics(
+    split: ScoredSplit,
+    rows: NDArray[np.bool_],
+    threshold: float,
+    params: EvaluateParams,
+    with_intervals: bool,
+) -> dict[str, float]:
+    """Return the metrics of some rows of a split by name."""
+    labels, probabilities = split.labels[rows], split.probabilities[rows]
     scores = score(
         labels, probabilities, threshold=threshold, calibration_bins=params.calibration_bins
     )
@@ -171,13 +180,14 @@ def _metrics(split: ScoredSplit, threshold: float, params: EvaluateParams) -> di
     if params.prevalence is not None:
         values = predictive_values(scores.sensitivity, scores.specificity, params.prevalence)
         metrics |= {"ppv_at_prevalence": values.ppv, "npv_at_prevalence": values.npv}
+    if with_intervals:
+        groups = None if split.groups is None else split.groups[rows]
+        estimates = score_intervals(
+            labels, groups, probabilities, threshold=threshold, confidence=params.confidence
+        )
+        for key in WITH_INTERVALS:
+            metrics |= {f"{key}_low": estimates[key].low, f"{key}_high": estimates[key].high}
     return metrics
-
-
-def _intervals(split: ScoredSplit, threshold: float, confidence: float) -> dict[str, Estimate]:
-    return score_intervals(
-        split.labels, split.groups, split.probabilities, threshold=threshold, confidence=confidence
-    )
 
 
 def _predictive_text(metrics: dict[str, float], prevalence: float | None) -> str:
@@ -214,8 +224,14 @@ def _score_splits(files: EvaluationFiles, params: EvaluateParams) -> dict[str, S
                 split.read_index(),
                 probabilities,
                 split.read_sources(),
+                _irrelevant(split),
             )
     return scored
+
+
+def _irrelevant(split: PatchFile) -> NDArray[np.bool_]:
+    marked = split.read_irrelevant()
+    return np.full(len(split), False) if marked is None else marked
 
 
 def _file_names(split: ScoredSplit) -> list[str] | None:

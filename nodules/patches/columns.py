@@ -124,13 +124,27 @@ def read_flags(file: Hdf5File, name: str, count: int) -> NDArray[np.bool_]:
     return flags.astype(np.bool_)
 
 
-def _check_groups_are_whole(path: Path, groups: Groups, split: NDArray[np.object_]) -> None:
+def read_folds(file: Hdf5File, name: str, count: int, groups: Groups | None) -> NDArray[np.int64]:
+    """Read the (N,) folds in a data set; raise PatchFileError if a group spans two of them."""
+    data = column(file, name, count)
+    if data.data.dtype.kind not in "iu":
+        raise PatchFileError(file.path, f"found {type_name(data)}, expected integers", dataset=name)
+    folds = read_rows(file.path, name, data).astype(np.int64)
+    if groups is not None:
+        _check_groups_are_whole(file.path, groups, folds)
+    return folds
+
+
+def _check_groups_are_whole(
+    path: Path, groups: Groups, split: NDArray[np.object_] | NDArray[np.int64]
+) -> None:
     _, first_row, inverse = np.unique(groups, return_index=True, return_inverse=True)
     spanning = np.flatnonzero(split != split[first_row][inverse])
     if len(spanning):
         row = int(spanning[0])
+        kind = "split" if split.dtype == object else "fold"
         splits = f"{split[first_row[inverse[row]]]} and {split[row]}"
-        problem = f"found {printable(groups[row], 60)} in {splits}, expected one split per group"
+        problem = f"found {printable(groups[row], 60)} in {splits}, expected one {kind} per group"
         raise PatchFileError(path, problem, dataset="group", row=row)
 
 

@@ -12,7 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodules.errors import PatchFileError
-from nodules.patches.columns import column, read_flags, read_known, read_split, type_name
+from nodules.patches.columns import (
+    column,
+    read_flags,
+    read_folds,
+    read_known,
+    read_split,
+    type_name,
+)
 from nodules.patches.hdf5_file import Hdf5File, read_rows
 from nodules.patches.hdf5_storage import StoredArray
 from nodules.patches.hdf5_texts import is_text, read_texts
@@ -179,6 +186,19 @@ class PatchFile:
         """
         name = "published_split"
         return read_split(self._file, name, len(self)) if self._file.holds(name) else None
+
+    def read_folds(self) -> NDArray[np.int64] | None:
+        """Read the (N,) folds of a cross-validation; None if the file has none.
+
+        Raises
+        ------
+        PatchFileError
+            If a value is no integer, or a group spans two folds.
+        """
+        name = "fold"
+        if not self._file.holds(name):
+            return None
+        return read_folds(self._file, name, len(self), self.groups)
 
     def read_irrelevant(self) -> NDArray[np.bool_] | None:
         """Read which of the (N,) patches the challenge ignores; None if the file does not say.

@@ -1,5 +1,6 @@
 """Assign each patch to a split; groups are kept whole."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -50,21 +51,21 @@ def assign_splits(
     SplitError
         As in `split_patches`.
     """
-    labels, path = patches.labels, patches.path
     groups = units_of(patches, params) if joined is None else joined.astype(np.int64)
-    assignment, dealt = _given_split(patches)
-    if dealt:
-        rows = np.flatnonzero(np.isin(assignment, dealt))
-        unit_of = np.arange(len(rows))
-        if groups is not None:
-            _, unit_of = np.unique(groups[rows], return_inverse=True)
-        nodules = labels[rows] == 1
-        # Non-nodules and nodules of each unit, which is a group or a single patch.
-        units = _sums(unit_of, np.stack([~nodules, nodules], axis=1).astype(np.int64))
-        _check_divisible(path, units, dealt, grouped=groups is not None)
-        homes = deal_units(units, _targets(params, dealt), seed)
-        assignment[rows] = np.array(dealt)[homes[unit_of]]
-    _check_classes(path, labels, assignment)
+    if params.folds is not None:
+        folds = _folds(patches, groups, params.folds, seed)
+        after = (folds - params.fold) % params.folds
+        # The positions in SPLITS of test, val and train.
+        assignment = np.array([2, 1, 0], np.int8)[np.minimum(after, 2)]
+    else:
+        assignment, dealt = _given_split(patches)
+        if dealt:
+            rows = np.flatnonzero(np.isin(assignment, dealt))
+            targets = _targets(params, dealt)
+            targets_of = {SPLITS[each]: targets[place] for place, each in enumerate(dealt)}
+            parts = _deal(patches, groups, rows, targets_of, seed)
+            assignment[rows] = np.array(dealt)[parts]
+    _check_classes(patches.path, patches.labels, assignment)
     return assignment
 
 
@@ -127,25 +128,60 @@ def _given_split(patches: PatchFile) -> tuple[Assignment, list[int]]:
 
 
 def _targets(params: SplitParams, dealt: list[int]) -> NDArray[np.float64]:
-    fractions = np.array([params.train, params.val, params.test])[dealt]
+    fractions = np.array(params.fractions)[dealt]
     return fractions / fractions.sum()
 
 
-def _check_divisible(
-    path: Path, units: NDArray[np.int64], dealt: list[int], *, grouped: bool
-) -> None:
-    """Refuse units of which a split would lack a class.
+def _folds(patches: PatchFile, groups: Groups | None, count: int, seed: int) -> NDArray[np.integer]:
+    """Return the (N,) fold of each patch, from 0: that of the file, or else dealt."""
+    if patches.split is not None:
+        problem = "found a data set of this name, expected none for split.folds"
+        raise SplitError(patches.path, f"split: {problem}")
+    folds = patches.read_folds()
+    if folds is None:
+        targets = {f"fold {number}": 1 / count for number in range(count)}
+        return _deal(patches, groups, np.arange(len(patches)), targets, seed)
+    present = np.unique(folds)
+    if not np.array_equal(present, np.arange(count)):
+        found = ", ".join(map(str, present[:10])) + (", ..." if len(present) > 10 else "")
+        problem = f"found {found}, expected 0 to {count - 1} for split.folds: {count}"
+        raise SplitError(patches.path, f"fold: {problem}")
+    return folds
 
-    A split needs one unit that holds both classes, or one of each. That suffices for all splits if
-    each class has as many units as there are splits.
+
+def _deal(
+    patches: PatchFile,
+    groups: Groups | None,
+    rows: NDArray[np.intp],
+    targets: Mapping[str, float],
+    seed: int,
+) -> NDArray[np.intp]:
+    """Return the part, as an index in `targets`, of each of these rows of a patch file."""
+    unit_of = np.arange(len(rows))
+    if groups is not None:
+        _, unit_of = np.unique(groups[rows], return_inverse=True)
+    nodules = patches.labels[rows] == 1
+    # Non-nodules and nodules of each unit, which is a group or a single patch.
+    units = _sums(unit_of, np.stack([~nodules, nodules], axis=1).astype(np.int64))
+    _check_divisible(patches.path, units, list(targets), grouped=groups is not None)
+    return deal_units(units, np.array(list(targets.values())), seed)[unit_of]
+
+
+def _check_divisible(
+    path: Path, units: NDArray[np.int64], parts: list[str], *, grouped: bool
+) -> None:
+    """Refuse units of which a part would lack a class.
+
+    A part needs one unit that holds both classes, or one of each. That suffices for all parts if
+    each class has as many units as there are parts.
     """
     found = {"nodules": int(units[:, 1].sum()), "non-nodules": int(units[:, 0].sum())}
     if grouped:
         for label, kind in enumerate(("non-nodule", "nodule")):
             found[f"groups with a {kind}"] = int((units[:, label] > 0).sum())
     scarcest = min(found, key=lambda name: found[name])
-    if found[scarcest] < len(dealt):
-        names = ", ".join(SPLITS[position] for position in dealt)
+    if found[scarcest] < len(parts):
+        names = ", ".join(parts)
         problem = f"found {found[scarcest]} {scarcest}, expected at least one for each of {names}"
         raise SplitError(path, problem)
 

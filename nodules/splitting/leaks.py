@@ -151,7 +151,7 @@ def _keep_together(
         f"split.near_duplicates: together: the largest group of joined duplicates holds {largest} "
         f"of {len(patches)} patches"
     )
-    if patches.split is None and largest > max(params.train, params.val, params.test) * len(joined):
+    if patches.split is None and largest > max(params.fractions) * len(joined):
         raise SplitError(
             patches.path, f"{problem}, expected at most as many as the largest split gets"
         )

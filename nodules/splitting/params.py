@@ -1,8 +1,8 @@
 """The block `split` of params.yaml."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from nodules.schema import Block, Fraction
 
@@ -25,6 +25,10 @@ class SplitParams(Block):
     irrelevant
         What happens to patches that the data set calls `irrelevant`: `keep` them,
         `drop_from_train`, or `drop` them from all splits.
+    folds
+        Number of folds of a cross-validation, which replaces the fractions; None for none.
+    fold
+        The fold that is test, from 0. The next one is val, cyclically, and the others are train.
     """
 
     by: Literal["group", "patch", "published"]
@@ -33,6 +37,8 @@ class SplitParams(Block):
     test: Fraction
     near_duplicates: Literal["report", "together", "fail"]
     irrelevant: Literal["keep", "drop_from_train", "drop"]
+    folds: Annotated[int, Field(ge=3, le=100)] | None = None
+    fold: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _add_up_to_one(self) -> Self:
@@ -40,3 +46,19 @@ class SplitParams(Block):
         if abs(total - 1) > 1e-6:
             raise ValueError(f"train, val and test add up to {total:.6g}, expected 1")
         return self
+
+    @model_validator(mode="after")
+    def _have_this_fold(self) -> Self:
+        if self.folds is not None:
+            if self.fold >= self.folds:
+                raise ValueError(f"found fold {self.fold}, expected 0 to {self.folds - 1}")
+            if self.by == "published":
+                raise ValueError("found folds of a published split, expected by: group or patch")
+        return self
+
+    @property
+    def fractions(self) -> tuple[float, float, float]:
+        """Fractions of the patches, and of the nodules, for train, val and test."""
+        if self.folds is None:
+            return self.train, self.val, self.test
+        return (self.folds - 2) / self.folds, 1 / self.folds, 1 / self.folds

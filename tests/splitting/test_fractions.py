@@ -107,7 +107,7 @@ def test_a_missing_test_split_exists_if_val_can_be_divided(
             assert set(patches.labels[assignment == position]) == {0, 1}
 
 
-def split_of_each_seed(path: Path, seeds: int = 200) -> tuple[np.ndarray, list[np.ndarray]]:
+def split_of_each_seed(path: Path, seeds: int = 40) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return the labels and the assignment of each seed."""
     with open_patches(path) as patches:
         return patches.labels, [assign_splits(patches, PARAMS, seed) for seed in range(seeds)]
@@ -162,7 +162,7 @@ def test_nodules_that_share_a_bundle_do_not_prevent_a_split(
 def test_each_seed_has_its_own_split_and_large_groups_are_spread(tmp_path: Path) -> None:
     units = np.random.default_rng(0).poisson([8, 2], (40, 2)) + 1
     _, assignments = split_of_each_seed(write_units(tmp_path / "seeds.h5", units))
-    assert len({assignment.tobytes() for assignment in assignments}) > 190
+    assert len({assignment.tobytes() for assignment in assignments}) > 0.95 * len(assignments)
     largest = np.argsort(-units.sum(axis=1), kind="stable")[:10]
     first_row = np.cumsum(units.sum(axis=1)) - units.sum(axis=1)
     in_train = np.mean([assignment[first_row[largest]] == 0 for assignment in assignments])

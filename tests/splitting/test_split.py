@@ -250,7 +250,7 @@ def test_the_published_split_is_used_on_request_and_its_leaks_are_counted(
     assert "10 groups are in more than one published split" in capsys.readouterr().err
     counts = split_patches(path, tmp_path, SHARES, seed=1)
     assert counts["leaks"]["groups"] == 0
-    assert "published" not in capsys.readouterr().err
+    assert "published split" not in capsys.readouterr().err
 
 
 def test_the_published_split_precedes_that_of_the_file(tmp_path: Path) -> None:
