@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from nodules.errors import FileError, NodulesError
 from nodules.system.atomic import cannot_write
+from nodules.system.git import environment_without_repository
 from nodules.system.regular_file import open_regular
 from nodules.system.streams import error_text, os_error_text, printable
 
@@ -24,18 +26,6 @@ TIMEOUT_S = 60
 ATTEMPTS = 3
 CHUNK_BYTES = 2**16
 GIT_FOLDER = ".fetched.git"
-# Variables by which a git hook, for example, names its own repository.
-GIT_PLACES = (
-    "DIR",
-    "WORK_TREE",
-    "INDEX_FILE",
-    "OBJECT_DIRECTORY",
-    "ALTERNATE_OBJECT_DIRECTORIES",
-    "COMMON_DIR",
-    "SHALLOW_FILE",
-    "NAMESPACE",
-    "NO_LAZY_FETCH",
-)
 RAW_ATTRIBUTES = "-text -filter -ident -working-tree-encoding"
 
 
@@ -129,10 +119,13 @@ def fetch_from_git(repository: str, commit: str, folder: Path, paths: Sequence[s
     NodulesError
         If git is missing, there is no connection, or the repository has no such commit.
     FileError
-        If the folder cannot be written.
+        If the folder cannot be written, or one of the paths in it is a link.
     """
     place = folder / GIT_FOLDER
     patterns = place / "info" / "sparse-checkout"
+    for link in (folder / parent for path in paths for parent in (Path(path), *Path(path).parents)):
+        if link != folder and link.is_symlink():  # git would replace it
+            raise FileError(link, "found a link, expected files, or a folder to fetch them into")
     with only_fetch_into(folder):
         # Those of git commands that were killed.
         for lock in place.glob("*.lock"):
@@ -235,12 +228,12 @@ def _git(folder: Path, repository: str, *arguments: str, check: bool = True) -> 
     command = ["git", f"--git-dir={folder / GIT_FOLDER}", f"--work-tree={folder}"]
     for name, value in options.items():
         command += ["-c", f"{name}={value}"]
-    places = {f"GIT_{place}" for place in GIT_PLACES}
-    environment = {k: v for k, v in os.environ.items() if k not in places}
+    environment = environment_without_repository()
+    environment |= {"GIT_NO_LAZY_FETCH": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     try:
         result = subprocess.run(
             [*command, *arguments],
-            env=environment | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"},
+            env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
@@ -250,6 +243,8 @@ def _git(folder: Path, repository: str, *arguments: str, check: bool = True) -> 
     if result.returncode and check:
         lines = result.stderr.decode("utf-8", "replace").splitlines()
         fatal = next((line for line in lines if line.startswith(("fatal: ", "error: "))), "")
-        reason = printable(fatal.partition(": ")[2] or f"status {result.returncode}", 200)
+        status = result.returncode
+        ended = f"status {status}" if status > 0 else signal.strsignal(-status)
+        reason = printable(fatal.partition(": ")[2] or ended, 200)
         raise NodulesError(f"{printable(repository)}: git {arguments[0]} failed ({reason})")
     return result.stdout.decode("utf-8", "replace").strip()

@@ -275,3 +275,20 @@ def test_a_file_in_place_of_the_repository_is_one_line(upstream: Path, tmp_path:
     (tmp_path / GIT_FOLDER).touch()
     with pytest.raises(NodulesError, match=r"git init failed \(invalid gitfile format"):
         fetch_from_git(upstream.as_uri(), "1" * 40, tmp_path, ["src/a/"])
+
+
+def test_a_link_in_place_of_a_folder_is_kept(upstream: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/src").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(NodulesError, match="out/src: found a link, expected files, or a folder"):
+        fetch_from_git(upstream.as_uri(), "1" * 40, tmp_path / "out", ["src/a/"])
+    assert (tmp_path / "out/src").is_symlink()
+
+
+def test_a_git_that_is_killed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "git").write_text("#!/bin/sh\nkill -XFSZ $$\n")
+    (tmp_path / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(NodulesError, match=r"^x: git init failed \(File size limit exceeded\)$"):
+        fetch_from_git("x", "1" * 40, tmp_path / "out", ["src/a/"])
