@@ -17,6 +17,7 @@ from nodules.importers.luna16.tables import irrelevant, read_candidates, read_ex
 from nodules.importers.path_pattern import PathPattern
 from nodules.importers.window import Window
 from nodules.patches.layout import SPLITS
+from nodules.patches.summary import counted
 from nodules.system.atomic import check_output
 from nodules.system.streams import os_error_text, printable
 
@@ -103,7 +104,8 @@ def import_list(
     if "irrelevant" in columns:
         notes.append(f"irrelevant, in an excluded finding: {columns['irrelevant'].sum():,}")
     nodules = sum(labels)
-    summary = f"{nodules:,} nodules and {len(labels) - nodules:,} others"
+    others = len(labels) - nodules
+    summary = f"{counted(nodules, 'nodule')} and {counted(others, 'other')}"
     return [summary, *notes, *link_notes(folder, names), *unlisted]
 
 
