@@ -24,21 +24,8 @@ from nodules.comparison.repository import (
 from nodules.comparison.revisions import PREDICTIONS, Revision, compared_names, read_revision
 from nodules.errors import ResultsMissingError, RevisionError
 from nodules.system.environment import ENVIRONMENT_FILE, update_environment
+from nodules.system.git import environment_without_repository
 from nodules.system.streams import printable
-
-# Variables that direct git to a repository other than that of the current folder.
-_OF_A_REPOSITORY = {
-    f"GIT_{name}"
-    for name in (
-        "DIR",
-        "WORK_TREE",
-        "INDEX_FILE",
-        "COMMON_DIR",
-        "OBJECT_DIRECTORY",
-        "ALTERNATE_OBJECT_DIRECTORIES",
-        "PREFIX",
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -177,7 +164,7 @@ def _reproduce(name: str, commit: str, clone: Path, stage: str) -> None:
     process = subprocess.run(
         [sys.executable, "-m", "dvc", "repro", stage],
         cwd=clone,
-        env={k: v for k, v in _environment().items() if k not in VARIABLES_SET}
+        env={k: v for k, v in environment_without_repository().items() if k not in VARIABLES_SET}
         | {"PATH": search_path},
         stdin=subprocess.DEVNULL,
         # stdout is reserved for the report; the progress of `dvc repro` goes to stderr.
@@ -189,17 +176,12 @@ def _reproduce(name: str, commit: str, clone: Path, stage: str) -> None:
         raise RevisionError(name, f"{problem} (its output is above)")
 
 
-def _environment() -> dict[str, str]:
-    """Return the environment without the repository that git names to its hooks."""
-    return {name: value for name, value in os.environ.items() if name not in _OF_A_REPOSITORY}
-
-
 def _git(name: str, folder: Path, *arguments: str) -> str:
     try:
         process = subprocess.run(
             ["git", *arguments],
             cwd=folder,
-            env=_environment(),
+            env=environment_without_repository(),
             check=False,
             capture_output=True,
             encoding="utf-8",

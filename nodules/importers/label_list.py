@@ -7,7 +7,8 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from nodules.errors import FileError
-from nodules.importers.csv_table import open_text
+from nodules.importers.csv_table import open_text, place_of
+from nodules.patches.hdf5_texts import MAX_CHARACTERS
 from nodules.patches.layout import SPLITS
 from nodules.system.streams import printable
 
@@ -17,7 +18,7 @@ DELIMITERS = (",", ";", "\t")
 MAX_SHOWN = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One image of a list.
 
@@ -58,11 +59,12 @@ def read_lists(lists: Sequence[Path]) -> list[Entry]:
     Raises
     ------
     TableError
-        If a list cannot be read.
+        If a list cannot be read, or has a column twice.
     FileError
         If a list has no entries or lacks a column that others have; if a line has
-        no path, label, group or one of `SPLITS`, a path that is absolute or leads out of the
-        folder, or the path of an earlier line.
+        no path, label, group or one of `SPLITS`, over 1,024 characters in one of them, a group that
+        is not printable, a path that is absolute or leads out of the folder, or the path of an
+        earlier line.
     """
     entries: list[Entry] = []
     first: dict[str, Entry] = {}
@@ -113,21 +115,21 @@ def labels_of(entries: Sequence[Entry], nodule: str | None) -> list[int]:
 
 
 def _read(source: Path) -> Iterator[Entry]:
-    with open_text(source, "a list of images") as file:
-        header = file.readline()
-        lines = chain([header], file)
+    with open_text(source, "a list of images") as lines:
+        header = next(lines, "")
+        lines = chain([header], lines)
         for delimiter in DELIMITERS:
-            names = [name.strip() for name in header.split(delimiter)]
-            if {"path", "label"} <= {*names}:
+            names = next(csv.reader([header], delimiter=delimiter), [])
+            if {"path", "label"} <= {name.strip() for name in names}:
                 yield from _csv_entries(source, lines, delimiter)
                 return
         yield from _text_entries(source, lines)
 
 
 def _csv_entries(source: Path, lines: Iterable[str], delimiter: str) -> Iterator[Entry]:
-    rows = csv.reader(lines, delimiter=delimiter)
+    rows = csv.reader(lines, delimiter=delimiter, strict=True)
     header = [name.strip() for name in next(rows)]
-    places = {name: header.index(name) for name in COLUMNS if name in header}
+    places = {name: place_of(source, header, name) for name in COLUMNS if name in header}
     line = rows.line_num
     for row in rows:
         number, line = line + 1, rows.line_num  # the first line of a row with line ends
@@ -153,10 +155,16 @@ def _entry(source: Path, line: int, fields: dict[str, str]) -> Entry:
     for name, text in fields.items():
         if not text:
             raise _error(source, line, f"{name}: found nothing, expected one for each image")
+        if len(text) > MAX_CHARACTERS:
+            problem = f"found {len(text):,} characters, expected at most {MAX_CHARACTERS:,}"
+            raise _error(source, line, f"{name}: {problem}")
     path = PurePosixPath(fields.pop("path"))
     if path.is_absolute() or ".." in path.parts or "\0" in str(path):
         problem = f"found {_quoted(str(path))}, expected a path within the folder of the images"
         raise _error(source, line, f"path: {problem}")
+    if not fields.get("group", "").isprintable():
+        problem = f"found {_quoted(fields['group'])}, expected a printable name"
+        raise _error(source, line, f"group: {problem}")
     split = fields.get("split", SPLITS[0])
     if split not in SPLITS:
         problem = f"found {_quoted(split)}, expected one of {', '.join(SPLITS)}"

@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 from nodules.errors import FileError, NodulesError
 from nodules.importers.image_groups import RowBlocks, TableGroups, find_groups
 from nodules.importers.image_rows import write_images
-from nodules.importers.image_tree import EXPECTED, find_files, link_notes, utf8_name
+from nodules.importers.image_tree import EXPECTED, find_files, link_notes
 from nodules.importers.images import is_image
 from nodules.importers.label_list import Entry, labels_of, read_lists
 from nodules.importers.luna16.tables import irrelevant, read_candidates, read_excluded
 from nodules.importers.path_pattern import PathPattern
 from nodules.importers.window import Window
 from nodules.patches.layout import SPLITS
+from nodules.patches.summary import counted
 from nodules.system.atomic import check_output
-from nodules.system.streams import printable
+from nodules.system.streams import os_error_text, printable
 
 Columns = dict[str, NDArray]
 
@@ -74,7 +75,7 @@ def import_list(
     Raises
     ------
     FileError
-        If a list, an image or its path is invalid, or `out` is one of the images.
+        If a list, an image or its path is invalid, or `out` is an input.
     TableError
         If a table is invalid, or has no row of an image.
     NodulesError
@@ -87,13 +88,14 @@ def import_list(
     texts = [entry.name for entry in entries]
     names = [_image_name(folder, entry) for entry in entries]
     images = [folder / name for name in names]
-    check_output(out, images)
+    tables = [groups.table] if isinstance(groups, TableGroups) else []
+    check_output(out, [*lists, *tables, *([] if excluded is None else [excluded]), *images])
     columns: Columns = {"file": np.array(texts, dtype=object)}
     columns |= _groups(folder, entries, groups, labels)
     columns |= _split(folder, entries, split, published=published)
     if excluded is not None:
         columns["irrelevant"] = _irrelevant(excluded, groups, columns)
-    unlisted = _unlisted(folder, {*texts, *leave_out})
+    unlisted = _unlisted(folder, {*names, *leave_out})
     notes = write_images(out, images, np.array(labels, np.uint8), columns, window)
     if leave_out:
         notes.append(f"images left out on request: {len({*leave_out}):,}")
@@ -102,13 +104,15 @@ def import_list(
     if "irrelevant" in columns:
         notes.append(f"irrelevant, in an excluded finding: {columns['irrelevant'].sum():,}")
     nodules = sum(labels)
-    summary = f"{nodules:,} nodules and {len(labels) - nodules:,} others"
+    others = len(labels) - nodules
+    summary = f"{counted(nodules, 'nodule')} and {counted(others, 'other')}"
     return [summary, *notes, *link_notes(folder, names), *unlisted]
 
 
 def _without(entries: Sequence[Entry], leave_out: Sequence[str]) -> list[Entry]:
-    kept = [entry for entry in entries if entry.name not in {*leave_out}]
-    if missing := {*leave_out} - {entry.name for entry in entries}:
+    unwanted = {*leave_out}
+    kept = [entry for entry in entries if entry.name not in unwanted]
+    if missing := unwanted - {entry.name for entry in entries}:
         found = printable(min(missing), 200)
         raise NodulesError(f"--leave-out: found {found}, expected paths in the lists")
     if not kept:
@@ -120,7 +124,11 @@ def _image_name(folder: Path, entry: Entry) -> str:
     """Return the name of an image on this system, checking that it is there."""
     name = os.fsdecode(entry.name.encode())
     path = folder / name
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except OSError as error:  # such as a name that is too long
+        raise entry.error(f"path: cannot be read ({os_error_text(error)})") from None
+    if not exists:
         raise entry.error(f"found no file {printable(path)}, expected an image ({EXPECTED})")
     if path.is_dir() or not is_image(path):
         raise entry.error(f"found {printable(path)}, expected an image ({EXPECTED})")
@@ -178,7 +186,7 @@ def _irrelevant(
 
 def _unlisted(folder: Path, listed: set[str]) -> list[str]:
     """Return a note on the images below the folder that no list has."""
-    files = [name for name in find_files(folder).files if utf8_name(folder, name) not in listed]
+    files = (name for name in find_files(folder).files if name not in listed)
     images = [name for name in files if is_image(folder / name)]
     if not images:
         return []

@@ -102,9 +102,9 @@ def printable_name(place: Path, name: str, option: str) -> str:
     Raises
     ------
     FileError
-        If it is not printable, or begins or ends with a space.
+        If it is empty or not printable, or begins or ends with a space.
     """
-    if not name.isprintable() or name != name.strip():
+    if not name or not name.isprintable() or name != name.strip():
         problem = f"{option} found {name!r}, expected a printable name"
         raise FileError(place, f"{problem} without leading or trailing spaces")
     return name

@@ -1,9 +1,12 @@
 """Fetch files from the network: resumable, and checked against known hashes."""
 
+import fcntl
 import hashlib
 import os
+import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,6 +16,7 @@ from tqdm import tqdm
 
 from nodules.errors import FileError, NodulesError
 from nodules.system.atomic import cannot_write
+from nodules.system.git import environment_without_repository
 from nodules.system.regular_file import open_regular
 from nodules.system.streams import error_text, os_error_text, printable
 
@@ -22,11 +26,36 @@ TIMEOUT_S = 60
 ATTEMPTS = 3
 CHUNK_BYTES = 2**16
 GIT_FOLDER = ".fetched.git"
-# Variables by which a git hook, for example, names its own repository.
-GIT_PLACES = ("DIR", "WORK_TREE", "INDEX_FILE", "OBJECT_DIRECTORY", "COMMON_DIR", "NAMESPACE")
+RAW_ATTRIBUTES = "-text -filter -ident -working-tree-encoding"
 
 
-def download(url: str, target: Path, sha256: str) -> None:
+@contextmanager
+def only_fetch_into(folder: Path) -> Iterator[None]:
+    """Create a folder, and let no other process fetch into it until the block ends.
+
+    Raises
+    ------
+    FileError
+        If another process fetches into it, or it cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise cannot_write(folder, error) from None
+    try:
+        with suppress(OSError):  # not every file system has locks
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                problem = "another command fetches into this folder, expected it to end first"
+                raise FileError(folder, problem) from None
+        yield
+    finally:
+        os.close(lock)
+
+
+def download(url: str, target: Path, size: int, sha256: str) -> None:
     """Download a file, or the rest of it if an earlier download was interrupted.
 
     Parameters
@@ -35,6 +64,8 @@ def download(url: str, target: Path, sha256: str) -> None:
         HTTP or HTTPS address.
     target
         File to create. Until it is complete, its content is in `.NAME.part` next to it.
+    size
+        Length of the file in bytes; a server that sends more is not listened to.
     sha256
         Hash of the file, in hexadecimal.
 
@@ -48,26 +79,22 @@ def download(url: str, target: Path, sha256: str) -> None:
     """
     part = target.with_name(f".{target.name}.part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        attempts = ATTEMPTS
-        while True:
-            size = part.stat().st_size if part.exists() else 0
-            try:
-                _append(url, part)
-                break
-            except requests.RequestException as error:
-                grown = part.exists() and part.stat().st_size > size
-                attempts = ATTEMPTS if grown else attempts - 1
-                if not attempts:
-                    raise NodulesError(f"{url}: {_problem(url, error)}") from None
-        found = file_hash(part, "sha256")
-        if found != sha256:
+        with only_fetch_into(target.parent):
+            # What an earlier download left may be of another file.
+            for afresh in (False, True) if part.exists() else (True,):
+                if afresh:
+                    part.unlink(missing_ok=True)
+                _fetch(url, part, size)
+                found = file_hash(part, "sha256")
+                if found == sha256:
+                    os.replace(part, target)
+                    return
+            longer = part.stat().st_size > size
             part.unlink()
-            problem = f"found a file with the sha256 {found}, expected {sha256}"
-            raise NodulesError(f"{url}: {problem}")
-        os.replace(part, target)
     except OSError as error:
         raise cannot_write(target, error) from None
+    problem = f"more than {size:,} bytes" if longer else f"a file with the sha256 {found}"
+    raise NodulesError(f"{url}: found {problem}, expected the sha256 {sha256}")
 
 
 def fetch_from_git(repository: str, commit: str, folder: Path, paths: Sequence[str]) -> None:
@@ -92,25 +119,33 @@ def fetch_from_git(repository: str, commit: str, folder: Path, paths: Sequence[s
     NodulesError
         If git is missing, there is no connection, or the repository has no such commit.
     FileError
-        If the folder cannot be written.
+        If the folder cannot be written, or one of the paths in it is a link.
     """
     place = folder / GIT_FOLDER
     patterns = place / "info" / "sparse-checkout"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _git(folder, repository, "init", "--quiet")
-        patterns.parent.mkdir(exist_ok=True)
-        before = patterns.read_text("utf-8").splitlines() if patterns.exists() else []
-        wanted = dict.fromkeys([*before, *(f"/{path}" for path in paths)])
-        patterns.write_text("".join(f"{pattern}\n" for pattern in wanted), "utf-8")
-    except OSError as error:
-        raise cannot_write(folder, error) from None
-    _git(folder, repository, "config", "remote.origin.url", repository)
-    if _git(folder, repository, "rev-parse", "--quiet", "--verify", "HEAD", check=False) != commit:
-        # Files follow on checkout, from servers that support it, as GitHub does.
-        fetch = ("fetch", "--quiet", "--depth=1", "--filter=blob:none", "--no-tags")
-        _git(folder, repository, *fetch, "origin", commit)
-    _git(folder, repository, "checkout", "--quiet", "--force", "--detach", commit)
+    for link in (folder / parent for path in paths for parent in (Path(path), *Path(path).parents)):
+        if link != folder and link.is_symlink():  # git would replace it
+            raise FileError(link, "found a link, expected files, or a folder to fetch them into")
+    with only_fetch_into(folder):
+        # Those of git commands that were killed.
+        for lock in place.glob("*.lock"):
+            lock.unlink()
+        _git(folder, repository, "init", "--quiet", "--template=", "--object-format=sha1")
+        try:
+            patterns.parent.mkdir(exist_ok=True)
+            # Files get the bytes that were hashed, whatever the attributes in effect.
+            (place / "info" / "attributes").write_text(f"* {RAW_ATTRIBUTES}\n", "utf-8")
+            before = patterns.read_text("utf-8").splitlines() if patterns.exists() else []
+            wanted = dict.fromkeys([*before, *(f"/{path}" for path in paths)])
+            patterns.write_text("".join(f"{pattern}\n" for pattern in wanted), "utf-8")
+        except OSError as error:
+            raise cannot_write(folder, error) from None
+        head = _git(folder, repository, "rev-parse", "--quiet", "--verify", "HEAD", check=False)
+        if head != commit:
+            # Files follow on checkout, from servers that support it, as GitHub does.
+            fetch = ("fetch", "--quiet", "--depth=1", "--filter=blob:none", "--no-tags")
+            _git(folder, repository, *fetch, "origin", commit)
+        _git(folder, repository, "checkout", "--quiet", "--force", "--detach", commit)
 
 
 def file_hash(path: Path, algorithm: str) -> str:
@@ -125,40 +160,57 @@ def file_hash(path: Path, algorithm: str) -> str:
     return digest.hexdigest()
 
 
-def _append(url: str, part: Path) -> None:
+def _fetch(url: str, part: Path, size: int) -> None:
+    """Fetch the rest of a file, in as many attempts as bring more of it."""
+    attempts = ATTEMPTS
+    while True:
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            _append(url, part, size)
+            return
+        # A ValueError is a redirect to what is no address.
+        except (requests.RequestException, ValueError) as error:
+            grown = part.exists() and part.stat().st_size > before
+            attempts = ATTEMPTS if grown else attempts - 1
+            if not attempts:
+                raise NodulesError(f"{url}: {_problem(url, error)}") from None
+
+
+def _append(url: str, part: Path, size: int) -> None:
     """Fetch the rest of a file, or all of it from a server that cannot send parts."""
     have = part.stat().st_size if part.exists() else 0
+    if have >= size:
+        return
     # Compressed, the bytes that are missing could not be counted.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as answer:
-        if answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
-            return  # nothing is missing
         if not answer.ok:
             problem = f"found HTTP status {answer.status_code} ({answer.reason}), expected a file"
             raise NodulesError(f"{url}: {printable(problem)}")
         resumed = answer.status_code == HTTPStatus.PARTIAL_CONTENT
         have = have if resumed else 0
-        length = answer.headers.get("Content-Length", "")
-        total = have + int(length) if length.isdecimal() else None
         name = f"fetch {part.name[1:-5]}"
         with (
             part.open("ab" if resumed else "wb") as file,
-            tqdm(desc=name, total=total, initial=have, unit="B", unit_scale=True) as progress,
+            tqdm(desc=name, total=size, initial=have, unit="B", unit_scale=True) as progress,
         ):
             for chunk in answer.iter_content(CHUNK_BYTES):
                 progress.update(file.write(chunk))
+                have += len(chunk)
+                if have > size:
+                    return
 
 
-def _problem(url: str, error: requests.RequestException) -> str:
+def _problem(url: str, error: Exception) -> str:
     host = urlsplit(url).netloc
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return "the connection was cut; the next try resumes"
-    if isinstance(error, requests.Timeout):
-        return f"no answer from {host} within {TIMEOUT_S} s; the next try resumes"
     # The message of the outermost exception is a chain of all the others.
     cause: BaseException = error
     while (inner := cause.__cause__ or cause.__context__) is not None:
         cause = inner
+    if isinstance(error, requests.Timeout) or isinstance(cause, TimeoutError):
+        return f"no answer from {host} within {TIMEOUT_S} s; the next try resumes"
     return f"no connection to {host} ({error_text(cause)})"
 
 
@@ -168,18 +220,20 @@ def _git(folder: Path, repository: str, *arguments: str, check: bool = True) -> 
         "core.autocrlf": "false",
         "core.hooksPath": os.devnull,
         "core.sparseCheckout": "true",
+        "core.sparseCheckoutCone": "false",
         "http.lowSpeedLimit": "1",  # bytes per second
         "http.lowSpeedTime": str(TIMEOUT_S),
+        "remote.origin.url": repository,
     }
     command = ["git", f"--git-dir={folder / GIT_FOLDER}", f"--work-tree={folder}"]
     for name, value in options.items():
         command += ["-c", f"{name}={value}"]
-    places = {f"GIT_{place}" for place in GIT_PLACES}
-    environment = {k: v for k, v in os.environ.items() if k not in places}
+    environment = environment_without_repository()
+    environment |= {"GIT_NO_LAZY_FETCH": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     try:
         result = subprocess.run(
             [*command, *arguments],
-            env=environment | {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"},
+            env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
@@ -189,6 +243,8 @@ def _git(folder: Path, repository: str, *arguments: str, check: bool = True) -> 
     if result.returncode and check:
         lines = result.stderr.decode("utf-8", "replace").splitlines()
         fatal = next((line for line in lines if line.startswith(("fatal: ", "error: "))), "")
-        reason = printable(fatal.partition(": ")[2] or f"status {result.returncode}", 200)
-        raise NodulesError(f"{printable(repository)}: git cannot fetch {arguments[-1]} ({reason})")
+        status = result.returncode
+        ended = f"status {status}" if status > 0 else signal.strsignal(-status)
+        reason = printable(fatal.partition(": ")[2] or ended, 200)
+        raise NodulesError(f"{printable(repository)}: git {arguments[0]} failed ({reason})")
     return result.stdout.decode("utf-8", "replace").strip()

@@ -120,7 +120,7 @@ def test_rows_follow_the_paths_and_carry_class_file_and_group(tmp_path: Path, dr
         (folder / junk).write_bytes(b"no image")
     lines = import_folder(folder, tmp_path / "out.h5", group=r"(p\d+)[^/]*$")
     assert lines == [
-        "3 nodules (nodule) and 1 others (non_nodule)",
+        "3 nodules (nodule) and 1 other (non_nodule)",
         "files left out, not images of a class: 2, first labels.csv",
     ]
     with h5py.File(tmp_path / "out.h5") as file:
@@ -597,7 +597,7 @@ def cohort(tmp_path: Path, draw: Draw) -> Path:
 def test_class_folders_may_lie_below_those_of_patients(cohort: Path, tmp_path: Path) -> None:
     lines = import_folder(cohort, tmp_path / "out.h5", group_from_folder=True)
     assert lines == [
-        "2 nodules (nodule) and 1 others (non_nodule)",
+        "2 nodules (nodule) and 1 other (non_nodule)",
         "files left out, not images of a class: 1, first P2/masks/a.png",
     ]
     expected = {"P1/nodule/a.png": "P1", "P1/non_nodule/a.png": "P1", "P2/nodule/x/b.png": "P2"}

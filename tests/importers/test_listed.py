@@ -1,6 +1,7 @@
 """Import of listed images: labels, groups from a table, splits, and what is refused."""
 
 import csv
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image
 
 from nodules.__main__ import main
 from nodules.commands.inspect import describe
+from nodules.errors import NodulesError
 from nodules.importers.image_groups import RowBlocks, TableGroups
 from nodules.importers.listed import import_list
 from nodules.patches.reader import open_patches
@@ -101,6 +103,30 @@ def test_a_csv_list_brings_groups_and_splits_and_may_have_other_columns(
     assert found["group"] == ["p1", "p1", "p 2"]
     assert found["split"] == ["train", "train", "val"]
     assert found["Y"] == [0, 1, 1]
+
+
+def test_names_in_a_csv_header_may_be_quoted(folder: Path, tmp_path: Path) -> None:
+    lines = ['"","path","label"', '"1","val/image_3.png",1', '"2","train/image_0.png",0']
+    (tmp_path / "list").write_text("\n".join(lines))
+    import_list(folder, [tmp_path / "list"], tmp_path / "out.h5")
+    assert columns(tmp_path / "out.h5")["Y"] == [1, 0]
+
+
+def test_an_unlisted_image_may_have_any_name(folder: Path, labels: Path, tmp_path: Path) -> None:
+    (folder / os.fsdecode(b"\xff.png")).hardlink_to(folder / "val/image_3.png")
+    lines = import_list(folder, [labels], tmp_path / "out.h5")
+    assert "images left out, in no list: 3, first train/image_1000007.png" in lines
+
+
+@pytest.mark.parametrize("name", ["labels.txt", "candidates.csv", "excluded.csv"])
+def test_no_input_is_overwritten(folder: Path, labels: Path, tmp_path: Path, name: str) -> None:
+    groups = TableGroups(KEY, write_candidates(tmp_path / "candidates.csv"), "seriesuid")
+    excluded = tmp_path / "excluded.csv"
+    excluded.write_text("seriesuid,coordX,coordY,coordZ,diameter_mm\n1.2.0,0,0,0,9\n")
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(NodulesError, match="found the same file as input, expected a new name"):
+        import_list(folder, [labels], tmp_path / name, groups=groups, excluded=excluded)
+    assert (tmp_path / name).read_bytes() == before
 
 
 def test_a_path_in_a_text_list_may_have_spaces(folder: Path, tmp_path: Path) -> None:
@@ -209,6 +235,10 @@ def lists(text: str) -> Change:
     return lambda folder: (folder.parent / "labels.txt").write_text(text)
 
 
+def table(header: str, *row: object) -> Change:
+    return lambda folder: write_table(folder.parent / "candidates.csv", header, [row] * 9)
+
+
 def short_table(folder: Path) -> None:
     write_candidates(folder.parent / "candidates.csv", 12)
 
@@ -228,6 +258,24 @@ def short_table(folder: Path) -> None:
         (lists("train/image_1.png 1\n"), [], "line 1: found no file images/train/image_1.png, exp"),
         (lists("readme.txt 1\n"), [], "line 1: found images/readme.txt, expected an image (PNG"),
         (lists("train 1\n"), [], "line 1: found images/train, expected an image (PNG"),
+        (lists('path,label,r\na.png,1,"x\nb.png,1,y\n'), [], "no CSV text (unexpected end of data"),
+        (lists("path,label,label\na.png,0,1\n"), [], "labels.txt: found 2 columns label, expected"),
+        (
+            lists('path,label,group\na,1,"p\n1"'),
+            [],
+            "line 2: group: found 'p\\n1', expected a print",
+        ),
+        (
+            lists(f"{'x/' * 600}x.png 1\n"),
+            [],
+            "line 1: path: found 1,205 characters, expected at m",
+        ),
+        (lists(f"{'x' * 300}.png 1\n"), [], "line 1: path: cannot be read (file name too long)"),
+        (
+            lists("x" * 5_000_000),
+            [],
+            "labels.txt: found a line of 4,194,304 characters or more, exp",
+        ),
         (lists("\n"), [], "labels.txt: found no images, expected lines of `path label`"),
         (lists("a\0 1"), [], "labels.txt: line 1: path: found 'a\\x00', expected a path within"),
         (None, ["--nodule", "yes"], "line 2: label: found '1', expected yes or 0"),
@@ -247,6 +295,16 @@ def short_table(folder: Path) -> None:
             "--key: '(' is not a regular expression (",
         ),
         (None, OPTIONS, "candidates.csv: cannot be read (no such file or directory), expected a"),
+        (
+            table("seriesuid,x", "", 1),
+            OPTIONS,
+            "candidates.csv: row 0: seriesuid: found '', expected a printable name",
+        ),
+        (
+            table("a,seriesuid,a", 1, 2, 3),
+            [*OPTIONS[:-1], "a"],
+            "candidates.csv: found 2 columns a, expected one",
+        ),
         (
             short_table,
             OPTIONS,
@@ -321,5 +379,5 @@ def test_the_command_counts_the_scans_and_prints_the_next_steps(
     monkeypatch.setattr("sys.argv", ["nodules", *command])
     main()
     printed = capsys.readouterr().out
-    assert "groups (scans or patients): 4 of 1 to 1 patches" in printed
+    assert "groups (scans or patients): 4 of 1 patch each" in printed
     assert "dvc exp run --set-param dataset=data/out.h5" in printed

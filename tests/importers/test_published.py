@@ -82,7 +82,9 @@ def source(tmp_path: Path) -> Source:
     (data / "train/.DS_Store").write_bytes(b"\0")
     commit = commit_all(tmp_path / "upstream")
     repository = (tmp_path / "upstream").as_uri()
-    return Source(repository, commit, parts, "", hashlib.sha256(candidates()).hexdigest())
+    return Source(
+        repository, commit, parts, "", len(candidates()), hashlib.sha256(candidates()).hexdigest()
+    )
 
 
 def build_file(source: Source, folder: Path, out: Path, **options: Any) -> list[str]:
@@ -237,6 +239,22 @@ def test_the_hash_of_the_images_is_that_of_dvc(source: Source, tmp_path: Path) -
     cache = HashFileDB(files, str(tmp_path / "cache"))
     _, _, tree = build(cache, str(data / "val"), files, "md5", dry_run=True)
     assert tree.hash_info.value == f"{source.parts['val'].images}.dir"
+
+
+def test_what_cannot_be_written_is_refused_before_anything_is_fetched(
+    source: Source, tmp_path: Path
+) -> None:
+    pieces, excluded = tmp_path / "pieces", tmp_path / "excluded.csv"
+    excluded.write_text("seriesuid\n")
+    (tmp_path / "folder").mkdir()
+    for out, options, message in (
+        ("folder", {}, "folder: found a folder"),
+        ("out.h5", {"excluded": excluded}, r"excluded\.csv: found the columns seriesuid, expected"),
+        ("out.h5", {"excluded": excluded, "group_rows": 8}, "--excluded: found --group-rows, exp"),
+    ):
+        with pytest.raises(NodulesError, match=message):
+            import_published(pieces, tmp_path / out, source=source, **options)
+    assert not pieces.exists()
 
 
 @pytest.mark.skipif(

@@ -1,7 +1,7 @@
 """An HTTP server on this machine that sends a file, whole or in parts, and cuts connections."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -21,6 +21,8 @@ class FileServer:
         Whether it sends parts of the file.
     status
         Status of all answers, if not 200.
+    headers
+        Headers of all answers, in place of the usual ones.
     asked
         The header `Range` of each request.
     url
@@ -31,6 +33,7 @@ class FileServer:
     cut_after: int = 0
     parts: bool = True
     status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
     asked: list[str | None] = field(default_factory=list)
     url: str = ""
 
@@ -45,6 +48,13 @@ def serving(server: FileServer) -> Iterator[FileServer]:
             server.asked.append(asked)
             start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.parts else 0
             body = server.content[start:]
+            if server.headers:
+                self.send_response(server.status)
+                for name, value in server.headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+                return
             if server.status != 200:
                 self.send_error(server.status)
                 return
@@ -54,7 +64,8 @@ def serving(server: FileServer) -> Iterator[FileServer]:
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body[: server.cut_after or None])
+            with suppress(ConnectionError):  # the client has heard enough
+                self.wfile.write(body[: server.cut_after or None])
 
         def log_message(self, *_: object) -> None:
             pass

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nodules.errors import NodulesError
-from nodules.system.download import GIT_FOLDER, download, fetch_from_git
+from nodules.system.download import GIT_FOLDER, download, fetch_from_git, only_fetch_into
 from tests.support.file_server import FileServer, serving
 from tests.support.tiny_project import commands_environment
 
@@ -18,14 +18,14 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 def test_a_file_arrives_whole_and_leaves_nothing_else(tmp_path: Path) -> None:
     with serving(FileServer(CONTENT)) as server:
-        download(server.url, tmp_path / "new/candidates.csv", SHA256)
+        download(server.url, tmp_path / "new/candidates.csv", len(CONTENT), SHA256)
     assert (tmp_path / "new/candidates.csv").read_bytes() == CONTENT
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["candidates.csv"]
 
 
 def test_a_connection_that_is_cut_is_resumed_where_it_ended(tmp_path: Path) -> None:
     with serving(FileServer(CONTENT, cut_after=2**17)) as server:
-        download(server.url, tmp_path / "candidates.csv", SHA256)
+        download(server.url, tmp_path / "candidates.csv", len(CONTENT), SHA256)
     assert (tmp_path / "candidates.csv").read_bytes() == CONTENT
     assert server.asked == [None, "bytes=131072-", "bytes=262144-"]
 
@@ -36,10 +36,10 @@ def test_the_next_download_resumes_what_an_earlier_one_left(tmp_path: Path) -> N
         serving(FileServer(CONTENT, cut_after=2**16, parts=False)) as server,
         pytest.raises(NodulesError, match="the connection was cut; the next try resumes"),
     ):
-        download(server.url, target, SHA256)
+        download(server.url, target, len(CONTENT), SHA256)
     assert not target.exists()
     with serving(FileServer(CONTENT)) as server:
-        download(server.url, target, SHA256)
+        download(server.url, target, len(CONTENT), SHA256)
     assert server.asked == ["bytes=65536-"]
     assert target.read_bytes() == CONTENT
 
@@ -47,15 +47,73 @@ def test_the_next_download_resumes_what_an_earlier_one_left(tmp_path: Path) -> N
 def test_a_server_that_sends_no_parts_sends_the_whole_file_again(tmp_path: Path) -> None:
     (tmp_path / ".candidates.csv.part").write_bytes(b"of another file")
     with serving(FileServer(CONTENT, parts=False)) as server:
-        download(server.url, tmp_path / "candidates.csv", SHA256)
+        download(server.url, tmp_path / "candidates.csv", len(CONTENT), SHA256)
     assert (tmp_path / "candidates.csv").read_bytes() == CONTENT
 
 
 def test_a_complete_part_is_not_fetched_again(tmp_path: Path) -> None:
     (tmp_path / ".candidates.csv.part").write_bytes(CONTENT)
     with serving(FileServer(CONTENT)) as server:
-        download(server.url, tmp_path / "candidates.csv", SHA256)
-    assert server.asked == [f"bytes={len(CONTENT)}-"]
+        download(server.url, tmp_path / "candidates.csv", len(CONTENT), SHA256)
+    assert server.asked == []
+    assert (tmp_path / "candidates.csv").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("left", [b"of another file", CONTENT[::-1], 2 * CONTENT])
+def test_a_part_of_another_file_is_fetched_afresh(tmp_path: Path, left: bytes) -> None:
+    (tmp_path / ".candidates.csv.part").write_bytes(left)
+    with serving(FileServer(CONTENT)) as server:
+        download(server.url, tmp_path / "candidates.csv", len(CONTENT), SHA256)
+    assert (tmp_path / "candidates.csv").read_bytes() == CONTENT
+    assert server.asked[-1] is None
+
+
+def test_a_server_that_sends_too_much_is_not_heard_out(tmp_path: Path) -> None:
+    with (
+        serving(FileServer(1000 * CONTENT)) as server,
+        pytest.raises(NodulesError, match=r"found more than 300,000 bytes, expected the sha256"),
+    ):
+        download(server.url, tmp_path / "candidates.csv", len(CONTENT), SHA256)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Location": "http://[::1"},
+        {"Location": f"http://{'a' * 300}.x/"},
+        {"Location": "file:///etc/passwd"},
+    ],
+)
+def test_a_redirect_to_what_is_no_address_is_one_line(
+    tmp_path: Path, headers: dict[str, str]
+) -> None:
+    with (
+        serving(FileServer(b"", status=302, headers=headers)) as server,
+        pytest.raises(NodulesError, match=rf"^{server.url}: no connection to 127\.0\.0\.1"),
+    ):
+        download(server.url, tmp_path / "candidates.csv", len(CONTENT), SHA256)
+
+
+def test_a_length_that_is_no_number_is_ignored(tmp_path: Path) -> None:
+    headers = {"Content-Length": "9" * 5000, "Connection": "close"}
+    with serving(FileServer(CONTENT, headers=headers)) as server:
+        download(server.url, tmp_path / "candidates.csv", len(CONTENT), SHA256)
+    assert (tmp_path / "candidates.csv").read_bytes() == CONTENT
+
+
+def test_two_commands_do_not_fetch_into_one_folder(tmp_path: Path, upstream: Path) -> None:
+    commit = git(upstream, "rev-parse", "HEAD")
+    with (
+        only_fetch_into(tmp_path),
+        pytest.raises(NodulesError, match="another command fetches into this folder"),
+    ):
+        download("http://localhost:1", tmp_path / "candidates.csv", 1, SHA256)
+    with (
+        only_fetch_into(tmp_path / "out"),
+        pytest.raises(NodulesError, match="another command fetches into this folder"),
+    ):
+        fetch_from_git(upstream.as_uri(), commit, tmp_path / "out", ["src/a/"])
 
 
 def test_a_file_with_another_hash_is_refused_and_fetched_afresh_next_time(tmp_path: Path) -> None:
@@ -63,7 +121,7 @@ def test_a_file_with_another_hash_is_refused_and_fetched_afresh_next_time(tmp_pa
     with serving(FileServer(b"another")) as server:
         found = hashlib.sha256(b"another").hexdigest()
         with pytest.raises(NodulesError, match=rf"found a file with the sha256 {found}, expected"):
-            download(server.url, target, SHA256)
+            download(server.url, target, len(CONTENT), SHA256)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -72,7 +130,7 @@ def test_an_error_of_the_server_is_one_line(tmp_path: Path, status: int, text: s
     with serving(FileServer(CONTENT, status=status)) as server:
         expected = rf"^{server.url}: found HTTP status {status} \({text}\), expected a file$"
         with pytest.raises(NodulesError, match=expected):
-            download(server.url, tmp_path / "candidates.csv", SHA256)
+            download(server.url, tmp_path / "candidates.csv", len(CONTENT), SHA256)
     assert len(server.asked) == 1
 
 
@@ -81,7 +139,7 @@ def test_no_connection_is_one_line(tmp_path: Path) -> None:
         pass
     expected = r"no connection to 127\.0\.0\.1:\d+ \(\[Errno \d+\] Connection refused\)$"
     with pytest.raises(NodulesError, match=expected):
-        download(server.url, tmp_path / "candidates.csv", SHA256)
+        download(server.url, tmp_path / "candidates.csv", len(CONTENT), SHA256)
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -140,7 +198,7 @@ def test_what_was_fetched_is_not_fetched_again(upstream: Path, tmp_path: Path) -
     (out / "src/a/2").write_text("half")
     fetch_from_git(upstream.as_uri(), commit, out, ["src/a/"])
     assert fetched(out) == {name: f"{name}\n" * 3 for name in ("src/a/1", "src/a/2")}
-    with pytest.raises(NodulesError, match="upstream: git cannot fetch"):
+    with pytest.raises(NodulesError, match="upstream: git checkout failed"):
         fetch_from_git(upstream.as_uri(), commit, out, ["src/b/"])
 
 
@@ -177,4 +235,60 @@ def test_a_missing_commit_or_repository_is_one_line(
 def test_a_machine_without_git_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NodulesError, match="git: not found, expected it to be installed"):
+        fetch_from_git("x", "1" * 40, tmp_path / "out", ["src/a/"])
+
+
+def test_locks_of_a_killed_git_do_not_stop_the_next_fetch(upstream: Path, tmp_path: Path) -> None:
+    commit, out = git(upstream, "rev-parse", "HEAD~1"), tmp_path / "out"
+    fetch_from_git(upstream.as_uri(), commit, out, ["src/a/"])
+    for name in ("index.lock", "shallow.lock", "config.lock", "HEAD.lock"):
+        (out / GIT_FOLDER / name).touch()
+    fetch_from_git(upstream.as_uri(), commit, out, ["src/b/"])
+    assert fetched(out).keys() == {"src/a/1", "src/a/2", "src/b/3"}
+
+
+def test_settings_of_the_user_do_not_change_the_files(
+    upstream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (upstream / ".gitattributes").write_text("* text eol=crlf ident\n")
+    git(upstream, "add", "--all")
+    git(upstream, "commit", "--quiet", "--message", "third")
+    template = tmp_path / "template"
+    (template / "info").mkdir(parents=True)
+    (template / "info/sparse-checkout").write_text("/other\n")
+    attributes = tmp_path / "attributes"
+    attributes.write_text("1 filter=other\n* eol=crlf\n")
+    lines = ["[core]", f"attributesFile = {attributes}", "sparseCheckoutCone = true"]
+    lines += ["[init]", f"templateDir = {template}", '[filter "other"]', "smudge = echo other"]
+    (tmp_path / "config").write_text("\n".join(lines))
+    commit = git(upstream, "rev-parse", "HEAD")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "config"))
+    monkeypatch.setenv("GIT_TEMPLATE_DIR", str(template))
+    monkeypatch.setenv("GIT_DEFAULT_HASH", "sha256")
+    monkeypatch.setenv("GIT_CONFIG", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("GIT_NO_LAZY_FETCH", "1")
+    fetch_from_git(upstream.as_uri(), commit, tmp_path / "out", ["src/a/"])
+    assert fetched(tmp_path / "out") == {"src/a/1": "later\n", "src/a/2": "src/a/2\n" * 3}
+
+
+def test_a_file_in_place_of_the_repository_is_one_line(upstream: Path, tmp_path: Path) -> None:
+    (tmp_path / GIT_FOLDER).touch()
+    with pytest.raises(NodulesError, match=r"git init failed \(invalid gitfile format"):
+        fetch_from_git(upstream.as_uri(), "1" * 40, tmp_path, ["src/a/"])
+
+
+def test_a_link_in_place_of_a_folder_is_kept(upstream: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/src").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(NodulesError, match="out/src: found a link, expected files, or a folder"):
+        fetch_from_git(upstream.as_uri(), "1" * 40, tmp_path / "out", ["src/a/"])
+    assert (tmp_path / "out/src").is_symlink()
+
+
+def test_a_git_that_is_killed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "git").write_text("#!/bin/sh\nkill -XFSZ $$\n")
+    (tmp_path / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(NodulesError, match=r"^x: git init failed \(File size limit exceeded\)$"):
         fetch_from_git("x", "1" * 40, tmp_path / "out", ["src/a/"])

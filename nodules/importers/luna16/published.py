@@ -13,10 +13,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nodules.errors import FileError
+from nodules.errors import FileError, NodulesError
 from nodules.importers.image_groups import RowBlocks, TableGroups
 from nodules.importers.label_list import read_lists
 from nodules.importers.listed import import_list
+from nodules.importers.luna16.tables import read_excluded
+from nodules.system.atomic import check_output
 from nodules.system.download import download, fetch_from_git, file_hash
 
 PATCHES = "src/data"
@@ -50,8 +52,8 @@ class Source:
         Git repository of the patches, and its commit.
     parts
         Parts of the published division: sub-folders of `src/data`, next to their label lists.
-    candidates, sha256
-        Address of candidates.csv, and its hash.
+    candidates, size, sha256
+        Address of candidates.csv, its length in bytes, and its hash.
     leave_out
         Listed images to leave out.
     """
@@ -60,6 +62,7 @@ class Source:
     commit: str
     parts: Mapping[str, Part]
     candidates: str
+    size: int
     sha256: str
     leave_out: tuple[str, ...] = ()
 
@@ -73,6 +76,7 @@ LUNA16_PATCHES = Source(
         "test": Part("1dc76e2741073add11b6aec7d0e27f27", "c900491536efe8de85279979e2a74b81"),
     },
     "https://zenodo.org/records/3723295/files/candidates.csv",
+    54_876_815,
     "0541d5aff00bf27ce3160d4f4e38cd6ed9a6c3c87ba3d9bbf3da9e4e1375cc2c",
     # Cut at the border of the scan, 50x47: nothing tells on which side.
     ("train/image_393762.jpg",),
@@ -115,10 +119,15 @@ def import_published(
         If something cannot be fetched, is not what was published, or cannot be converted.
     """
     source = source or LUNA16_PATCHES
-    _fetch_patches(source, folder)
     table = folder / CANDIDATES
+    check_output(out, [])  # before anything is fetched, as the next checks
+    if excluded is not None:
+        if group_rows is not None:
+            raise NodulesError("--excluded: found --group-rows, expected candidates.csv instead")
+        read_excluded(excluded)
+    _fetch_patches(source, folder)
     if group_rows is None and not table.exists():
-        download(source.candidates, table, source.sha256)
+        download(source.candidates, table, source.size, source.sha256)
     elif group_rows is None:
         _check(table, file_hash(table, "sha256"), source.sha256, "sha256")
     return import_list(
