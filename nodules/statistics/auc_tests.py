@@ -57,6 +57,11 @@ class AucTest(NamedTuple):
     degrees_of_freedom: float
     p_value: float
 
+    @property
+    def is_permutation(self) -> bool:
+        """Whether the p-value is from exchanges, since the standard error says nothing."""
+        return not self.difference.has_limits
+
 
 def correlated_aucs(
     labels: Labels, probabilities: NDArray[np.floating], groups: Groups | None = None
