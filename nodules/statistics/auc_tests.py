@@ -213,7 +213,7 @@ def compare_with_baseline(
         if test.standard_error == 0:
             if np.array_equal(*rankdata(pair, axis=1)):
                 test = test._replace(difference=Estimate(0.0, 0.0, 0.0))
-            else:
+            elif test.difference.value != 0:
                 test = test._replace(p_value=exchange_p_value(labels, groups, pair, seed=seed))
         tests.append(test)
     return tests
