@@ -70,7 +70,8 @@ class PairedComparison:
     p_adjusted
         Its p-value times the number of candidates.
     within_margin
-        Conclusion from the interval of the AUC difference and the margin; None without a margin.
+        Conclusion from the interval of the AUC difference and the margin; `NON_INFERIOR` if there
+        is no interval and the verdict is `BETTER`. None without a margin.
     detectable
         Smallest AUC difference that this test set shows with power `POWER`, or None if it is 1 or
         more or cannot be estimated.
@@ -165,14 +166,19 @@ def compare_classifiers(
     def adjusted(p_value: float) -> float:
         return min(p_value * len(candidates), 1.0)
 
+    def classifiers_equal(index: int) -> bool:
+        same_threshold = thresholds[0] == thresholds[index]
+        return bool(same_threshold) and np.array_equal(probabilities[0], probabilities[index])
+
     def difference(name: str, index: int) -> Estimate:
         value = observed[name][index] - observed[name][0]
         if name == "auc":
             return Estimate.without_limits(value)
         replicates = resampled[name][index] - resampled[name][0]
         interval = percentile_estimate(value, replicates, confidence=1 - alpha)
-        # All resamples of a single group are equal, which says nothing about other groups.
-        return Estimate.without_limits(value) if interval.low == interval.high != 0 else interval
+        # Where no resample differs, they say nothing about other patches, unless all is equal.
+        known = interval.low < interval.high or classifiers_equal(index)
+        return interval if known else Estimate.without_limits(value)
 
     tests: Sequence[AucTest | None] = [None] * len(candidates)
     if degrees_of_freedom(labels, groups) + 1 >= MIN_UNITS:
@@ -184,13 +190,16 @@ def compare_classifiers(
         differences = {name: difference(name, index) for name in observed}
         if test is not None:
             differences["auc"] = test.difference
+        conclusion = _verdict(test, alpha)
         mcnemar_p = _equal_accuracy(correct[0], correct[index], groups)
         comparisons.append(
             PairedComparison(
-                verdict=_verdict(test, alpha),
+                verdict=conclusion,
                 auc_test=test,
                 p_adjusted=None if test is None else adjusted(test.p_value),
-                within_margin=None if margin is None else _within(margin, differences["auc"]),
+                within_margin=(
+                    None if margin is None else _within(margin, differences["auc"], conclusion)
+                ),
                 detectable=(
                     None if test is None else detectable_difference(test, alpha=alpha, power=POWER)
                 ),
@@ -225,10 +234,10 @@ def _verdict(test: AucTest | None, alpha: float) -> Verdict:
     return Verdict.BETTER if test.difference.value > 0 else Verdict.WORSE
 
 
-def _within(margin: float, difference: Estimate) -> WithinMargin:
+def _within(margin: float, difference: Estimate, verdict: Verdict) -> WithinMargin:
     """Conclude from two one-sided tests, which the limits of the interval decide."""
-    # Limits that are unknown compare as false.
-    if not difference.low > -margin:
+    # Limits that are unknown compare as false. A permutation test may still show a better AUC.
+    if not difference.low > -margin and verdict is not Verdict.BETTER:
         return WithinMargin.NOT_SHOWN
     return WithinMargin.EQUIVALENT if difference.high < margin else WithinMargin.NON_INFERIOR
 

@@ -152,7 +152,7 @@ def evaluate(params: EvaluateParams, seed: int, files: EvaluationFiles) -> None:
         print(f"warning: {files.model}: {problem}; {advice}", file=sys.stderr)
     low, high = intervals["test"]
     print(
-        f"test AUC {metrics['test/auc']:.3f} ({params.confidence:.0%} interval {low:.3f} to "
+        f"test AUC {metrics['test/auc']:.3f} ({100 * params.confidence:g}% interval {low:.3f} to "
         f"{high:.3f}); threshold {threshold:.3f}, {threshold_text(params.threshold)}: sensitivity "
         f"{metrics['test/sensitivity']:.3f}, specificity {metrics['test/specificity']:.3f}"
         f"{_predictive_text(metrics, params.prevalence)}; curves in {files.figures / 'roc.png'}"

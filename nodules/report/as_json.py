@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from nodules.comparison.verdict import ALPHA, POWER, PairedComparison
-from nodules.report.content import Report, auc_test, revision_warning
+from nodules.report.content import Report, auc_method, revision_warning
 from nodules.statistics.estimate import Estimate
 
 
@@ -58,13 +58,14 @@ def as_json(report: Report) -> str:
 
 
 def _auc_test(report: Report, comparison: PairedComparison) -> dict[str, Any] | None:
-    if comparison.auc_test is None:
+    test = comparison.auc_test
+    if test is None:
         return None
     return {
-        "method": auc_test(report),
-        "standard_error": comparison.auc_test.standard_error,
-        "degrees_of_freedom": comparison.auc_test.degrees_of_freedom,
-        "p": comparison.auc_test.p_value,
+        "method": auc_method(report, test),
+        "standard_error": test.standard_error,
+        "degrees_of_freedom": None if test.is_permutation else test.degrees_of_freedom,
+        "p": test.p_value,
         "p_adjusted": comparison.p_adjusted,
     }
 

@@ -18,6 +18,7 @@ from nodules.comparison.verdict import (
 )
 from nodules.errors import RevisionError
 from nodules.inference.constant_predictions import constant_predictions
+from nodules.statistics.auc_tests import AucTest
 from nodules.statistics.estimate import Estimate
 
 SCORE_NAMES = {
@@ -202,8 +203,10 @@ def _p_name(report: Report) -> str:
     return "adjusted p" if len(report.pairs) > 1 else "p"
 
 
-def auc_test(report: Report) -> str:
-    """Return the name of the test that determines the verdicts."""
+def auc_method(report: Report, test: AucTest) -> str:
+    """Return the name of the method that an interval or a p-value of the AUC is from."""
+    if test.is_permutation:
+        return "permutation"
     return "DeLong" if report.baseline.predictions.groups is None else "Obuchowski"
 
 
@@ -293,7 +296,7 @@ def comparison_table(report: Report, candidate: Revision, comparison: PairedComp
         estimate = comparison.differences[name]
         p_value, method = None, "bootstrap" if estimate.has_limits else ""
         if name == "auc" and comparison.auc_test is not None:
-            p_value, method = comparison.p_adjusted, auc_test(report)
+            p_value, method = comparison.p_adjusted, auc_method(report, comparison.auc_test)
         elif name == "accuracy" and comparison.mcnemar_p_adjusted is not None:
             p_value, method = comparison.mcnemar_p_adjusted, "bootstrap (p: McNemar)"
         rows.append(
@@ -375,7 +378,9 @@ def notes(report: Report) -> list[str]:
             "treat groups as independent and allow for correlation within a group."
         )
     sentences = [method]
-    if test is not None:
+    if test is not None and not all(
+        comparison.auc_test and comparison.auc_test.is_permutation for _, comparison in report.pairs
+    ):
         sentences.append(
             "The verdict is from the interval and the p-value of the AUC difference, which come "
             f"from a t distribution with {_plural(int(test.degrees_of_freedom), 'degree')} of "

@@ -91,11 +91,15 @@ def missed_fractions(
     """
     _, dealt = _given_split(patches)
     rows = np.flatnonzero(np.isin(assignment, dealt))
+    # Of a given split, only val and test are dealt.
+    whole = " of val and test" if len(dealt) == 2 else ""
     misses = []
     for kind, mine in (("patches", rows), ("nodules", rows[patches.labels[rows] == 1])):
         for position, target in zip(dealt, _targets(params, dealt), strict=True):
             found = float((assignment[mine] == position).mean())
-            sentence = f"{SPLITS[position]} has {found:.0%} of the {kind} instead of {target:.0%}"
+            sentence = (
+                f"{SPLITS[position]} has {found:.0%} of the {kind}{whole} instead of {target:.0%}"
+            )
             misses.append((abs(found - target), sentence, kind, mine))
     misses = [miss for miss in misses if miss[0] > MAX_MISS]
     if not misses:
@@ -106,9 +110,12 @@ def missed_fractions(
         reason = f"there are {len(mine)} {kind}"
     else:
         names, sizes = np.unique(groups[mine], return_counts=True)
-        name = "joined duplicates" if joined is not None else f"'{names[sizes.argmax()]}'"
+        largest = f"'{names[sizes.argmax()]}'"
+        if joined is not None:
+            largest = "the largest, with duplicates joined,"
         reason = (
-            f"of {len(names)} groups with {kind}, {name} alone holds {sizes.max() / len(mine):.0%}"
+            f"of {len(names)} groups with {kind}, {largest} alone holds "
+            f"{sizes.max() / len(mine):.0%}"
         )
     return f"{', '.join(sentence for _, sentence, *_ in misses)}: {reason}"
 

@@ -9,6 +9,7 @@ from scipy.stats import chi2, nct, norm, rankdata, t
 
 from nodules.patches.layout import Groups, Labels
 from nodules.statistics.estimate import Estimate
+from nodules.statistics.units import independent_units, sum_by_unit
 
 # With so many units, all exchanges between two classifiers are tried: 1,024.
 MAX_EXACT_UNITS = 10
@@ -19,6 +20,8 @@ BLOCK_ELEMENTS = 2**18
 # single inversion of two patches among a million of each class has a standard error of 1e-12.
 ROUNDING = 1e-28
 RELATIVE_ROUNDING = 1e-13
+
+Floats = NDArray[np.floating]
 
 
 class CorrelatedAucs(NamedTuple):
@@ -57,6 +60,11 @@ class AucTest(NamedTuple):
     degrees_of_freedom: float
     p_value: float
 
+    @property
+    def is_permutation(self) -> bool:
+        """Whether the p-value is from exchanges, since the standard error says nothing."""
+        return not self.difference.has_limits
+
 
 def correlated_aucs(
     labels: Labels, probabilities: NDArray[np.floating], groups: Groups | None = None
@@ -88,18 +96,13 @@ def correlated_aucs(
     nodule = labels == 1
     nodules, others = probabilities[:, nodule], probabilities[:, ~nodule]
     m, n = nodules.shape[1], others.shape[1]
-    ranks = rankdata(np.concatenate([nodules, others], axis=1), axis=1)
-    # Placement values: the fraction of non-nodules that each nodule outranks, and the fraction of
-    # nodules that outrank each non-nodule. A tie counts as half. Sums of multiples of 0.5 are
-    # exact, so equal AUCs compare equal.
-    outranked = ranks[:, :m] - rankdata(nodules, axis=1)
-    outranking = m - (ranks[:, m:] - rankdata(others, axis=1))
+    outranked, outranking = placements(nodules, others)
     aucs = outranked.sum(axis=1) / (m * n)
-    units = _units(labels, groups)
+    units = independent_units(len(labels), groups)
     count = int(units.max()) + 1
     # Contribution of each unit to the deviations of the placement values from the AUC.
-    by_nodules = _sums(units[nodule], outranked / n - aucs[:, None], count) / m
-    by_others = _sums(units[~nodule], outranking / m - aucs[:, None], count) / n
+    by_nodules = sum_by_unit(outranked / n - aucs[:, None], units[nodule], count) / m
+    by_others = sum_by_unit(outranking / m - aucs[:, None], units[~nodule], count) / n
     # Obuchowski's estimator as a sum of terms that cannot be negative.
     unbiased = _unbiased(count)
     terms = (
@@ -108,6 +111,33 @@ def correlated_aucs(
         (_unbiased(len(np.unique(units[~nodule]))) - unbiased, by_others),
     )
     return CorrelatedAucs(aucs, sum(weight * each @ each.T for weight, each in terms))
+
+
+def placements(nodules: Floats, others: Floats) -> tuple[Floats, Floats]:
+    """Return how many others each nodule outranks, and how many nodules outrank each other patch.
+
+    A tie counts as half. Sums of these multiples of 0.5 are exact, so equal AUCs compare equal.
+
+    Parameters
+    ----------
+    nodules, others
+        (..., m) and (..., n) probabilities of the nodules and of the other patches.
+
+    Returns
+    -------
+    outranked, outranking
+        (..., m) and (..., n) counts.
+
+    Examples
+    --------
+    >>> placements(np.array([0.4, 0.8]), np.array([0.1, 0.4, 0.6]))
+    (array([1.5, 3. ]), array([2. , 1.5, 1. ]))
+    """
+    m = nodules.shape[-1]
+    ranks = rankdata(np.concatenate([nodules, others], axis=-1), axis=-1)
+    outranked = ranks[..., :m] - rankdata(nodules, axis=-1)
+    outranking = m - (ranks[..., m:] - rankdata(others, axis=-1))
+    return outranked, outranking
 
 
 def degrees_of_freedom(labels: Labels, groups: Groups | None) -> int:
@@ -133,20 +163,8 @@ def degrees_of_freedom(labels: Labels, groups: Groups | None) -> int:
     >>> degrees_of_freedom(np.array([1, 0, 0, 1]), np.array([7, 7, 8, 7]))
     0
     """
-    units = _units(labels, groups)
+    units = independent_units(len(labels), groups)
     return min(len(np.unique(units[labels == label])) for label in (0, 1)) - 1
-
-
-def _units(labels: Labels, groups: Groups | None) -> NDArray[np.intp]:
-    """Return the (N,) index of the independent unit of each patch: its group, or the patch."""
-    if groups is None:
-        return np.arange(len(labels))
-    return np.unique(groups, return_inverse=True)[1]
-
-
-def _sums(units: NDArray[np.intp], values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Sum (K, n) values of patches within each group into (K, count)."""
-    return np.stack([np.bincount(units, row, count) for row in values])
 
 
 def _unbiased(groups: int) -> float:
@@ -195,7 +213,7 @@ def compare_with_baseline(
         if test.standard_error == 0:
             if np.array_equal(*rankdata(pair, axis=1)):
                 test = test._replace(difference=Estimate(0.0, 0.0, 0.0))
-            else:
+            elif test.difference.value != 0:
                 test = test._replace(p_value=exchange_p_value(labels, groups, pair, seed=seed))
         tests.append(test)
     return tests
@@ -280,7 +298,7 @@ def exchange_p_value(
     >>> exchange_p_value(labels, None, probabilities, seed=0)
     0.125
     """
-    units = _units(labels, groups)
+    units = independent_units(len(labels), groups)
     count = int(units.max()) + 1
     ranks = rankdata(probabilities, axis=1)
     nodule = labels == 1

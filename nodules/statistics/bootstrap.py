@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nodules.patches.layout import Groups, Labels
 from nodules.statistics.decision import called
 from nodules.statistics.estimate import Estimate
+from nodules.statistics.units import independent_units, sum_by_unit
 
 # Resamples are drawn and scored in blocks whose arrays have about this many elements, to fit in the
 # processor's cache.
@@ -39,9 +40,7 @@ class Resampling:
     """
 
     def __init__(self, count: int, groups: Groups | None) -> None:
-        self.units = (
-            np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1]
-        )
+        self.units = independent_units(count, groups)
         self.unit_count = int(self.units.max()) + 1
 
     def draw(self, resamples: int, seed: int) -> Iterator[Floats]:
@@ -133,7 +132,7 @@ class PairedScores:
     def _by_unit(self, values: NDArray) -> Floats:
         """Sum (K, N) values of patches within each unit into (K, units)."""
         units, count = self._resampling.units, self._resampling.unit_count
-        return np.stack([np.bincount(units, row, count) for row in values])
+        return sum_by_unit(values, units, count)
 
 
 class _Ranking:

@@ -23,11 +23,13 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata, t
+from scipy.stats import t
 
 from nodules.patches.layout import Groups, Labels
+from nodules.statistics.auc_tests import placements
 from nodules.statistics.decision import called
 from nodules.statistics.estimate import Estimate
+from nodules.statistics.units import independent_units
 
 # Coverage in `benchmarks.coverage`: half of this lets that of the AUC fall to 0.91 where
 # `--scan-effect` is 1, and twice this makes intervals wider than they need to be.
@@ -138,9 +140,7 @@ def wilson(value: float, patches: float, deviations: float) -> tuple[float, floa
 
 def _estimate(score: _Score, groups: Groups | None, confidence: float) -> Estimate:
     """Return a score with its interval."""
-    units = np.arange(len(score.influence))
-    if groups is not None:
-        units = np.unique(groups, return_inverse=True)[1]
+    units = independent_units(len(score.influence), groups)
     freedom: float = min(len(np.unique(units[members])) for members in score.classes) - 1
     if groups is None and score.is_proportion:
         freedom = np.inf
@@ -177,9 +177,7 @@ def _mean(values: NDArray, members: Mask) -> _Score:
 def _auc(nodule: Mask, probabilities: Floats) -> _Score:
     nodules, others = probabilities[nodule], probabilities[~nodule]
     m, n = len(nodules), len(others)
-    ranks = rankdata(np.concatenate([nodules, others]))
-    outranked = ranks[:m] - rankdata(nodules)
-    outranking = m - (ranks[m:] - rankdata(others))
+    outranked, outranking = placements(nodules, others)
     auc = float(outranked.sum() / (m * n))
     influence = np.empty(m + n)
     influence[nodule] = (outranked / n - auc) / m

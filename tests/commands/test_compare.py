@@ -131,6 +131,24 @@ def test_few_groups_of_a_class_are_a_note_however_many_groups_there_are() -> Non
 
 
 @pytest.mark.usefixtures("inside")
+def test_a_permutation_test_is_named_where_there_is_no_interval() -> None:
+    first, second = read_revisions(["HEAD", "second"])
+    labels = first.predictions.labels.astype(float)
+    constant, perfect = (
+        replace(revision, predictions=replace(revision.predictions, probabilities=probabilities))
+        for revision, probabilities in ((first, np.full_like(labels, 0.5)), (second, labels))
+    )
+    report = make_report([constant, perfect], resamples=100)
+    text = as_text(report)
+    assert "better AUC (+0.500, no interval, p = 0.0010)" in text
+    assert "exchanging the two revisions' ranks within each group" in text
+    assert "t distribution" not in text
+    test = json.loads(as_json(report))["comparisons"][0]["auc_test"]
+    assert test["method"] == "permutation"
+    assert test["degrees_of_freedom"] is None
+
+
+@pytest.mark.usefixtures("inside")
 def test_a_margin_is_reported_in_every_form(project: Project, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     arguments = ("HEAD", "lucky", "--margin", "0.2", "--html", str(page))

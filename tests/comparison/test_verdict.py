@@ -92,6 +92,29 @@ def test_a_constant_network_is_not_certainly_worse_in_three_scans() -> None:
     assert found.within_margin == WithinMargin.NOT_SHOWN
 
 
+def test_a_candidate_that_exchanges_show_to_be_better_is_non_inferior() -> None:
+    labels, groups = np.array([0, 0, 1, 1] * 30, np.uint8), np.repeat(np.arange(30), 4)
+    constant, perfect = np.full(120, 0.5), labels.astype(float)
+    found = compared(labels, groups, constant, perfect, margin=0.01)
+    assert not found.differences["auc"].has_limits
+    assert found.verdict == Verdict.BETTER
+    assert found.within_margin == WithinMargin.NON_INFERIOR
+    found = compared(labels, groups, perfect, constant, margin=0.01)
+    assert found.verdict == Verdict.WORSE
+    assert found.within_margin == WithinMargin.NOT_SHOWN
+
+
+def test_equal_scores_of_different_networks_are_not_certain() -> None:
+    labels, scores = draw_binormal(np.random.default_rng(5), 40, (1.0, 1.1))
+    calls_all = scores - scores.min() + 1
+    for groups in (None, np.arange(40) % 5):
+        found = compared(labels, groups, *calls_all).differences["sensitivity"]
+        assert found.value == 0
+        assert not found.has_limits
+        same = compared(labels, groups, calls_all[0], calls_all[0]).differences["sensitivity"]
+        assert same == (0, 0, 0)
+
+
 def test_mcnemars_test_allows_for_groups() -> None:
     test = simulate_test(np.random.default_rng(1), (0.9, 0.9), scans=10, scan_effect=1.5)
     right = (test.scores >= 0.5) == (test.labels == 1)

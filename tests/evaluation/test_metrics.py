@@ -115,11 +115,12 @@ def test_the_partial_auc_is_the_standardised_area_at_high_specificities() -> Non
     assert found == pytest.approx((1 + (0.1 * 2 / 5 - 0.005) / (0.1 - 0.005)) / 2)
 
 
-@given(slope=st.floats(0.3, 3), intercept=st.floats(-2, 2))
+@given(slope=st.floats(0.31, 3), intercept=st.floats(-2, 2))
 def test_the_calibration_line_undoes_a_distortion_of_the_log_odds(
     slope: float, intercept: float
 ) -> None:
-    # Of 100 patches at each true probability, exactly that many are nodules.
+    # Of 100 patches at each true probability, exactly that many are nodules. At these slopes, no
+    # probability is so close to 0 or 1 that it is clipped.
     nodules = np.array([5, 20, 50, 80, 95])
     labels = np.concatenate([np.repeat([1, 0], [count, 100 - count]) for count in nodules])
     odds = np.repeat((np.log(nodules / (100 - nodules)) - intercept) / slope, 100)

@@ -205,7 +205,7 @@ def test_a_split_of_the_file_misses_no_fraction(tmp_path: Path) -> None:
     path = write_units(tmp_path / "pair.h5", [(1, 1), (20, 20), (1, 1)], split=names)
     message = missed(path)
     assert message is not None
-    assert "of the patches instead of 50%" in message
+    assert "of the patches of val and test instead of 50%" in message
     assert "train" not in message
 
 
@@ -225,4 +225,6 @@ def test_joined_duplicates_are_named_as_the_cause(tmp_path: Path) -> None:
         assignment = assign_splits(patches, PARAMS, 0, joined)
         message = missed_fractions(patches, PARAMS, assignment, joined)
     assert message is not None
-    assert message.endswith("of 3 groups with patches, joined duplicates alone holds 95%")
+    assert message.endswith(
+        "of 3 groups with patches, the largest, with duplicates joined, alone holds 95%"
+    )
