@@ -98,6 +98,9 @@ def split_patches(
         warnings = [missed_fractions(patches, params, assignment, joined)]
         if patches.groups is None:
             warnings.append(_without_groups(patches))
+        for name, other in (("val", "test"), ("test", "val")):
+            if patches.split is not None and not (patches.split == name).any():
+                warnings.append(f"its split has no {name}, which is taken from {other}")
         if params.by == "published" and search and leaks["groups"]:
             warnings.append(f"{leaks['groups']:,} groups are in more than one published split")
         if search and crossings.examples:
@@ -139,7 +142,8 @@ def _without_irrelevant(
         if len(np.unique(patches.labels[kept == position])) < 2:
             problem = f"leaves only one class in the {name} split, expected both"
             raise SplitError(patches.path, f"split.irrelevant: {params.irrelevant} {problem}")
-    print(f"dropped as irrelevant: {drop.sum():,} patches")
+    nodules = counted(int(patches.labels[drop].sum()), "nodule")
+    print(f"dropped as irrelevant: {counted(int(drop.sum()), 'patch')}, {nodules} among them")
     return kept
 
 

@@ -108,13 +108,17 @@ def test_a_given_split_is_kept(tmp_path: Path) -> None:
     assert [SPLITS[position] for position in assignment] == given_names.tolist()
 
 
-def test_a_missing_test_split_is_cut_from_val_alone(tmp_path: Path) -> None:
+def test_a_missing_test_split_is_cut_from_val_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     given_names = np.array(["train"] * 60 + ["val"] * 40)
     path = write(tmp_path / "pair.h5", np.arange(100) % 2, split=given_names.tolist())
     with open_patches(path) as patches:
         assignment = assign_splits(patches, SHARES, seed=0)
     assert (assignment[:60] == 0).all()
     assert sorted(np.bincount(assignment[60:]).tolist()) == [0, 20, 20]
+    split_patches(path, tmp_path / "splits", SHARES, seed=0, search=False)
+    assert f"{path}: its split has no test, which is taken from val\n" in capsys.readouterr().err
 
 
 def test_large_scans_are_not_kept_for_train(tmp_path: Path) -> None:
@@ -263,7 +267,7 @@ def test_the_published_split_precedes_that_of_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "dropped"), [("keep", []), ("drop_from_train", [0, 6]), ("drop", [0, 2, 6])]
+    ("mode", "dropped"), [("keep", []), ("drop_from_train", [0, 3]), ("drop", [0, 2, 3])]
 )
 def test_irrelevant_patches_are_dropped_on_request_and_marked_otherwise(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: str, dropped: list[int]
@@ -271,7 +275,7 @@ def test_irrelevant_patches_are_dropped_on_request_and_marked_otherwise(
     rows = np.arange(60)
     columns = {
         "published_split": np.array(SPLITS)[rows % 3].tolist(),
-        "irrelevant": np.isin(rows, (0, 2, 6)).astype(int),
+        "irrelevant": np.isin(rows, (0, 2, 3)).astype(int),
     }
     path = write(tmp_path / "p.h5", rows // 3 % 2, **columns)
     params = published(irrelevant=mode)
@@ -279,13 +283,14 @@ def test_irrelevant_patches_are_dropped_on_request_and_marked_otherwise(
     kept = splits_of(tmp_path)
     assert sorted({*rows.tolist()}.difference(*kept.values())) == dropped
     assert sum(counts[name]["patches"] for name in SPLITS) == 60 - len(dropped)
-    note = f"dropped as irrelevant: {len(dropped)} patches\n" if dropped else ""
-    assert capsys.readouterr().out == note
+    nodules = sum(row // 3 % 2 for row in dropped)
+    note = f"dropped as irrelevant: {len(dropped)} patches, {nodules} nodule among them\n"
+    assert capsys.readouterr().out == (note if dropped else "")
     for name in SPLITS:
         with open_patches(tmp_path / f"{name}.h5") as patches:
             marked = patches.read_irrelevant()
             assert marked is not None
-            assert marked.tolist() == [row in (0, 2, 6) for row in kept[name]]
+            assert marked.tolist() == [row in (0, 2, 3) for row in kept[name]]
 
 
 @pytest.mark.parametrize(
