@@ -208,7 +208,7 @@ def test_a_change_reruns_the_stages_that_read_it_alone(
 
 @pytest.mark.parametrize(
     ("package", "stages"),
-    [("tensorflow", ["train", "evaluate"]), ("scikit-learn", ["split", "train", "evaluate"])],
+    [("tensorflow", ["train", "evaluate"]), ("scipy", ["split", "train", "evaluate"])],
 )
 def test_an_upgrade_reruns_the_stages_that_compute_with_the_package(
     reproduced: RepositoryCopy, package: str, stages: list[str]

@@ -106,7 +106,7 @@ def test_the_same_seed_gives_the_same_files_in_another_process_on_one_processor(
 
 
 def test_another_seed_gives_another_file(learned, files) -> None:
-    train(small_params(**LEARNING).model_copy(update={"seed": 1}).chosen_training, files)
+    train(small_params(**LEARNING).model_copy(update={"training_seed": 1}).chosen_training, files)
     assert files.model.read_bytes() != learned.model.read_bytes()
 
 
