@@ -49,7 +49,7 @@ def case(cause: str, *arguments: Any, **named: Any) -> Callable[[Callable[..., C
 # Parameters
 
 
-@case("unknown key", "near_duplicates", "fold: 1\n  near_duplicates")
+@case("unknown key", "near_duplicates", "colour: 1\n  near_duplicates")
 @case("missing key", "train: 0.7", "")
 @case("wrong type", "scans: 160", "scans: '160'")
 @case("value out of range", "confidence: 0.95", "confidence: 95")
